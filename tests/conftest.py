@@ -1,0 +1,69 @@
+"""What several test files share: the golden models, put together from `tests/fixtures/goldens`."""
+
+import json
+import lzma
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save_file
+
+GOLDENS = Path(__file__).parent / "fixtures" / "goldens"
+EMBEDDING = "text_model.embeddings.token_embedding.weight"
+VOCABULARY = 49_408
+
+
+@pytest.fixture(scope="session")
+def golden_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`golden_folder("tiny-sd15" | "tiny-sd21")`: a checkpoint in the Hugging Face layout.
+
+    The folder also holds that model's `*.npz` and `lora/`. It is shared by all tests of a session:
+    copy it before changing anything in it.
+    """
+    folders = {}
+
+    def folder(name: str) -> Path:
+        if name not in folders:
+            folders[name] = assemble(GOLDENS / name, tmp_path_factory.mktemp("goldens") / name)
+        return folders[name]
+
+    return folder
+
+
+def assemble(source: Path, folder: Path) -> Path:
+    """Copies the golden model `source`, which is stored small, to `folder` in the usual layout."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.xz"))
+    for packed in source.glob("*/diffusion_pytorch_model.safetensors.xz"):
+        (folder / packed.parent.name / packed.stem).write_bytes(
+            lzma.decompress(packed.read_bytes())
+        )
+    packed = source / "text_encoder" / "few_tokens.safetensors.xz"
+    tensors = load(lzma.decompress(packed.read_bytes()))
+    rows = tensors[EMBEDDING]
+    noise = np.random.default_rng(0).normal(size=(VOCABULARY, rows.shape[1]))
+    tensors[EMBEDDING] = (0.5 * noise).astype(rows.dtype)  # as spread as the original
+    tensors[EMBEDDING][tensors.pop("token_ids")] = rows
+    save_file(tensors, folder / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+    write_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Writes CLIP's `merges.txt`, and `vocab.json`, which follows from it."""
+    merges = lzma.decompress((GOLDENS / "merges.txt.xz").read_bytes()).decode()
+    (folder / "merges.txt").write_text(merges, encoding="utf-8")
+    pairs = [line for line in merges.split("\n")[1:] if line]
+    letters = byte_letters()
+    tokens = letters + [letter + "</w>" for letter in letters] + [p.replace(" ", "") for p in pairs]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+
+
+def byte_letters() -> list[str]:
+    """The 256 characters by which GPT-2 and CLIP write bytes: printable ones, then the others."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
+    others = range(256, 256 + 256 - len(plain))
+    return [chr(code) for code in [*plain, *others]]
