@@ -95,7 +95,7 @@ def draw_noto(deb, cache, codes):
 
 
 def open_3d(files, code):
-    # Some code points carry the "draw me as an emoji" suffix in their file name.
+    """One drawing; some code points carry the "draw as emoji" suffix in their file name."""
     data = files.get(f"assets/{code}.webp") or files[f"assets/{code}-fe0f.webp"]
     return Image.open(io.BytesIO(data)).convert("RGBA")
 
@@ -146,6 +146,7 @@ def fit(image):
 
 
 def write_atlas(images, path):
+    """All `images`, fitted, in one lossless WebP, COLUMNS in a row."""
     rows = -(-len(images) // COLUMNS)
     atlas = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
     for i, image in enumerate(images):
@@ -171,6 +172,7 @@ def write_sheet(sprites, path, size=32):
 
 
 def main():
+    """Reads the flags and writes the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write")
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("sprite_downloads"))

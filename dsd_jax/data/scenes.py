@@ -65,7 +65,8 @@ class Thing(NamedTuple):
 
 class Scene(NamedTuple):
     """A scene in pixels. The ground is `shade` in the middle and changes by `slope` from
-    the left to the right and from the top to the bottom edge."""
+    the left to the right and from the top to the bottom edge.
+    """
 
     things: tuple[Thing, ...]
     background: int
@@ -122,6 +123,7 @@ def lay_out(rng: np.random.Generator, plan: Plan) -> Scene:
 
 
 def place_alone(rng, size):
+    """The top left corner of a lone square: anywhere."""
     return [tuple(int(rng.integers(SIDE - size + 1)) for _ in range(2))]
 
 
@@ -194,12 +196,14 @@ def describe(
 
 
 def article(words):
+    """`a` or `an`, as `words` are spoken."""
     return "an" if (words[0] in "aeiou") != (words in SPELT_OTHERWISE) else "a"
 
 
 def caption(scene: Scene, concepts: Sequence[str], rng: np.random.Generator) -> str:
     """A true sentence about `scene`: which thing comes first, and whether each size and the
-    background are named, are fair coins of `rng`, so one scene has many captions."""
+    background are named, are fair coins of `rng`, so one scene has many captions.
+    """
     coins = [bool(coin) for coin in rng.random(4) < 0.5]
     return describe(read_plan(scene), concepts, coins[:2], coins[2], int(coins[3]))
 
