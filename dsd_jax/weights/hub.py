@@ -1,0 +1,83 @@
+"""Models on the Hugging Face Hub: fetches what is needed of one, and nothing else."""
+
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import errors
+
+from dsd_jax.errors import UserError
+from dsd_jax.weights.component import COMPONENTS
+from dsd_jax.weights.files import choose, is_index, shards
+
+LAYOUT = "a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
+_SMALL = ["model_index.json", "scheduler/scheduler_config.json"]
+_TOKENIZER = ["tokenizer/*.json", "tokenizer/*.txt"]
+_TIMEOUT = 10  # seconds until the Hub counts as out of reach
+
+
+def fetch(repo: str, revision: str | None) -> Path:
+    """The folder of a snapshot of `repo` (`org/name`) in the local cache, fetched if need be.
+
+    Without a connection, and with HF_HUB_OFFLINE, what the cache has is used. `UserError` where
+    that is nothing, and where there is no such model, or no access to it.
+    """
+    label = f"{repo}@{revision}" if revision else repo
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo, revision=revision, allow_patterns=_patterns(repo, revision, label)
+            )
+        )
+    except errors.IncompleteSnapshotError as error:
+        # Offline; it misses files of the repository that we may well not need: others check that.
+        return Path(error.snapshot_path)
+    except UserError:
+        raise
+    except Exception as error:  # the Hub's client lets its HTTP library's own errors through
+        raise UserError(f"{_reason(label, repo, error)}; or give {LAYOUT} instead.") from error
+
+
+def needed(names: list[str], label: str) -> list[str]:
+    """Those files of a repository, of all its `names`, from which a model is loaded."""
+    wanted = _SMALL + _TOKENIZER
+    for component in COMPONENTS:
+        folder = component.folder + "/"
+        inside = [name.removeprefix(folder) for name in names if name.startswith(folder)]
+        chosen = choose(inside, component, f"{label}/{component.folder}")
+        parts = [chosen, *shards(inside, chosen)] if is_index(chosen) else [chosen]
+        wanted = wanted + [folder + name for name in ("config.json", *parts)]
+    return wanted
+
+
+def _patterns(repo: str, revision: str | None, label: str) -> list[str]:
+    """What to fetch; where the Hub can't be asked what it has, all that could be needed."""
+    try:
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+        raise
+    except Exception:  # no connection: `snapshot_download` looks into the cache, or says why not
+        folders = [component.folder for component in COMPONENTS]
+        kinds = ("*.json", "*.safetensors", "*.msgpack")
+        return _SMALL + _TOKENIZER + [f"{folder}/{kind}" for folder in folders for kind in kinds]
+    return needed([sibling.rfilename for sibling in info.siblings or []], label)
+
+
+def _reason(label: str, repo: str, error: Exception) -> str:
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{label} is gated: accept its terms at https://huggingface.co/{repo} and log in with "
+            "`hf auth login`"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"the Hub has no public model {repo}: check the name, or log in if it is private"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no such revision ({label}): check the name after the @"
+    if isinstance(error, errors.HFValidationError):
+        return f"{label} is not a name of a model on the Hub (org/name or org/name@revision)"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            f"{label} could not be fetched, because the Hub can't be reached (no network, or "
+            "HF_HUB_OFFLINE is set), and the local cache does not have it"
+        )
+    first = str(error).strip().split("\n")[0]
+    return f"{label} could not be fetched from the Hub ({type(error).__name__}: {first})"

@@ -1,0 +1,129 @@
+"""Flax's msgpack: nested maps whose leaves are arrays, each an extension of type 1.
+
+Format: `flax/serialization.py`; an array is the msgpack of (shape, dtype name, bytes). Flax's own
+reader unpacks the whole file into memory, this one only walks over it.
+"""
+
+import math
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgpack
+import numpy as np
+
+from dsd_jax.weights.stored import FLOATING, Stored, not_weights
+
+_ARRAY = 1
+_FORM = "Flax msgpack"
+# How many bytes follow a type's code to give a length (msgpack's specification).
+_MAPS = {0xDE: 2, 0xDF: 4}
+_STRINGS = {0xD9: 1, 0xDA: 2}
+_EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}
+_FIXED_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
+
+
+class _TruncatedError(ValueError):
+    """The file ends within something."""
+
+
+def read_header(file: Path) -> dict[str, Stored]:
+    """Names, shapes and types of all arrays; `UserError` where the file is broken or another."""
+    if not file.stat().st_size:
+        raise not_weights(file, _FORM, "is empty")
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        walk = _Walk(file, data)
+        try:
+            leaves = {leaf.name: leaf for leaf in walk.leaves()}
+            if walk.at != len(data):
+                raise ValueError("bytes after the last array")
+            return leaves
+        except _TruncatedError as error:
+            raise not_weights(
+                file, _FORM, f"is cut off after {len(data):,} bytes; fetch it again"
+            ) from error
+        except (ValueError, LookupError, TypeError, RecursionError, msgpack.OutOfData) as error:
+            raise not_weights(
+                file,
+                _FORM,
+                "is not a Flax checkpoint; fetch it again, or convert it to safetensors",
+            ) from error
+
+
+class _Walk:
+    """A position in the file and what can stand there."""
+
+    def __init__(self, file: Path, data: mmap.mmap):
+        self.file, self.data, self.at = file, data, 0
+
+    def take(self, count: int) -> int:
+        """Goes on by `count` bytes and returns where they began."""
+        begin, self.at = self.at, self.at + count
+        if self.at > len(self.data):
+            raise _TruncatedError
+        return begin
+
+    def number(self, count: int) -> int:
+        begin = self.take(count)
+        return int.from_bytes(self.data[begin : self.at], "big")
+
+    def leaves(self, prefix: str = "") -> Iterator[Stored]:
+        """The arrays of the map that begins here and of those within."""
+        code = self.number(1)
+        count = code & 0x0F if code & 0xF0 == 0x80 else self.number(_MAPS[code])
+        for _ in range(count):
+            name = prefix + self.string()
+            code = self.data[self.take(1)]
+            if code in _EXTENSIONS or code in _FIXED_EXTENSIONS:
+                yield self.array(name, code)
+            elif code & 0xF0 == 0x80 or code in _MAPS:
+                self.at -= 1
+                yield from self.leaves(name + "/")
+            else:
+                raise ValueError(f"{name} is neither an array nor a map")
+
+    def string(self) -> str:
+        code = self.number(1)
+        count = code & 0x1F if code & 0xE0 == 0xA0 else self.number(_STRINGS[code])
+        begin = self.take(count)
+        return self.data[begin : self.at].decode()
+
+    def array(self, name: str, code: int) -> Stored:
+        """The array whose extension's `code` was just read. Its bytes are the last thing in it."""
+        length = _FIXED_EXTENSIONS.get(code) or self.number(_EXTENSIONS[code])
+        if self.number(1) != _ARRAY:
+            raise ValueError(f"{name} is not an array")
+        begin = self.take(length)
+        front = msgpack.Unpacker()
+        front.feed(self.data[begin : min(begin + 256, self.at)])
+        front.read_array_header()
+        shape, dtype = tuple(front.unpack()), front.unpack()
+        bytes_ = math.prod(shape) * FLOATING[dtype].itemsize if dtype in FLOATING else 0
+        if bytes_ > length:
+            raise ValueError(f"{name} has {length} bytes for the shape {shape}")
+        return Stored(self.file, name, shape, dtype, self.at - bytes_, flax=True)
+
+
+def write(file: Path, tree: Mapping[str, np.ndarray]) -> None:
+    """Writes the arrays of `tree`, whose keys are paths such as `a_0/kernel`, as nested maps."""
+    nested: dict = {}
+    for path, array in tree.items():
+        *parents, leaf = path.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = array
+    with file.open("wb") as stream:
+        for piece in _pieces(nested, msgpack.Packer()):
+            stream.write(piece)
+
+
+def _pieces(node: Mapping | np.ndarray, packer: msgpack.Packer) -> Iterator[bytes]:
+    if isinstance(node, np.ndarray):
+        content = (node.shape, node.dtype.name, node.tobytes())
+        yield packer.pack(msgpack.ExtType(_ARRAY, msgpack.packb(content)))
+        return
+    yield packer.pack_map_header(len(node))
+    for name, child in node.items():
+        yield packer.pack(name)
+        yield from _pieces(child, packer)

@@ -1,0 +1,120 @@
+"""From a `Model` to a folder that PyTorch diffusers loads too."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax.errors import UserError
+from dsd_jax.model import Model
+from dsd_jax.weights import msgpack_file, safetensors_file
+from dsd_jax.weights.component import COMPONENTS, Component
+from dsd_jax.weights.json_file import write_json
+from dsd_jax.weights.names import canonical_name, flatten, torch_axes
+from dsd_jax.weights.tokenizer import write_tokenizer
+
+_CLASSES = {
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "safety_checker": [None, None],
+    "feature_extractor": [None, None],
+}
+
+
+def save(
+    model: Model,
+    folder: str | os.PathLike,
+    dtype: Any = jnp.float16,
+    format: Literal["safetensors", "msgpack"] = "safetensors",
+) -> None:
+    """Writes `model` in the Hugging Face layout, so that diffusers' pipelines and `load` read it.
+
+    Subfolders that are there already are replaced, all of them at the end and by renaming, so that
+    a run cut short leaves them as they were; other files in `folder` stay.
+
+    Args:
+        model: what `load` returned, or a model that was just trained.
+        folder: created if need be.
+        dtype: float type of the files.
+        format: `safetensors`, in the names and layout of PyTorch diffusers, or `msgpack`, in those
+            of Flax diffusers (up to 0.39) and of `model.params`.
+
+    Raises:
+        UserError: a parameter is too large for `dtype`, or `format` is another.
+    """
+    if format not in ("safetensors", "msgpack"):
+        raise UserError(f"format '{format}' is unknown; use 'safetensors' or 'msgpack'.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+        new = Path(name) / "new"
+        for component in COMPONENTS:
+            part = new / component.folder
+            part.mkdir(parents=True)
+            write_json(part / "config.json", getattr(model, component.key).to_json())
+            _write_tensors(part, component, model.params[component.key], jnp.dtype(dtype), format)
+        scheduler = model.schedule.to_json()
+        (new / "scheduler").mkdir()
+        write_json(new / "scheduler" / "scheduler_config.json", scheduler)
+        write_tokenizer(model.tokenizer, new / "tokenizer")
+        write_json(new / "model_index.json", _index(scheduler))
+        _swap(new, folder, Path(name) / "old")
+
+
+def _write_tensors(
+    part: Path, component: Component, params: Mapping[str, Any], dtype: np.dtype, format: str
+) -> None:
+    arrays = {}
+    for path, leaf in flatten(params).items():
+        array = np.asarray(leaf)
+        with np.errstate(over="ignore"):
+            converted = array.astype(dtype)
+        if not np.isfinite(converted).all():
+            raise UserError(
+                f"{component.folder}: {'/'.join(path)} holds numbers that are not finite as "
+                f"{dtype}; save in float32 or mend the model."
+            )
+        if format == "msgpack":
+            arrays["/".join(path)] = converted
+        else:
+            axes = torch_axes(path, array.ndim)
+            arrays[canonical_name(path)] = np.ascontiguousarray(converted.transpose(axes))
+    if format == "msgpack":
+        msgpack_file.write(part / f"{component.flax_stem}.msgpack", arrays)
+    else:
+        safetensors_file.write(part / f"{component.torch_stem}.safetensors", arrays)
+
+
+def _index(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model_index.json` of diffusers' StableDiffusionPipeline."""
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.10.0",
+        "requires_safety_checker": False,
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        **_CLASSES,
+    }
+
+
+def _swap(new: Path, folder: Path, old: Path) -> None:
+    """Moves all of `new` into `folder`, and what stood there to `old`; only renames."""
+    old.mkdir()
+    try:
+        for source in sorted(new.iterdir()):
+            target = folder / source.name
+            if target.exists():
+                os.replace(target, old / source.name)
+            os.replace(source, target)
+    except BaseException:
+        for kept in old.iterdir():
+            target = folder / kept.name
+            if target.exists():
+                os.replace(target, new / kept.name)
+            os.replace(kept, target)
+        raise
