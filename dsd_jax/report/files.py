@@ -1,0 +1,51 @@
+"""`report.json` and `report.html` of a run."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dsd_jax.report.page import page
+from dsd_jax.report.rows import COMPARISON_FIELDS, ROW_FIELDS, Decision, Row
+
+
+def write_report(
+    workdir: Path,
+    header: Mapping[str, object],
+    rows: Sequence[Row],
+    decisions: Sequence[Decision] = (),
+    comparisons: Sequence[Row] = (),
+) -> Path:
+    """Writes `report.json` and `report.html` into `workdir`; returns the latter's path.
+
+    `header` holds "benchmark", "weights", "seed", "seconds", "device" and "versions" (a dict) and
+    what else the run wants to tell. Raises ValueError for rows with other fields than `ROW_FIELDS`
+    and for numbers that are not finite: these would be bugs, not results.
+    """
+    report = {**header, "results": [plain(row, ROW_FIELDS) for row in rows]}
+    if comparisons:
+        report["comparisons"] = [plain(row, COMPARISON_FIELDS) for row in comparisons]
+    write_text(Path(workdir) / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    path = Path(workdir) / "report.html"
+    write_text(path, page(report, decisions))
+    return path
+
+
+def plain(row: Row, fields: Sequence[str]) -> dict[str, object]:
+    """The row with Python's own numbers in place of NumPy's, in the order of `fields`."""
+    if set(row) != set(fields):
+        raise ValueError(f"a row has fields {sorted(row)}; expected {sorted(fields)}")
+    values = {name: getattr(row[name], "item", lambda v=row[name]: v)() for name in fields}
+    bad = [name for name, v in values.items() if isinstance(v, float) and not np.isfinite(v)]
+    if bad:
+        raise ValueError(f"{bad[0]} of a row is not finite: {values}")
+    return values
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is never seen half done, whenever the process ends."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
