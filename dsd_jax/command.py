@@ -114,7 +114,7 @@ class ConfigParser(Parser):
         flags.config = configuration.load_config(flags.config)
         for field, text in overrides:
             configuration.override(flags.config, field, text)
-        flags.workdir = make_workdir(flags.workdir)
+        flags.workdir = make_folder(flags.workdir, "--workdir")
         return flags
 
 
@@ -144,15 +144,17 @@ def fields_help(arguments: Sequence[str]) -> str:
     return f"\n\nfields of {spec}:\n{configuration.describe(spec)}"
 
 
-def make_workdir(workdir: Path) -> Path:
-    """Creates the folder and makes sure that it can be written to, before hours of work."""
+def make_folder(folder: Path, option: str) -> Path:
+    """Creates the folder that `option` names and makes sure, before hours of work, that it is
+    possible to write there.
+    """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"--workdir={workdir} cannot be written to ({error.strerror}); name another folder."
+            f"{option}={folder} cannot be written to ({error.strerror}); name another folder."
         ) from error
-    return workdir
+    return folder

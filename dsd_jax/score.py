@@ -1,0 +1,175 @@
+"""Scores captions against pictures and says which caption fits each picture best."""
+
+import json
+import textwrap
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dsd_jax.command import Parser, make_folder, run_command
+from dsd_jax.data.images import open_image
+from dsd_jax.errors import UserError
+
+EXAMPLE = """python -m dsd_jax.score --image a.png --image b.png \\
+      --caption "a cat to the left of a dog" --caption "a dog to the left of a cat\""""
+CAPTION_WIDTH = 56
+COLUMNS = 5  # pictures beside each other in the table; more go into further blocks
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Reads the command line."""
+    parser = Parser("score", __doc__, EXAMPLE)
+    add = parser.add_argument
+    add("--image", action="append", required=True, metavar="FILE", help="a picture; repeatable")
+    add("--caption", action="append", required=True, metavar="TEXT", help="a text; repeatable")
+    add(
+        "--weights",
+        default="tiny",
+        metavar="NAME",
+        help='"tiny" (the bundled model), a folder in the Hugging Face layout, or '
+        '"org/name[@revision]" on the Hub; default: %(default)s',
+    )
+    add("--prompts", metavar="DIR", help="learned prompts: the prompts/ of a train workdir")
+    add(
+        "--method",
+        default="dsd",
+        help="attention, noise, itm, relative or dsd; default: %(default)s",
+    )
+    add(
+        "--timesteps",
+        type=int,
+        default=10,
+        metavar="N",
+        help="noise levels to average over; more is slower and steadier; default: %(default)s",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of the noise; default: %(default)s")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    add(
+        "--heatmaps",
+        type=Path,
+        metavar="DIR",
+        help="also write, for each picture and caption, where each word looks",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    flags = parse(argv)
+    pictures = check(flags)
+
+    import dsd_jax  # only now: it takes seconds, which --help and mistakes need not wait for
+
+    model = dsd_jax.load(flags.weights)
+    options = {"method": flags.method, "timesteps": flags.timesteps, "seed": flags.seed}
+    scores = dsd_jax.match_scores(model, pictures, flags.caption, prompts=flags.prompts, **options)
+    scores = np.asarray(scores)
+    files = write_heatmaps(model, pictures, flags) if flags.heatmaps else []
+    print(as_json(flags, scores, files) if flags.json else as_table(flags, scores, files))
+
+
+def check(flags: Namespace) -> list[Image.Image]:
+    """Refuses what can be refused without the model; returns the pictures."""
+    for number, caption in enumerate(flags.caption, 1):
+        if not caption.strip():
+            raise UserError(f"--caption number {number} is empty; give each caption some text.")
+    if not 1 <= flags.timesteps <= 1000:
+        raise UserError(f"--timesteps={flags.timesteps} should be from 1 to 1000.")
+    if flags.seed < 0:
+        raise UserError(f"--seed={flags.seed} should be 0 or more.")
+    if flags.prompts and not Path(flags.prompts).is_dir():
+        raise UserError(
+            f"--prompts={flags.prompts} is not a folder; give the one train has written."
+        )
+    if flags.heatmaps:
+        make_folder(flags.heatmaps, "--heatmaps")
+    return [open_image(path) for path in flags.image]
+
+
+def write_heatmaps(model, pictures: Sequence[Image.Image], flags: Namespace) -> list[str]:
+    """Writes a PNG for each picture and caption; returns the paths."""
+    import dsd_jax
+    from dsd_jax.heatmaps import draw_heatmaps
+
+    paths = []
+    for i, picture in enumerate(pictures):
+        for c, caption in enumerate(flags.caption):
+            words, maps = dsd_jax.explain(model, picture, caption)
+            name = f"{i + 1}-{Path(flags.image[i]).stem}-caption-{c + 1}.png"
+            path = flags.heatmaps / name
+            draw_heatmaps(picture, caption, words, maps).save(path)
+            paths.append(str(path))
+    return paths
+
+
+def as_json(flags: Namespace, scores: np.ndarray, files: Sequence[str]) -> str:
+    """The match matrix and what it was made with."""
+    result = {
+        "weights": flags.weights,
+        "prompts": flags.prompts,
+        "method": flags.method,
+        "timesteps": flags.timesteps,
+        "seed": flags.seed,
+        "images": flags.image,
+        "captions": flags.caption,
+        "scores": scores.tolist(),
+        "best_caption": scores.argmax(axis=1).tolist(),
+    }
+    if files:
+        result["heatmaps"] = list(files)
+    return json.dumps(result, indent=1, allow_nan=False)
+
+
+def as_table(flags: Namespace, scores: np.ndarray, files: Sequence[str]) -> str:
+    """Captions as lines, pictures as columns, the best caption of each picture marked."""
+    best = "; * best caption of the picture" if len(flags.caption) > 1 else ""
+    learned = f" and prompts {flags.prompts}" if flags.prompts else ""
+    title = (
+        f"{flags.method} scores by {flags.weights}{learned}, {flags.timesteps} timesteps, "
+        f"seed {flags.seed} (higher fits better{best})"
+    )
+    columns = [
+        column(name, picture_scores)
+        for name, picture_scores in zip(short_names(flags.image), scores, strict=True)
+    ]
+    blocks = [
+        block(flags.caption, columns[start : start + COLUMNS])
+        for start in range(0, len(columns), COLUMNS)
+    ]
+    if files:
+        blocks.append("\n".join(["Heat maps:", *(f"  {path}" for path in files)]))
+    return "\n\n".join([title, *blocks])
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """File names, or the whole paths if two files have the same name."""
+    names = [Path(path).name for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)
+
+
+def column(name: str, scores: np.ndarray) -> list[str]:
+    """A picture's name and its scores, with enough digits to tell the captions apart."""
+    range_of_scores = float(np.ptp(scores)) or 1.0
+    digits = int(np.clip(2 - np.floor(np.log10(range_of_scores)), 2, 9))
+    marks = ["*" if len(scores) > 1 and score == scores.max() else " " for score in scores]
+    return [f"{name} ", *(f"{s:.{digits}f}{mark}" for s, mark in zip(scores, marks, strict=True))]
+
+
+def block(captions: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
+    """The table of some of the pictures."""
+    width = max(len("caption"), *(min(len(caption), CAPTION_WIDTH) for caption in captions))
+    widths = [max(map(len, cells)) for cells in columns]
+    lines = []
+    for number, caption in enumerate(["caption", *captions]):
+        cells = [cells[number].rjust(w) for cells, w in zip(columns, widths, strict=True)]
+        first, *rest = textwrap.wrap(caption, width)
+        lines.append("  ".join([first.ljust(width), *cells]).rstrip())
+        lines += [f"  {part}" for part in rest]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(main)

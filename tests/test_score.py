@@ -1,0 +1,228 @@
+"""The score command and its heat maps; the last tests use the bundled model."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dsd_jax
+from dsd_jax.command import run_command
+from dsd_jax.errors import UserError
+from dsd_jax.heatmaps import draw_heatmaps, overlay
+from dsd_jax.score import main
+
+ROOT = Path(__file__).parents[1]
+SCORES = np.array([[4.71, 4.83, 4.70], [0.2, 0.1, 0.3]], np.float32)
+CAPTIONS = ("a red circle", "a blue square", "a " + "very " * 20 + "long caption")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    paths = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path, colour in zip(paths, ("red", "blue"), strict=True):
+        Image.new("RGB", (64, 64), colour).save(path)
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def calls(monkeypatch) -> dict:
+    """Puts a model in place that answers at once and records how it was called."""
+    calls = {}
+
+    def match_scores(model, images, captions, **options):
+        calls["match_scores"] = (model, images, captions, options)
+        return SCORES[: len(images), : len(captions)]
+
+    def explain(model, image, caption):
+        words = caption.split()
+        return words, np.linspace(0, 1, len(words) * 64 * 64).reshape(len(words), 64, 64)
+
+    monkeypatch.setattr(dsd_jax, "load", lambda weights: f"model {weights}", raising=False)
+    monkeypatch.setattr(dsd_jax, "match_scores", match_scores, raising=False)
+    monkeypatch.setattr(dsd_jax, "explain", explain, raising=False)
+    return calls
+
+
+def arguments(pictures, captions=CAPTIONS) -> list[str]:
+    images = [part for path in pictures for part in ("--image", path)]
+    return [*images, *(part for caption in captions for part in ("--caption", caption))]
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess:
+    """Runs Python in a process of its own, from the root of the repository."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_table_marks_the_best_caption_of_each_picture(pictures, calls, capsys):
+    main([*arguments(pictures), "--method=noise", "--seed=3"])
+    title, blank, head, *lines = capsys.readouterr().out.splitlines()
+    assert title == (
+        "noise scores by tiny, 10 timesteps, seed 3 "
+        "(higher fits better; * best caption of the picture)"
+    )
+    assert blank == ""
+    assert head.split() == ["caption", "red.png", "blue.png"]
+    assert lines[0].split() == ["a", "red", "circle", "4.710", "0.200"]
+    assert lines[1].split() == ["a", "blue", "square", "4.830*", "0.100"]
+    assert lines[2].split()[-2:] == ["4.700", "0.300*"]
+    assert lines[3].startswith("  very")
+    assert max(map(len, lines)) <= 80
+
+
+def test_single_caption_is_not_called_the_best(pictures, calls, capsys):
+    main(arguments(pictures, CAPTIONS[:1]))
+    assert "*" not in capsys.readouterr().out
+
+
+def test_many_pictures_go_into_blocks(tmp_path, calls, capsys, monkeypatch):
+    paths = [tmp_path / f"{i}.png" for i in range(12)]
+    for path in paths:
+        Image.new("RGB", (9, 9)).save(path)
+    scores = np.arange(12.0)[:, None] + np.arange(2.0)
+    monkeypatch.setattr(dsd_jax, "match_scores", lambda *_, **__: scores, raising=False)
+    main(arguments([str(path) for path in paths], CAPTIONS[:2]))
+    _, *blocks = capsys.readouterr().out.split("\n\n")
+    assert [len(block.splitlines()[0].split()) for block in blocks] == [6, 6, 3]
+    assert blocks[2].splitlines()[1].split()[-2:] == ["10.00", "11.00"]
+
+
+def test_pictures_of_the_same_name_are_told_apart(tmp_path, calls, capsys):
+    paths = [tmp_path / folder / "a.png" for folder in ("one", "two")]
+    for path in paths:
+        path.parent.mkdir()
+        Image.new("RGB", (9, 9)).save(path)
+    main(arguments([str(path) for path in paths], CAPTIONS[:2]))
+    assert all(str(path) in capsys.readouterr().out for path in paths[:1])
+
+
+def test_json_holds_the_matrix_and_how_it_was_made(pictures, calls, capsys):
+    main([*arguments(pictures), "--json", "--weights=other", "--timesteps=4"])
+    result = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose(result.pop("scores"), SCORES)
+    assert result == {
+        "weights": "other",
+        "prompts": None,
+        "method": "dsd",
+        "timesteps": 4,
+        "seed": 0,
+        "images": pictures,
+        "captions": list(CAPTIONS),
+        "best_caption": [1, 2],
+    }
+    model, images, captions, options = calls["match_scores"]
+    assert model == "model other"
+    assert [image.getpixel((0, 0)) for image in images] == [(255, 0, 0), (0, 0, 255)]
+    assert captions == list(CAPTIONS)
+    assert options == {"method": "dsd", "timesteps": 4, "seed": 0, "prompts": None}
+
+
+def test_prompts_folder_is_handed_on(pictures, calls, tmp_path, capsys):
+    main([*arguments(pictures), f"--prompts={tmp_path}"])
+    assert calls["match_scores"][3]["prompts"] == str(tmp_path)
+    assert f"and prompts {tmp_path}" in capsys.readouterr().out
+
+
+def test_heatmaps_are_written_and_named(pictures, calls, tmp_path, capsys):
+    folder = tmp_path / "maps"
+    options = [f"--heatmaps={folder}", "--json"]
+    main([*arguments(pictures, CAPTIONS[:2]), *options])
+    names = [f"{i}-caption-{c}.png" for i in ("1-red", "2-blue") for c in (1, 2)]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert json.loads(capsys.readouterr().out)["heatmaps"] == [str(folder / n) for n in names]
+    with Image.open(folder / names[0]) as sheet:
+        assert sheet.width > 4 * 224  # the picture and three words
+    main([*arguments(pictures, CAPTIONS[:2]), options[0]])
+    assert str(folder / names[3]) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--caption", " "], "--caption number 4 is empty"),
+        (["--timesteps=0"], "--timesteps=0 should be from 1 to 1000"),
+        (["--timesteps=few"], "argument --timesteps: invalid int value: 'few'"),
+        (["--seed=-1"], "--seed=-1 should be 0 or more"),
+        (["--prompts=nowhere"], "--prompts=nowhere is not a folder"),
+        (["--image", "missing.png"], "missing.png does not exist"),
+        (["--image", __file__], "test_score.py is not a picture"),
+        (["--heatmaps", __file__], "--heatmaps=.* cannot be written to"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+    ],
+)
+def test_mistake_is_one_sentence_before_the_model_is_loaded(pictures, calls, change, message):
+    with pytest.raises(UserError, match=message):
+        main([*arguments(pictures), *change])
+    assert calls == {}
+
+
+def test_warning_is_one_line_on_stderr(pictures, calls, capsys, monkeypatch):
+    def match_scores(*args, **options):
+        warnings.simplefilter("always")
+        warnings.warn("the caption is cut after 'a very'", stacklevel=2)
+        return SCORES
+
+    monkeypatch.setattr(dsd_jax, "match_scores", match_scores, raising=False)
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, [*arguments(pictures), "--json"])
+    assert stop.value.code == 0
+    output = capsys.readouterr()
+    assert output.err == "warning: the caption is cut after 'a very'\n"
+    json.loads(output.out)
+
+
+def test_help_and_mistakes_do_not_wait_for_heavy_imports():
+    code = (
+        "import sys, dsd_jax.score as s\n"
+        "try: s.main(['--image=no.png', '--caption=x'])\n"
+        "except Exception as e: print(e)\n"
+        "print(sorted({'jax', 'flax', 'transformers', 'tensorflow_datasets'} & set(sys.modules)))"
+    )
+    done = run_python("-c", code)
+    assert done.stdout.splitlines()[1:] == ["[]"], done.stderr
+
+
+def test_overlay_is_bright_where_the_map_is_high():
+    heat = np.zeros((8, 8), np.float32)
+    heat[:, 4:] = 7.0
+    drawn = overlay(np.full((64, 64, 3), 100, np.uint8), heat)
+    assert (drawn.dtype, drawn.shape) == (np.uint8, (64, 64, 3))
+    assert drawn[:, 50:].mean() > 150 > 60 > drawn[:, :14].mean()
+    flat = overlay(np.full((64, 64, 3), 100, np.uint8), np.full((8, 8), 7.0, np.float32))
+    assert flat.std(axis=(0, 1)).max() == 0
+
+
+def test_sheet_grows_with_words_and_wraps_the_caption():
+    image = np.full((20, 30, 3), 100, np.uint8)
+    few = draw_heatmaps(image, "a b", ["a", "b"], np.zeros((2, 8, 8)))
+    many = draw_heatmaps(image, "word " * 60, ["w"] * 9, np.zeros((9, 8, 8)))
+    assert (few.width, many.width) == (3 * 236 + 12, 5 * 236 + 12)
+    assert many.height > 2 * few.height - 60
+    with pytest.raises(ValueError, match="zip"):
+        draw_heatmaps(image, "a b", ["a"], np.zeros((2, 8, 8)))
+
+
+def test_command_says_what_the_library_says(pictures, capsys):
+    captions = ["a red apple", "a blue book"]
+    main([*arguments(pictures, captions), "--json", "--timesteps=2", "--method=relative"])
+    result = json.loads(capsys.readouterr().out)
+    model = dsd_jax.load("tiny")
+    expected = dsd_jax.match_scores(model, pictures, captions, method="relative", timesteps=2)
+    np.testing.assert_allclose(result["scores"], expected, rtol=1e-6)
+
+
+def test_heatmaps_of_the_bundled_model(pictures, tmp_path):
+    folder = tmp_path / "maps"
+    main([*arguments(pictures[:1], ["a red apple"]), f"--heatmaps={folder}", "--timesteps=1"])
+    assert [path.name for path in folder.iterdir()] == ["1-red-caption-1.png"]
+
+
+def test_process_exits_with_2_and_one_line(pictures):
+    done = run_python("-m", "dsd_jax.score", "--image", pictures[0], "--caption", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --caption number 1 is empty; give each caption some text.\n"
