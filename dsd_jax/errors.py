@@ -1,0 +1,9 @@
+"""The one exception that is a user's to mend."""
+
+
+class UserError(ValueError):
+    """A mistake in what the user handed in: a path, a value, a file's content.
+
+    The message is one sentence that names the file, field or value, says what was expected and
+    how to mend it. Commands print it and exit with code 2; in Python it is a `ValueError`.
+    """
