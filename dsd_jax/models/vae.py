@@ -1,0 +1,229 @@
+"""The autoencoder of Stable Diffusion: pictures to latents and back.
+
+Reference: diffusers `models/autoencoders/autoencoder_kl.py` and `vae.py`; parameter names are
+those of its Flax port.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dsd_jax.models.attention import attend, split_heads
+from dsd_jax.models.config import read_fields, refuse
+from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
+
+_EPSILON = 1e-6
+_LOGVAR_RANGE = (-30.0, 20.0)
+_FIXED = {
+    "act_fn": "silu",
+    "in_channels": 3,
+    "out_channels": 3,
+    "shift_factor": None,
+    "latents_mean": None,
+    "latents_std": None,
+    "use_quant_conv": True,
+    "use_post_quant_conv": True,
+    "mid_block_add_attention": True,
+}
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """What of a VAE's `config.json` decides its shape."""
+
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int
+    latent_channels: int
+    norm_num_groups: int
+    scaling_factor: float
+    sample_size: int
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> "VAEConfig":
+        """Read a diffusers `vae/config.json`; `UserError` names the option we don't support."""
+        file = "vae/config.json"
+        blocks = len(read_fields(file, json, "block_out_channels")["block_out_channels"])
+        types = {
+            "down_block_types": ["DownEncoderBlock2D"] * blocks,
+            "up_block_types": ["UpDecoderBlock2D"] * blocks,
+        }
+        refuse(file, json, _FIXED | types)
+        return cls(
+            block_out_channels=tuple(json["block_out_channels"]),
+            layers_per_block=json.get("layers_per_block", 2),
+            latent_channels=json.get("latent_channels", 4),
+            norm_num_groups=json.get("norm_num_groups", 32),
+            scaling_factor=json.get("scaling_factor", 0.18215),  # configs before 0.13 lack it
+            sample_size=json.get("sample_size", 512),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The `vae/config.json` that diffusers reads back as the same network."""
+        blocks = len(self.block_out_channels)
+        return {
+            "_class_name": "AutoencoderKL",
+            "_diffusers_version": "0.10.0",
+            "act_fn": "silu",
+            "block_out_channels": list(self.block_out_channels),
+            "down_block_types": ["DownEncoderBlock2D"] * blocks,
+            "in_channels": 3,
+            "latent_channels": self.latent_channels,
+            "layers_per_block": self.layers_per_block,
+            "norm_num_groups": self.norm_num_groups,
+            "out_channels": 3,
+            "sample_size": self.sample_size,
+            "scaling_factor": self.scaling_factor,
+            "up_block_types": ["UpDecoderBlock2D"] * blocks,
+        }
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent position along one side."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+class _Attention(nn.Module):
+    """Single-head self-attention over the grid."""
+
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1]
+        hidden = nn.GroupNorm(
+            self.groups, epsilon=_EPSILON, dtype=self.dtype, name="group_norm"
+        )(x).reshape(x.shape[0], -1, features)
+        query, key, value = (
+            split_heads(nn.Dense(features, dtype=self.dtype, name=name)(hidden), 1)
+            for name in ("query", "key", "value")
+        )
+        hidden = attend(query, key, value).reshape(hidden.shape)
+        return x + nn.Dense(features, dtype=self.dtype, name="proj_attn")(hidden).reshape(x.shape)
+
+
+class _Block(nn.Module):
+    """What every block of the VAE needs to build its resnets."""
+
+    config: VAEConfig
+    features: int
+    dtype: jnp.dtype
+
+    def resnet(self, i: int) -> ResnetBlock:
+        return ResnetBlock(
+            self.features, self.config.norm_num_groups, _EPSILON, self.dtype, name=f"resnets_{i}"
+        )
+
+
+class _MidBlock(_Block):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.resnet(0)(x)
+        x = _Attention(self.config.norm_num_groups, self.dtype, name="attentions_0")(x)
+        return self.resnet(1)(x)
+
+
+class _DownBlock(_Block):
+    last: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.config.layers_per_block):
+            x = self.resnet(i)(x)
+        return x if self.last else Downsample(((0, 1), (0, 1)), self.dtype, name="downsamplers_0")(x)
+
+
+class _UpBlock(_Block):
+    last: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.config.layers_per_block + 1):
+            x = self.resnet(i)(x)
+        return x if self.last else Upsample(self.dtype, name="upsamplers_0")(x)
+
+
+class Encoder(nn.Module):
+    """(B, H*f, W*f, 3) -> (B, H, W, 2 * latent_channels)."""
+
+    config: VAEConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        x = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(x)
+        for i, features in enumerate(c.block_out_channels):
+            last = i == len(c.block_out_channels) - 1
+            x = _DownBlock(c, features, self.dtype, last, name=f"down_blocks_{i}")(x)
+        x = _MidBlock(c, c.block_out_channels[-1], self.dtype, name="mid_block")(x)
+        x = nn.GroupNorm(
+            c.norm_num_groups, epsilon=_EPSILON, dtype=self.dtype, name="conv_norm_out"
+        )(x)
+        return conv3x3(2 * c.latent_channels, self.dtype, "conv_out")(jax.nn.silu(x))
+
+
+class Decoder(nn.Module):
+    """(B, H, W, latent_channels) -> (B, H*f, W*f, 3)."""
+
+    config: VAEConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        x = conv3x3(c.block_out_channels[-1], self.dtype, "conv_in")(x)
+        x = _MidBlock(c, c.block_out_channels[-1], self.dtype, name="mid_block")(x)
+        for i, features in enumerate(reversed(c.block_out_channels)):
+            last = i == len(c.block_out_channels) - 1
+            x = _UpBlock(c, features, self.dtype, last, name=f"up_blocks_{i}")(x)
+        x = nn.GroupNorm(
+            c.norm_num_groups, epsilon=_EPSILON, dtype=self.dtype, name="conv_norm_out"
+        )(x)
+        return conv3x3(3, self.dtype, "conv_out")(jax.nn.silu(x))
+
+
+class AutoencoderKL(nn.Module):
+    """Encoder and decoder around a diagonal Gaussian posterior."""
+
+    config: VAEConfig
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        channels = self.config.latent_channels
+        self.encoder = Encoder(self.config, self.dtype)
+        self.decoder = Decoder(self.config, self.dtype)
+        self.quant_conv = nn.Conv(2 * channels, (1, 1), dtype=self.dtype)
+        self.post_quant_conv = nn.Conv(channels, (1, 1), dtype=self.dtype)
+
+    def encode(self, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Posterior of the unscaled latents.
+
+        Args:
+            pixels: (B, H*f, W*f, 3) in [-1, 1].
+
+        Returns:
+            mean and log variance, each (B, H, W, latent_channels) float32.
+        """
+        moments = self.quant_conv(self.encoder(pixels.astype(self.dtype))).astype(jnp.float32)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return mean, jnp.clip(logvar, *_LOGVAR_RANGE)
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """Unscaled latents (B, H, W, latent_channels) -> pixels, about [-1, 1], float32."""
+        return self.decoder(self.post_quant_conv(latents.astype(self.dtype))).astype(jnp.float32)
+
+    def __call__(self, pixels: jax.Array) -> jax.Array:
+        """Reconstruct from the posterior's mean; reaches every parameter, for `init`."""
+        return self.decode(self.encode(pixels)[0])
+
+
+def abstract_params(config: VAEConfig) -> dict:
+    """The parameter tree's shapes without computing anything: nested dicts of ShapeDtypeStruct."""
+    size = config.downscale
+    pixels = jnp.zeros((1, size, size, 3))
+    return jax.eval_shape(AutoencoderKL(config).init, jax.random.key(0), pixels)["params"]
