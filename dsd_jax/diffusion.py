@@ -1,0 +1,133 @@
+"""The forward diffusion process: schedule, noising, timesteps, and noise keyed by what it is for.
+
+Reference: Ho et al. 2020 (DDPM); the authors' schedule is Stable Diffusion's `scaled_linear`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax.errors import UserError
+
+_PREDICTIONS = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much signal is left at each timestep, and what the UNet predicts."""
+
+    steps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    prediction: str = "epsilon"
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> "Schedule":
+        """Read a diffusers `scheduler/scheduler_config.json`; `UserError` on what we don't know."""
+        schedule = cls(
+            steps=json.get("num_train_timesteps", 1000),
+            beta_start=json.get("beta_start", 0.0001),
+            beta_end=json.get("beta_end", 0.02),
+            beta_schedule=json.get("beta_schedule", "linear"),
+            prediction=json.get("prediction_type", "epsilon"),
+        )
+        file = "scheduler/scheduler_config.json"
+        if schedule.prediction not in _PREDICTIONS:
+            raise UserError(
+                f"{file}: prediction_type is '{schedule.prediction}', expected one of "
+                f"{', '.join(_PREDICTIONS)}."
+            )
+        if schedule.beta_schedule not in ("scaled_linear", "linear") or json.get("trained_betas"):
+            raise UserError(
+                f"{file}: beta_schedule '{schedule.beta_schedule}' with trained_betas "
+                f"{json.get('trained_betas')} is not supported; expected 'scaled_linear' or "
+                "'linear' and no trained_betas."
+            )
+        return schedule
+
+    def to_json(self) -> dict[str, Any]:
+        """The `scheduler_config.json` that diffusers reads back as the same process."""
+        return {
+            "_class_name": "DDIMScheduler",
+            "_diffusers_version": "0.10.0",
+            "num_train_timesteps": self.steps,
+            "beta_start": self.beta_start,
+            "beta_end": self.beta_end,
+            "beta_schedule": self.beta_schedule,
+            "prediction_type": self.prediction,
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+        }
+
+    def alphas_cumprod(self) -> np.ndarray:
+        """Signal power left at each timestep: (steps,) float32, falling, in (0, 1)."""
+        if self.beta_schedule == "linear":
+            betas = np.linspace(self.beta_start, self.beta_end, self.steps, dtype=np.float64)
+        else:
+            roots = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps)
+            betas = roots.astype(np.float64) ** 2
+        return np.cumprod(1.0 - betas).astype(np.float32)
+
+    def scales(self, timesteps: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Signal and noise amplitudes at `timesteps`: two float32 arrays of its shape."""
+        alphas = jnp.asarray(self.alphas_cumprod())[timesteps]
+        return jnp.sqrt(alphas), jnp.sqrt(1.0 - alphas)
+
+    def add_noise(self, latents: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
+        """sqrt(abar_t) z + sqrt(1 - abar_t) eps; `timesteps` (B,) for latents (B, H, W, 4)."""
+        signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
+        return signal * latents + sigma * noise
+
+    def target(self, latents: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
+        """What the UNet learns to predict, for rows (B, H, W, 4): the noise, or v."""
+        if self.prediction == "epsilon":
+            return noise
+        signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
+        return signal * noise - sigma * latents
+
+    def epsilon(self, prediction: jax.Array, noisy: jax.Array, timesteps: jax.Array) -> jax.Array:
+        """The UNet's prediction as noise, for rows (B, H, W, 4): eps = sqrt(abar) v + sigma x_t."""
+        if self.prediction == "epsilon":
+            return prediction
+        signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
+        return signal * prediction + sigma * noisy
+
+
+def timesteps(count: int) -> np.ndarray:
+    """About `count` timesteps, ascending, spread as the authors do (`METHOD`, pipe: step 3).
+
+    Their rule strides [10, 990) by `int(1000 / count)`, so it returns at least `count` values when
+    1000 / count is not whole: 49 for 50, 30 for 30, 980 for 1000.
+
+    Raises:
+        UserError: `count` is not in 1..1000.
+    """
+    if not 1 <= count <= 1000:
+        raise UserError(f"timesteps is {count}; expected a number of timesteps from 1 to 1000.")
+    return np.sort(999 - np.arange(10, 990, 1000 // count)).astype(np.int32)
+
+
+def noise_for(seed: int, images: jax.Array, steps: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise that depends on (seed, image, timestep) alone.
+
+    Args:
+        seed: the run's seed.
+        images: (B,) int32, each row's number in its data set.
+        steps: (B,) int32, each row's timestep.
+        shape: (H, W, channels) of one latent.
+
+    Returns:
+        (B, H, W, channels) float32: the same for every caption, batch, chunk, device and host.
+    """
+
+    def one(image: jax.Array, step: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image), step)
+        return jax.random.normal(key, shape)
+
+    return jax.vmap(one)(jnp.asarray(images), jnp.asarray(steps))
