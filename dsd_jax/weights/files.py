@@ -45,8 +45,9 @@ def shards(names: Iterable[str], index: str) -> list[str]:
     stem, suffix, variant = re.fullmatch(
         r"(.+)\.(safetensors|msgpack)\.index(\..+)?\.json", index
     ).groups()
-    variant = re.escape(variant or "")
-    shard = re.compile(rf"{re.escape(stem)}({variant})?-\d+-of-\d+({variant})?\.{suffix}")
+    stem, variant = re.escape(stem), re.escape(variant or "")
+    number = r"-\d+-of-\d+"  # diffusers puts the variant before it, or after it of late
+    shard = re.compile(rf"({stem}{variant}{number}|{stem}{number}{variant})\.{suffix}")
     return sorted(name for name in names if shard.fullmatch(name))
 
 

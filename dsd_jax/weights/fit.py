@@ -38,7 +38,8 @@ class Leaf:
             axes = torch_axes(self.path, len(self.shape))
             array = array.reshape([self.shape[axis] for axis in axes])
             array = array.transpose(flax_axes(self.path, len(self.shape)))
-        return array.astype(dtype, order="C")
+        with np.errstate(over="ignore"):  # the caller looks for infinities
+            return array.astype(dtype, order="C")
 
 
 def fit(

@@ -25,7 +25,7 @@ def find(where: str | os.PathLike) -> Path:
     if where == "tiny":
         return _checked(BUNDLED)
     folder = Path(where).expanduser()
-    if folder.is_dir():
+    if where != "" and folder.is_dir():
         return _checked(folder)
     if folder.is_file():
         raise UserError(
@@ -77,6 +77,18 @@ def read_config(folder: Path, component: Component) -> Any:
             "1.x or 2.x."
         )
     return _parsed(folder, file, json, component.read_config)
+
+
+def abstract_params(folder: Path, component: Component, config: Any) -> dict[str, Any]:
+    """The tree of parameters for `config`; `UserError` where its numbers don't go together."""
+    try:
+        return component.abstract_params(config)
+    except Exception as error:  # whatever Flax and JAX raise in building such a network
+        reason = str(error).strip().split("\n")[0].removesuffix(".")
+        raise UserError(
+            f"{folder / component.folder / 'config.json'} describes a network that can't be built: "
+            f"{reason}."
+        ) from error
 
 
 def read_schedule(folder: Path) -> Schedule:

@@ -10,10 +10,10 @@ import numpy as np
 
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
-from dsd_jax.weights.component import COMPONENTS, UNET, VAE
+from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
 from dsd_jax.weights.files import read_headers
 from dsd_jax.weights.fit import Leaf, fit
-from dsd_jax.weights.folder import find, read_config, read_schedule
+from dsd_jax.weights.folder import abstract_params, find, read_config, read_schedule
 from dsd_jax.weights.names import unflatten
 from dsd_jax.weights.tokenizer import read_tokenizer
 
@@ -40,8 +40,9 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32) -> Model:
     folder = find(where)
     configs = {part.key: read_config(folder, part) for part in COMPONENTS}
     schedule = read_schedule(folder)
-    leaves = _fitting(folder, configs)
     tokenizer = read_tokenizer(folder / "tokenizer")
+    _check_one_model(folder, configs, len(tokenizer))
+    leaves = _fitting(folder, configs)
     return Model(
         name=str(where),
         **configs,
@@ -62,11 +63,31 @@ def _float_type(dtype: Any) -> np.dtype:
     return dtype
 
 
+def _check_one_model(folder: Path, configs: dict[str, Any], tokens: int) -> None:
+    """The parts must go together: they could come from different models."""
+    unet, vae, text = (configs[component.key] for component in (UNET, VAE, TEXT))
+    for (one, value), (other, expected) in (
+        (("unet's cross_attention_dim", unet.cross_attention_dim),
+         ("text_encoder's hidden_size", text.hidden_size)),
+        (("unet's in_channels", unet.in_channels), ("vae's latent_channels", vae.latent_channels)),
+    ):  # fmt: skip
+        if value != expected:
+            raise UserError(
+                f"The parts in {folder} belong to different models: the {one} is {value} but the "
+                f"{other} is {expected}."
+            )
+    if tokens > text.vocab_size:
+        raise UserError(
+            f"The tokenizer in {folder} belongs to another model: it has {tokens} tokens but the "
+            f"text_encoder's vocab_size is {text.vocab_size}."
+        )
+
+
 def _fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
     """Where every parameter of every component is stored; one `UserError` with all that's wrong."""
     leaves, problems = {}, []
     for component in COMPONENTS:
-        abstract = component.abstract_params(configs[component.key])
+        abstract = abstract_params(folder, component, configs[component.key])
         stored = read_headers(folder / component.folder, component)
         leaves[component.key], lines = fit(component, abstract, stored)
         problems += lines

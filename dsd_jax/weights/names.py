@@ -22,7 +22,7 @@ _WITHOUT_PREFIX = ("embeddings.", "encoder.", "final_layer_norm.")
 # files carry along and no score needs.
 _IGNORED = re.compile(r"(.*\.)?position_ids$|(safety_checker|feature_extractor|model_ema|ema)\.")
 # The time embedding's layers are called linear_1 and linear_2 in PyTorch too.
-_LIST_ENTRY = re.compile(r"(?!linear_)(.+)_(\d+)")
+_LIST_ENTRY = re.compile(r"^(?!linear_)(.+)_(\d+)$")
 
 
 def canonical_name(path: Path) -> str:

@@ -1,0 +1,140 @@
+"""Stable Diffusion 1.5 and 2.1 at full size with random weights: loads, and scores a picture.
+
+    python -m tests.full_size [sd15 | sd21 | sd21-v] [--folder DIR]
+
+It takes 2 GB of disk, 11 GB of memory and some minutes on two cores, so it is no test of the suite.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import dsd_jax
+from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
+from tests.conftest import GOLDENS, write_tokenizer
+from tests.synthetic import torch_shapes, write_random
+
+VAE_JSON = {
+    "_class_name": "AutoencoderKL",
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "sample_size": 512,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+UNET_JSON = {
+    "_class_name": "UNet2DConditionModel",
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+UNET_21_JSON = UNET_JSON | {
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+TEXT_JSON = {
+    "architectures": ["CLIPTextModel"],
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "vocab_size": 49408,
+}
+TEXT_21_JSON = TEXT_JSON | {
+    "hidden_act": "gelu",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+}
+MODELS = {
+    "sd15": ("tiny-sd15", {UNET: UNET_JSON, VAE: VAE_JSON, TEXT: TEXT_JSON}),
+    "sd21": ("tiny-sd21", {UNET: UNET_21_JSON, VAE: VAE_JSON, TEXT: TEXT_21_JSON}),
+    "sd21-v": (
+        "tiny-sd21",
+        {
+            UNET: UNET_21_JSON | {"sample_size": 96, "upcast_attention": True},
+            VAE: VAE_JSON | {"sample_size": 768},
+            TEXT: TEXT_21_JSON,
+        },
+    ),
+}
+
+
+def write_model(name: str, folder: Path) -> None:
+    """Writes the model with random float16 weights in the Hugging Face layout."""
+    golden, configs = MODELS[name]
+    for part in ("tokenizer", "scheduler"):
+        shutil.copytree(GOLDENS / golden / part, folder / part)
+    write_tokenizer(folder / "tokenizer")
+    if name.endswith("-v"):
+        file = folder / "scheduler" / "scheduler_config.json"
+        file.write_text(
+            json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"})
+        )
+    for seed, component in enumerate(COMPONENTS):
+        part = folder / component.folder
+        part.mkdir()
+        (part / "config.json").write_text(json.dumps(configs[component]))
+        shapes = torch_shapes(component, configs[component])
+        write_random(part / f"{component.torch_stem}.safetensors", shapes, seed)
+
+
+def gigabytes() -> float:
+    """The process's peak so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def load_and_score(folder: Path) -> None:
+    """Prints seconds and gigabytes of loading, then of scoring one picture against two captions."""
+    jax.devices()
+    before, start = gigabytes(), time.monotonic()
+    model = dsd_jax.load(folder)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)) / 1e9
+    peak = gigabytes() - before
+    print(f"loaded {size:.2f} GB of float32 in {time.monotonic() - start:.1f} s")
+    print(f"peak {peak:.2f} GB, {peak / size:.2f} times the parameters")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, model.image_size, model.image_size, 3))
+    start = time.monotonic()
+    captions = ["a cat to the left of an apple", "an apple to the left of a cat"]
+    scores = dsd_jax.match_scores(model, pixels.astype(np.uint8), captions, timesteps=1)
+    print(f"scores {np.asarray(scores)} in {time.monotonic() - start:.1f} s with compilation")
+    print(f"peak of all {gigabytes():.2f} GB")
+
+
+def main() -> None:
+    """Writes the model where it is not there yet, then loads it and scores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=MODELS, nargs="?", default="sd15")
+    parser.add_argument("--folder", type=Path, help="keep the model here, or use the one here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        if not (folder / "unet").is_dir():
+            write_model(options.model, folder)
+        load_and_score(folder)
+
+
+if __name__ == "__main__":
+    main()
