@@ -73,7 +73,9 @@ class SelfAttention(nn.Module):
     def __call__(self, hidden: jax.Array) -> jax.Array:
         features = hidden.shape[-1]
         query, key, value = (
-            split_heads(nn.Dense(features, use_bias=False, dtype=self.dtype, name=name)(hidden), self.heads)
+            split_heads(
+                nn.Dense(features, use_bias=False, dtype=self.dtype, name=name)(hidden), self.heads
+            )
             for name in ("to_q", "to_k", "to_v")
         )
         if self.upcast:  # SD 2.x: 16-bit q·k overflows in some heads
@@ -105,7 +107,9 @@ class CrossAttention(nn.Module):
         value = nn.Dense(features, use_bias=False, dtype=self.dtype, name="to_v")(states)
         if tokens is not None:
             key, value = _append(key, tokens["key"]), _append(value, tokens["value"])
-        query, key, value = (split_heads(x, self.heads) for x in (query, key[captions], value[captions]))
+        query, key, value = (
+            split_heads(x, self.heads) for x in (query, key[captions], value[captions])
+        )
         if self.upcast:
             query, key = query.astype(jnp.float32), key.astype(jnp.float32)
         logits = jnp.einsum("BQND,BLND->BNQL", query, key, preferred_element_type=jnp.float32)
@@ -161,7 +165,9 @@ class TransformerBlock(nn.Module):
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
 
-        hidden += SelfAttention(self.heads, self.upcast, self.dtype, name="attn1")(norm("norm1")(hidden))
+        hidden += SelfAttention(self.heads, self.upcast, self.dtype, name="attn1")(
+            norm("norm1")(hidden)
+        )
         # Here captions first matter: what came before was shared by all captions of an image.
         hidden = repeat_rows(hidden, captions.shape[0])
         attn2 = CrossAttention(self.heads, self.upcast, self.reduce, self.dtype, name="attn2")

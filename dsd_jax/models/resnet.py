@@ -23,7 +23,9 @@ class ResnetBlock(nn.Module):
         """`x` (B, H, W, F_in), `time` (B, E) or, where rows share a timestep, (B / n, E)."""
         hidden = conv3x3(self.features, self.dtype, "conv1")(self._activate("norm1", x))
         if time is not None:
-            time = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(jax.nn.silu(time))
+            time = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(
+                jax.nn.silu(time)
+            )
             hidden += repeat_rows(time, x.shape[0])[:, None, None, :]
         hidden = conv3x3(self.features, self.dtype, "conv2")(self._activate("norm2", hidden))
         if x.shape[-1] != self.features:

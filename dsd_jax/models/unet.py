@@ -186,9 +186,7 @@ class _Block(nn.Module):
     def resnet(self, i: int) -> ResnetBlock:
         c = self.config
         features = c.block_out_channels[self.level]
-        return ResnetBlock(
-            features, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}"
-        )
+        return ResnetBlock(features, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}")
 
     def transformer(self, i: int) -> Transformer:
         c = self.config

@@ -95,9 +95,9 @@ class _Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         features = x.shape[-1]
-        hidden = nn.GroupNorm(
-            self.groups, epsilon=_EPSILON, dtype=self.dtype, name="group_norm"
-        )(x).reshape(x.shape[0], -1, features)
+        hidden = nn.GroupNorm(self.groups, epsilon=_EPSILON, dtype=self.dtype, name="group_norm")(
+            x
+        ).reshape(x.shape[0], -1, features)
         query, key, value = (
             split_heads(nn.Dense(features, dtype=self.dtype, name=name)(hidden), 1)
             for name in ("query", "key", "value")
@@ -134,7 +134,9 @@ class _DownBlock(_Block):
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(self.config.layers_per_block):
             x = self.resnet(i)(x)
-        return x if self.last else Downsample(((0, 1), (0, 1)), self.dtype, name="downsamplers_0")(x)
+        return (
+            x if self.last else Downsample(((0, 1), (0, 1)), self.dtype, name="downsamplers_0")(x)
+        )
 
 
 class _UpBlock(_Block):

@@ -1,0 +1,308 @@
+"""The engine: how well captions fit pictures, as raw terms of one frozen forward pass.
+
+Everything random is handed in. A *group* is one picture with the captions it is compared with;
+the match matrix is one group per picture with all captions, a benchmark of items is many groups
+with few. Per group and timestep the empty caption's row and whatever precedes the first
+cross-attention are computed once; per call of the UNet each caption's keys and values once. Calls
+have one fixed shape, the last ones filled up, so a pair's numbers don't depend on its company.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from dsd_jax.diffusion import Schedule
+from dsd_jax.errors import UserError
+from dsd_jax.model import Model
+from dsd_jax.models.attention import mean_lse
+from dsd_jax.models.unet import UNet2DCondition, UNetConfig
+from dsd_jax.prompts import merge
+
+# Latent positions a call of the UNet works on: what fits caches on CPU, what fills an accelerator.
+_POSITIONS = {"cpu": 8_192}
+_POSITIONS_ELSEWHERE = 65_536
+
+# (group numbers, timestep numbers) -> (groups, timesteps, h, w, channels)
+Rows = Callable[[np.ndarray, np.ndarray], jax.Array]
+
+
+class Terms(NamedTuple):
+    """What every score is a small formula of; float32. Layer paths are diffusers' module paths.
+
+    lse: {layer: (I, C, T, N)}, mean over positions of logsumexp over tokens, caption's row.
+    lse_uncond: {layer: (I, T, N)}, the same for the empty caption.
+    error: (I, C, T), the 2-norm of noise minus predicted noise, v-prediction converted.
+    error_uncond: (I, T), the same for the empty caption.
+    """
+
+    lse: dict[str, jax.Array]
+    lse_uncond: dict[str, jax.Array]
+    error: jax.Array | None
+    error_uncond: jax.Array | None
+
+
+class Wanted(NamedTuple):
+    """Which terms to compute; what is not wanted costs nothing. Hashable: a static argument."""
+
+    layers: tuple[str, ...]
+    error: bool = True
+    uncond: bool = True
+
+
+def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
+    """The paths of all cross-attention layers, in the order of the forward pass."""
+    levels = len(config.block_out_channels)
+    down = [
+        (f"down_blocks.{i}.attentions.{j}", config.depths[i])
+        for i in range(levels)
+        if config.down_attention[i]
+        for j in range(config.layers_per_block)
+    ]
+    up = [
+        (f"up_blocks.{i}.attentions.{j}", config.depths[levels - 1 - i])
+        for i in range(levels)
+        if config.up_attention[i]
+        for j in range(config.layers_per_block + 1)
+    ]
+    return tuple(
+        f"{path}.transformer_blocks.{k}.attn2"
+        for path, depth in [*down, ("mid_block.attentions.0", config.depths[-1]), *up]
+        for k in range(depth)
+    )
+
+
+def everything(config: UNetConfig) -> Wanted:
+    """All terms of all layers."""
+    return Wanted(cross_attention_layers(config))
+
+
+def match_terms(
+    model: Model,
+    latents: jax.Array,
+    captions: Sequence[str] | jax.Array,
+    noise: jax.Array,
+    timesteps: Sequence[int] | jax.Array,
+    prompts: Mapping[str, Any] | None = None,
+    *,
+    wanted: Wanted | None = None,
+    chunk: int | None = None,
+) -> Terms:
+    """The terms of every picture with every caption at every timestep.
+
+    Args:
+        model: from `dsd_jax.load`.
+        latents: (I, h, w, channels) or, one per timestep, (I, T, h, w, channels); already scaled.
+        captions: strings, or their text states (C, L, K).
+        noise: (T, h, w, channels), or (I, T, h, w, channels); added and to be predicted.
+        timesteps: (T,) in [0, 1000).
+        prompts: a prompts pytree (`dsd_jax.prompts`); may be traced, so that `jax.grad` works.
+        wanted: which terms, all by default.
+        chunk: rows per call of the UNet; changes time and memory, not numbers.
+
+    Raises:
+        UserError: shapes don't fit together, or a timestep is out of range.
+    """
+    states = model.encode_texts(captions) if isinstance(captions[0], str) else jnp.asarray(captions)
+    timesteps = np.asarray(timesteps, np.int32)
+    latents, noise = jnp.asarray(latents), jnp.asarray(noise)
+    _check(model, latents, noise, timesteps)
+    if latents.ndim == 4:
+        latents = latents[:, None]
+    if noise.ndim == 4:
+        noise = noise[None]
+
+    def rows(array: jax.Array) -> Rows:
+        return lambda groups, times: array[groups % array.shape[0]][:, times % array.shape[1]]
+
+    pairs = np.broadcast_to(np.arange(len(states)), (len(latents), len(states)))
+    return group_terms(
+        model, rows(latents), rows(noise), states, pairs, timesteps, prompts, wanted, chunk
+    )
+
+
+def _check(model: Model, latents: jax.Array, noise: jax.Array, timesteps: np.ndarray) -> None:
+    shape = model.latent_shape[-1:]
+    for name, array in (("latents", latents), ("noise", noise)):
+        if array.ndim not in (4, 5) or array.shape[-1:] != shape:
+            raise UserError(
+                f"{name} has shape {array.shape}; expected (.., h, w, {shape[0]}) with 4 or 5 dims."
+            )
+        if array.ndim == 5 and array.shape[1] != len(timesteps):
+            raise UserError(
+                f"{name} has {array.shape[1]} timesteps along axis 1 but there are "
+                f"{len(timesteps)} timesteps."
+            )
+    if noise.ndim == 4 and len(noise) != len(timesteps):
+        raise UserError(f"noise has {len(noise)} rows but there are {len(timesteps)} timesteps.")
+    outside = timesteps[(timesteps < 0) | (timesteps >= model.schedule.steps)]
+    if timesteps.ndim != 1 or outside.size or not timesteps.size:
+        raise UserError(
+            f"timesteps {timesteps.tolist()} should be a list of numbers from 0 to "
+            f"{model.schedule.steps - 1}."
+        )
+
+
+def group_terms(
+    model: Model,
+    latents: Rows,
+    noise: Rows,
+    states: jax.Array,
+    captions: np.ndarray,
+    timesteps: np.ndarray,
+    prompts: Mapping[str, Any] | None = None,
+    wanted: Wanted | None = None,
+    chunk: int | None = None,
+    progress: str | None = None,
+) -> Terms:
+    """The terms of G groups of J captions each; memory does not grow with T or J.
+
+    Args:
+        model: from `dsd_jax.load`.
+        latents: scaled latents of given groups at given timestep numbers.
+        noise: noise of given groups at given timestep numbers.
+        states: (S, L, K) text states.
+        captions: (G, J) int, each group's captions as rows of `states`.
+        timesteps: (T,) int32.
+        prompts: a prompts pytree.
+        wanted: which terms, all by default.
+        chunk: rows per call of the UNet.
+        progress: what to show before a progress bar; none without it.
+
+    Returns:
+        Terms with G for I and J for C.
+    """
+    wanted = wanted or everything(model.unet)
+    prompts = prompts or {}
+    params = merge(model.params["unet"], prompts)
+    uncond = model.encode_texts([""]) if wanted.uncond else None
+    net = _Network(model.unet, model.schedule, jnp.dtype(model.dtype), wanted)
+    plan = _Plan.make(captions.shape, len(timesteps), chunk or _default_chunk(model), wanted.uncond)
+    run = partial(_call, net, params, prompts.get("tokens", {}))
+    columns = []
+    bar = tqdm(total=plan.calls, desc=progress, unit="call", disable=progress is None)
+    for groups in plan.groups:
+        blocks = []
+        for number, block in enumerate(plan.captions):
+            first = number == 0 and uncond is not None  # the empty caption's row, once
+            here, index = np.unique(captions[groups][:, block], return_inverse=True)
+            here = np.concatenate([here, np.repeat(here[:1], index.size - here.size)])
+            some, index = states[here], index.reshape(len(groups), -1)
+            if first:
+                some = jnp.concatenate([uncond, some])
+                index = np.concatenate([np.zeros((len(groups), 1), int), index + 1], axis=1)
+            steps = []
+            for times in plan.timesteps:
+                steps.append(
+                    run(
+                        latents(groups, times),
+                        noise(groups, times),
+                        timesteps[times],
+                        some,
+                        jnp.asarray(index, jnp.int32),
+                    )
+                )
+                bar.update()
+            blocks.append(jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *steps))
+        columns.append(jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *blocks))
+    bar.close()
+    lse, error = jax.tree.map(lambda *x: jnp.concatenate(x, axis=0), *columns)
+    return _deal(lse, error, captions.shape, len(timesteps), wanted)
+
+
+def _deal(lse: dict, error: Any, shape: tuple[int, int], times: int, wanted: Wanted) -> Terms:
+    """Cut the padding off (G, T, J, ...) and part the empty caption's column from the others."""
+    groups, width = shape
+    first = int(wanted.uncond)
+
+    def caption_rows(x: jax.Array) -> jax.Array:
+        return x[:groups, :times, first : first + width].swapaxes(1, 2)
+
+    def uncond_rows(x: jax.Array) -> jax.Array:
+        return x[:groups, :times, 0]
+
+    return Terms(
+        {layer: caption_rows(x) for layer, x in lse.items()},
+        {layer: uncond_rows(x) for layer, x in lse.items()} if wanted.uncond else {},
+        caption_rows(error) if wanted.error else None,
+        uncond_rows(error) if wanted.error and wanted.uncond else None,
+    )
+
+
+def _default_chunk(model: Model) -> int:
+    h, w, _ = model.latent_shape
+    positions = _POSITIONS.get(jax.default_backend(), _POSITIONS_ELSEWHERE)
+    return max(2, positions // (h * w))
+
+
+class _Plan(NamedTuple):
+    """Which groups, captions and timesteps share a call; each list has pieces of one size."""
+
+    groups: list[np.ndarray]
+    captions: list[np.ndarray]
+    timesteps: list[np.ndarray]
+
+    @property
+    def calls(self) -> int:
+        return len(self.groups) * len(self.captions) * len(self.timesteps)
+
+    @classmethod
+    def make(cls, shape: tuple[int, int], times: int, rows: int, uncond: bool) -> "_Plan":
+        groups, width = shape
+        captions = min(width, max(1, rows - uncond))
+        steps = min(times, max(1, rows // (captions + uncond)))
+        together = min(groups, max(1, rows // ((captions + uncond) * steps)))
+        return cls(_pieces(groups, together), _pieces(width, captions), _pieces(times, steps))
+
+
+def _pieces(count: int, size: int) -> list[np.ndarray]:
+    """0..count-1 in pieces of `size`, the last filled up with the last number."""
+    numbers = np.minimum(np.arange(count + -count % size), count - 1)
+    return np.split(numbers, len(numbers) // size)
+
+
+class _Network(NamedTuple):
+    """What of a call is static."""
+
+    unet: UNetConfig
+    schedule: Schedule
+    dtype: Any
+    wanted: Wanted
+
+
+@partial(jax.jit, static_argnums=0)
+def _call(
+    net: _Network,
+    params: Any,
+    tokens: Any,
+    latents: jax.Array,
+    noise: jax.Array,
+    timesteps: jax.Array,
+    states: jax.Array,
+    captions: jax.Array,
+) -> tuple[dict[str, jax.Array], jax.Array | None]:
+    """One call of the UNet on G groups x T timesteps x J captions.
+
+    Returns:
+        {layer: (G, T, J, N)} and errors (G, T, J).
+    """
+    groups, width = captions.shape
+    times, shape = len(timesteps), latents.shape[2:]
+    latents = jnp.broadcast_to(latents, (groups, times, *shape)).reshape(-1, *shape)
+    noise = jnp.broadcast_to(noise, (groups, times, *shape)).reshape(-1, *shape)
+    steps = jnp.tile(timesteps, groups)
+    rows = jnp.broadcast_to(captions[:, None], (groups, times, width)).reshape(-1)
+    noisy = net.schedule.add_noise(latents, noise, steps)
+    model = UNet2DCondition(net.unet, mean_lse, net.dtype)
+    prediction, scores = model.apply({"params": params}, noisy, steps, states, rows, tokens)
+    lse = {layer: scores[layer].reshape(groups, times, width, -1) for layer in net.wanted.layers}
+    if not net.wanted.error:
+        return lse, None
+    noise, noisy, steps = (jnp.repeat(x, width, axis=0) for x in (noise, noisy, steps))
+    difference = noise - net.schedule.epsilon(prediction, noisy, steps)
+    error = jnp.sqrt(jnp.sum(jnp.square(difference), axis=(1, 2, 3)))
+    return lse, error.reshape(groups, times, width)

@@ -1,0 +1,183 @@
+"""Scores: what a matching method makes of the terms of a forward pass. Higher is a better match.
+
+Every method is one formula, linear in what it reads off the terms:
+
+    score = sum_t tau_t [ sum_layer,head w . lse  +  sum_layer,head u . lse_uncond  +  beta e(t) ]
+
+with tau = 1/T. `attention` reads the scores, `noise`, `itm` and `relative` the errors, `dsd`
+both (METHOD: paper, eq. 5 to 8). The prompts kind `weights` learns differences from these weights.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dsd_jax.errors import UserError
+from dsd_jax.matching import Terms, Wanted, cross_attention_layers
+from dsd_jax.models.unet import UNetConfig
+
+# (error (..., T), error of the empty caption, broadcast alike) -> what a method reads off them.
+Formula = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which terms a score is made of.
+
+    Attributes:
+        attention: whether the zero-shot score has the mean attention score in it.
+        error: the formula over the errors, None where they are not read.
+        uncond: whether the empty caption's row is needed.
+        title: what it is, in a few words.
+    """
+
+    attention: bool
+    error: Formula | None
+    uncond: bool
+    title: str
+
+
+METHODS: Mapping[str, Method] = {
+    "attention": Method(True, None, False, "cross-attention score (the paper, without bias)"),
+    "noise": Method(
+        False, lambda e, u: -jnp.square(e), False, "noise error (Diffusion Classifier)"
+    ),
+    "itm": Method(
+        False,
+        lambda e, u: jnp.square(u) - jnp.square(e),
+        True,
+        "noise error, less that of the empty caption (DiffusionITM)",
+    ),
+    "relative": Method(
+        False,
+        lambda e, u: 1.0 - jnp.square(e / u),
+        True,
+        "the same as a fraction of the empty caption's error",
+    ),
+    "dsd": Method(True, lambda e, u: u - e, True, "attention score and bias (the paper)"),
+}
+
+
+def method_named(name: str) -> Method:
+    """The method called `name`.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    if name not in METHODS:
+        raise UserError(f"method '{name}' is unknown; expected one of {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def chosen_layers(config: UNetConfig, layers: Sequence[str] | str | None = None) -> tuple[str, ...]:
+    """The layers whose scores are averaged.
+
+    Args:
+        config: the UNet's.
+        layers: paths; "all"; or None, the authors' choice: of the down, middle and up blocks each
+            the last one with cross-attention, all its transformers, the last block of each.
+
+    Raises:
+        UserError: a path is not a cross-attention layer; the message lists those there are.
+    """
+    every = cross_attention_layers(config)
+    if layers is None:
+        return _authors_layers(every)
+    if isinstance(layers, str):
+        layers = every if layers == "all" else (layers,)
+    for layer in layers:
+        if layer not in every:
+            raise UserError(
+                f"layer '{layer}' is unknown; expected 'all' or some of {', '.join(every)}."
+            )
+    if not layers:
+        raise UserError("no layer chosen; expected 'all' or at least one path.")
+    return tuple(layers)
+
+
+def _authors_layers(every: Sequence[str]) -> tuple[str, ...]:
+    chosen: dict[str, str] = {}
+    for side in ("down_blocks", "mid_block", "up_blocks"):
+        here = [path for path in every if path.startswith(side)]
+        block = here[-1].partition(".attentions.")[0] if here else ""
+        for path in here:
+            transformer, _, _ = path.partition(".transformer_blocks.")
+            if path.startswith(f"{block}."):
+                chosen[transformer] = path  # later blocks of a transformer replace earlier ones
+    return tuple(chosen.values())
+
+
+def needs(
+    config: UNetConfig, name: str, layers: Sequence[str], weights: Mapping[str, Any] | None = None
+) -> Wanted:
+    """The terms that a score reads; learned weights read what they have weights for."""
+    method, learned = method_named(name), weights or {}
+    read = {*(layers if method.attention else ()), *learned.get("lse", ())}
+    read |= set(learned.get("lse_uncond", ()))
+    ordered = tuple(layer for layer in cross_attention_layers(config) if layer in read)
+    uncond = method.uncond or bool(learned.get("lse_uncond"))
+    return Wanted(ordered, method.error is not None, uncond)
+
+
+def score(
+    terms: Terms,
+    name: str,
+    layers: Sequence[str],
+    weights: Mapping[str, Any] | None = None,
+) -> jax.Array:
+    """The score of every pair.
+
+    Args:
+        terms: of I pictures, C captions and T timesteps.
+        name: of the method.
+        layers: whose attention scores are averaged, from `chosen_layers`.
+        weights: the prompts kind `weights`, if learned.
+
+    Returns:
+        (I, C) float32.
+    """
+    steps = jnp.asarray(per_timestep(terms, name, layers, weights))
+    tau = jnp.full(steps.shape[-1:], 1.0 / steps.shape[-1])
+    if weights and "timesteps" in weights:
+        tau += _same_count(weights["timesteps"], steps.shape[-1])
+    return jnp.sum(steps * tau, axis=-1)
+
+
+def _same_count(learned: jax.Array, count: int) -> jax.Array:
+    if learned.shape[0] != count:
+        raise UserError(
+            f"the prompts have weights for {learned.shape[0]} timesteps but {count} are scored; "
+            "score with the timesteps they were trained with."
+        )
+    return learned
+
+
+def per_timestep(
+    terms: Terms, name: str, layers: Sequence[str], weights: Mapping[str, Any] | None = None
+) -> jax.Array:
+    """The score of every pair at every timestep: (I, C, T) float32."""
+    method, learned = method_named(name), weights or {}
+    total = 0.0
+    if method.attention:
+        total = jnp.mean(jnp.stack([terms.lse[layer].mean(-1) for layer in layers]), axis=0)
+    for layer, weight in learned.get("lse", {}).items():
+        total += terms.lse[layer] @ weight
+    for layer, weight in learned.get("lse_uncond", {}).items():
+        total += (terms.lse_uncond[layer] @ weight)[:, None]
+    if method.error is not None:
+        factor = 1.0 + learned.get("error", 0.0)
+        uncond = terms.error_uncond[:, None] if method.uncond else None
+        total += factor * method.error(terms.error, uncond)
+    return total
+
+
+def authors_attention(terms: Terms, layers: Sequence[str]) -> jax.Array:
+    """The attention score as the authors' code has it at batch size 1: (I, C, T).
+
+    Their mean runs over the empty caption's row too (`unet`, `AttnProcessor`); for parity only.
+    """
+    rows = [(terms.lse[x].mean(-1) + terms.lse_uncond[x].mean(-1)[:, None]) / 2 for x in layers]
+    return jnp.mean(jnp.stack(rows), axis=0)

@@ -1,0 +1,108 @@
+"""A loaded Stable Diffusion: three networks' configs and weights, tokenizer and schedule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax.data.images import Picture, read_images
+from dsd_jax.diffusion import Schedule
+from dsd_jax.models.text import CLIPText, TextConfig
+from dsd_jax.models.unet import UNetConfig
+from dsd_jax.models.vae import AutoencoderKL, VAEConfig
+from dsd_jax.tokens import tokenise
+
+_IMAGE_CHUNK = 32  # pictures of 64 pixels encoded at a time; fewer of larger ones
+_TEXT_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Model:
+    """A frozen text-to-image model, made by `dsd_jax.load`.
+
+    Attributes:
+        name: what it was loaded from.
+        params: {"unet", "vae", "text"}, each the diffusers-Flax (transformers-Flax) tree.
+        tokenizer: a `transformers.CLIPTokenizer`.
+        image_size: side of the square pictures it was made for, in pixels.
+    """
+
+    name: str
+    unet: UNetConfig
+    vae: VAEConfig
+    text: TextConfig
+    schedule: Schedule
+    params: dict[str, Any]
+    tokenizer: Any
+    image_size: int
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The dtype of the weights, in which matrix products run."""
+        return jax.tree.leaves(self.params["unet"])[0].dtype
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(h, w, channels) of one picture's latent."""
+        side = self.image_size // self.vae.downscale
+        return side, side, self.vae.latent_channels
+
+    def encode_images(self, images: Sequence[Picture]) -> tuple[jax.Array, jax.Array]:
+        """The VAE's posterior of each picture.
+
+        Args:
+            images: paths, PIL images or uint8 arrays (H, W, 3); resized to `image_size`.
+
+        Returns:
+            mean and log variance of the unscaled latents, each (I, h, w, channels) float32.
+
+        Raises:
+            UserError: a picture cannot be read.
+        """
+        pixels = read_images(images, self.image_size)
+        rows = max(1, _IMAGE_CHUNK * 64**2 // self.image_size**2)
+        encode = partial(_encode_images, self.vae, self.dtype, self.params["vae"])
+        chunks = [encode(chunk) for chunk in padded_chunks(pixels, rows)]
+        mean, logvar = (jnp.concatenate(parts)[: len(pixels)] for parts in zip(*chunks))
+        return mean, logvar
+
+    def latents(self, images: Sequence[Picture]) -> jax.Array:
+        """Scaled latents at the posterior's mean: (I, h, w, channels) float32."""
+        return self.vae.scaling_factor * self.encode_images(images)[0]
+
+    def encode_texts(self, captions: Sequence[str]) -> jax.Array:
+        """Text states of each caption, "" included: (C, L, K) float32, L = 77 for SD 1.x and 2.x.
+
+        Padding tokens take part, as everywhere in Stable Diffusion. A caption with more than L
+        tokens is cut, with a warning that shows what was lost.
+        """
+        ids = tokenise(self.tokenizer, captions)
+        encode = partial(_encode_texts, self.text, self.dtype, self.params["text"])
+        chunks = [encode(chunk) for chunk in padded_chunks(ids, _TEXT_CHUNK)]
+        return jnp.concatenate(chunks)[: len(ids)]
+
+
+def padded_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut into pieces of `size` rows, the last filled up by repeating: one shape, one compilation.
+
+    Fewer rows than `size` make one piece of the next power of two, so that one row stays cheap.
+    """
+    size = min(size, 1 << max(0, len(rows) - 1).bit_length())
+    missing = -len(rows) % size
+    rows = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+    return np.split(rows, len(rows) // size)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _encode_images(config: VAEConfig, dtype: Any, params: Any, pixels: jax.Array):
+    pixels = pixels.astype(jnp.float32) / 127.5 - 1.0
+    return AutoencoderKL(config, dtype).apply({"params": params}, pixels, method="encode")
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _encode_texts(config: TextConfig, dtype: Any, params: Any, ids: jax.Array):
+    return CLIPText(config, dtype).apply({"params": params}, ids)

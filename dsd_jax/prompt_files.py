@@ -1,0 +1,92 @@
+"""Trained prompts on disk: one safetensors file, and what they were trained for beside it."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax.errors import UserError
+from dsd_jax.models.unet import UNetConfig
+from dsd_jax.prompts import KINDS, check_fit
+
+_TENSORS, _ABOUT = "prompts.safetensors", "prompts.json"
+
+
+def write_prompts(folder: Path, prompts: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Write the pytree and `about` (method, layers, timesteps, ...: JSON values), atomically."""
+    from safetensors.numpy import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in _flat(prompts).items()}
+    _replace(folder / _TENSORS, save(tensors))
+    _replace(folder / _ABOUT, json.dumps(about, indent=2).encode())
+
+
+def _replace(file: Path, content: bytes) -> None:
+    part = file.with_name(file.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, file)
+
+
+def read_prompts(
+    where: Mapping[str, Any] | str | os.PathLike | None, config: UNetConfig
+) -> dict[str, Any]:
+    """Prompts from a folder that `train` wrote; a pytree passes through, None is no prompts.
+
+    Raises:
+        UserError: the folder holds no prompts, or they were trained for another model.
+    """
+    if where is None:
+        return {}
+    if not isinstance(where, Mapping):
+        where = _read(Path(where))
+    check_fit(where, config)
+    return dict(where)
+
+
+def read_about(where: str | os.PathLike) -> dict[str, Any]:
+    """What the prompts of a folder were trained for: method, layers, timesteps and so on."""
+    file = Path(where) / _ABOUT
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); expected what train writes.") from error
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    file = folder / _TENSORS
+    if not file.is_file():
+        raise UserError(
+            f"{folder} holds no prompts: {_TENSORS} is missing; expected a folder that train wrote."
+        )
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is damaged: {error}; train again or copy it again.") from error
+    prompts: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        kind, *keys = name.split("/")
+        if kind not in KINDS or not np.isfinite(tensor).all():
+            raise UserError(f"{file}: '{name}' is not a finite tensor of {', '.join(KINDS)}.")
+        node = prompts
+        for key in [kind, *keys[:-1]]:
+            node = node.setdefault(key, {})
+        node[keys[-1]] = jnp.asarray(tensor)
+    return prompts
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for name, child in tree.items():
+        if isinstance(child, Mapping):
+            flat |= _flat(child, f"{prefix}{name}/")
+        else:
+            flat[prefix + name] = np.asarray(child)
+    return flat

@@ -1,0 +1,169 @@
+"""The only trained parameters: a pytree of up to three kinds, apart from the frozen model.
+
+    {"lora":    {attention path: {"to_q" | "to_k" | "to_v" | "to_out": {"down": (F, r), "up": (r, F')}}},
+     "tokens":  {cross-attention path: {"key": (M, F), "value": (M, F)}},
+     "weights": {"lse": {path: (N,)}, "lse_uncond": {path: (N,)}, "timesteps": (T,), "error": ()}}
+
+Paths are diffusers' module paths. What a kind says of an untrained model is zero: LoRA adds
+nothing, weights are differences from the zero-shot formula; tokens start as small random keys.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax.errors import UserError
+from dsd_jax.models.unet import UNetConfig, abstract_params
+
+KINDS = ("lora", "tokens", "weights")
+Prompts = Mapping[str, Any]
+_PROJECTIONS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out_0"}
+
+
+def module_path(path: Sequence[str]) -> str:
+    """A path in the Flax tree as diffusers' module path: (down_blocks_0, attn1) -> down_blocks.0.attn1."""
+    return ".".join(re.sub(r"_(\d+)$", r".\1", name) for name in path)
+
+
+def attention_shapes(config: UNetConfig) -> dict[str, dict[str, tuple[int, int]]]:
+    """{attention path: {"to_q": (in, out), ...}} of all self- and cross-attention layers."""
+    shapes: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def walk(tree: Mapping[str, Any], path: tuple[str, ...]) -> None:
+        if path and path[-1] in ("attn1", "attn2"):
+            shapes[module_path(path)] = {
+                name: tuple(tree[key]["kernel"].shape) for name, key in _PROJECTIONS.items()
+            }
+            return
+        for name, child in tree.items():
+            if isinstance(child, Mapping):
+                walk(child, (*path, name))
+
+    walk(abstract_params(config), ())
+    return shapes
+
+
+def init_lora(config: UNetConfig, key: jax.Array, rank: int = 4, layers: str = "attn") -> dict:
+    """Low-rank updates of the attention projections: down ~ N(0, (1/rank)^2), up = 0.
+
+    Args:
+        config: the UNet's.
+        key: PRNG key.
+        rank: of every update.
+        layers: only attention paths that contain this: "attn" is all, "attn2" cross-attention.
+    """
+    lora: dict[str, Any] = {}
+    for number, (path, shapes) in enumerate(sorted(attention_shapes(config).items())):
+        if layers not in path:
+            continue
+        lora[path] = {}
+        for part, (name, (inputs, outputs)) in enumerate(sorted(shapes.items())):
+            here = jax.random.fold_in(jax.random.fold_in(key, number), part)
+            down = jax.random.normal(here, (inputs, rank)) / rank
+            lora[path][name] = {"down": down, "up": jnp.zeros((rank, outputs))}
+    return lora
+
+
+def init_tokens(config: UNetConfig, key: jax.Array, count: int = 4) -> dict:
+    """`count` learned keys and values for every cross-attention layer: small keys, zero values."""
+    tokens = {}
+    for number, (path, shapes) in enumerate(sorted(attention_shapes(config).items())):
+        if path.endswith("attn2"):
+            features = shapes["to_k"][1]
+            here = jax.random.fold_in(key, number)
+            tokens[path] = {
+                "key": 0.1 * jax.random.normal(here, (count, features)),
+                "value": jnp.zeros((count, features)),
+            }
+    return tokens
+
+
+def merge(unet_params: Any, prompts: Prompts) -> Any:
+    """UNet parameters with the LoRA updates added: W + down @ up; the tree is the same."""
+    params = unet_params
+    for path, updates in prompts.get("lora", {}).items():
+        for name, update in updates.items():
+            keys = (*_tree_path(path), _PROJECTIONS[name], "kernel")
+            params = _added(params, keys, update)
+    return params
+
+
+def _tree_path(path: str) -> tuple[str, ...]:
+    """down_blocks.0.attentions.1 -> (down_blocks_0, attentions_1)."""
+    names: list[str] = []
+    for part in path.split("."):
+        if part.isdigit():
+            names[-1] += f"_{part}"
+        else:
+            names.append(part)
+    return tuple(names)
+
+
+def _added(params: Any, keys: Sequence[str], update: Mapping[str, jax.Array]) -> Any:
+    if not isinstance(params, Mapping):
+        delta = jnp.matmul(update["down"], update["up"], precision="highest")
+        return (params + delta).astype(params.dtype)
+    return {**params, keys[0]: _added(params[keys[0]], keys[1:], update)}
+
+
+def check_fit(prompts: Prompts, config: UNetConfig) -> None:
+    """Check before anything is compiled that prompts are for this UNet.
+
+    Raises:
+        UserError: a kind or a layer is unknown, or a shape is another.
+    """
+    shapes = attention_shapes(config)
+    for kind, layers in prompts.items():
+        if kind not in KINDS:
+            raise UserError(f"prompts have a kind '{kind}'; expected {', '.join(KINDS)}.")
+        named = (
+            layers if kind != "weights" else layers.get("lse", {}) | layers.get("lse_uncond", {})
+        )
+        for path in named:
+            if path not in shapes:
+                raise UserError(
+                    f"the prompts have {kind} for {path}, a layer that this model lacks; they were "
+                    "trained for another model."
+                )
+    for path, updates in prompts.get("lora", {}).items():
+        for name, update in updates.items():
+            _check_shape(path, (update["down"].shape[0], update["up"].shape[1]), shapes[path][name])
+    for path, token in prompts.get("tokens", {}).items():
+        _check_shape(path, token["key"].shape[1:], shapes[path]["to_k"][1:])
+
+
+def _check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if found != expected:
+        raise UserError(
+            f"the prompts for {path} have shape {found}, the model's layer {expected}; they were "
+            "trained for another model."
+        )
+
+
+def from_authors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Prompts from the names and shapes of the authors' adapter files.
+
+    Args:
+        tensors: {"<attention path>.processor.to_q_lora.down.weight": (rank, in) or (out, rank)}.
+
+    Raises:
+        UserError: a name is not of that form.
+    """
+    lora: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        path, _, rest = name.partition(".processor.")
+        projection, _, side = rest.removesuffix(".weight").partition("_lora.")
+        if projection not in _PROJECTIONS or side not in ("down", "up"):
+            raise UserError(f"'{name}' is not the name of a LoRA tensor of the authors' code.")
+        layer = lora.setdefault(path, {}).setdefault(projection, {})
+        layer[side] = jnp.asarray(np.asarray(tensor, np.float32).T)
+    return {"lora": lora}
+
+
+def count(prompts: Prompts) -> int:
+    """How many numbers are trained."""
+    return sum(leaf.size for leaf in jax.tree.leaves(prompts))

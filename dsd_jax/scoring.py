@@ -1,0 +1,95 @@
+"""From pictures and captions to a match matrix, in one call."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax import diffusion, methods
+from dsd_jax.data.images import Picture, read_images
+from dsd_jax.matching import group_terms
+from dsd_jax.model import Model
+from dsd_jax.prompt_files import read_prompts
+from dsd_jax.tokens import check_captions
+
+
+def match_scores(
+    model: Model,
+    images: Sequence[Picture],
+    captions: Sequence[str],
+    *,
+    method: str = "dsd",
+    timesteps: int = 10,
+    seed: int = 0,
+    prompts: Mapping[str, Any] | str | Path | None = None,
+    layers: Sequence[str] | str | None = None,
+    chunk: int | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """How well every caption fits every picture; higher is better.
+
+    Scores of one method compare captions of a picture, and pictures for a caption; they are not
+    probabilities and those of two methods are not comparable. A pair's score does not depend on
+    what else is scored: noise is keyed by (seed, the picture's pixels, timestep).
+
+    Args:
+        model: from `dsd_jax.load`.
+        images: paths, PIL images or uint8 arrays (H, W, 3); I of them.
+        captions: C strings.
+        method: "attention", "noise", "itm", "relative" or "dsd" (`dsd_jax.methods`).
+        timesteps: how many noise levels to average over; time grows with it, memory does not.
+        seed: of the noise.
+        prompts: a trained prompts pytree, or the folder `train` wrote it to.
+        layers: whose attention scores count: paths, "all", or None for the authors' choice.
+        chunk: rows per call of the UNet; changes time and memory only.
+        progress: whether to show a progress bar.
+
+    Returns:
+        (I, C) float32.
+
+    Raises:
+        UserError: a picture cannot be read, a caption is empty, a name or number is out of range.
+    """
+    captions = check_captions(captions)
+    chosen = methods.chosen_layers(model.unet, layers)
+    methods.method_named(method)
+    steps = diffusion.timesteps(timesteps)
+    prompts = read_prompts(prompts, model.unet)
+    pixels = read_images(images, model.image_size)
+    keys = np.array([pixel_key(picture) for picture in pixels], np.uint32)
+    latents = model.latents(pixels)
+
+    def noise(groups: np.ndarray, times: np.ndarray) -> jax.Array:
+        return keyed_noise(seed, keys[groups], steps[times], model.latent_shape)
+
+    terms = group_terms(
+        model,
+        lambda groups, times: latents[groups][:, None],
+        noise,
+        model.encode_texts(captions),
+        np.broadcast_to(np.arange(len(captions)), (len(pixels), len(captions))),
+        steps,
+        prompts,
+        methods.needs(model.unet, method, chosen, prompts.get("weights")),
+        chunk,
+        "matching" if progress else None,
+    )
+    return np.asarray(methods.score(terms, method, chosen, prompts.get("weights")))
+
+
+def pixel_key(pixels: np.ndarray) -> int:
+    """A number that stands for a picture, from its pixels alone: 32 bits of their SHA-256."""
+    return int.from_bytes(hashlib.sha256(pixels.tobytes()).digest()[:4], "little")
+
+
+def keyed_noise(
+    seed: int, keys: np.ndarray, timesteps: np.ndarray, shape: tuple[int, ...]
+) -> jax.Array:
+    """Noise of every (picture, timestep): (G, T, h, w, channels)."""
+    pairs = np.repeat(keys, len(timesteps)), np.tile(timesteps, len(keys))
+    noise = diffusion.noise_for(seed, jnp.asarray(pairs[0]), jnp.asarray(pairs[1]), shape)
+    return noise.reshape(len(keys), len(timesteps), *shape)

@@ -1,0 +1,47 @@
+"""Captions to token ids."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dsd_jax.errors import UserError
+
+
+def tokenise(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
+    """Token ids (C, L) int32, padded as the tokenizer's folder says; L is 77 for Stable Diffusion.
+
+    A caption that is too long is cut, with a warning that shows what was lost.
+    """
+    length = tokenizer.model_max_length
+    ids = tokenizer(list(captions), truncation=False, padding=False)["input_ids"]
+    for row, caption in zip(ids, captions):
+        if len(row) > length:
+            lost = tokenizer.decode(row[length - 1 : -1]).strip()
+            warnings.warn(
+                f"caption '{caption[:40]}...' has {len(row)} tokens, of which the model reads "
+                f"{length}; cut off: '{lost}'",
+                stacklevel=2,
+            )
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    cut = [row if len(row) <= length else [*row[: length - 1], end] for row in ids]
+    return np.array([[*row, *[pad] * (length - len(row))] for row in cut], np.int32)
+
+
+def check_captions(captions: Sequence[str]) -> list[str]:
+    """The captions as a list, each a string that says something.
+
+    Raises:
+        UserError: there is none, or one is empty or not a string.
+    """
+    captions = [captions] if isinstance(captions, str) else list(captions)
+    if not captions:
+        raise UserError("no caption given; expected at least one.")
+    for number, caption in enumerate(captions, 1):
+        if not isinstance(caption, str):
+            kind = type(caption).__name__
+            raise UserError(f"caption {number} is a {kind}; expected a string.")
+        if not caption.strip():
+            raise UserError(f"caption {number} is empty; say what should be in the picture.")
+    return captions
