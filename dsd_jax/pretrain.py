@@ -1,0 +1,200 @@
+"""Trains the bundled Stable Diffusion from scratch, or goes on where the workdir left off."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dsd_jax.command import ConfigParser, run_command
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train the VAE, then text tower and UNet; write the model in the Hugging Face layout."""
+    flags = ConfigParser(
+        "pretrain",
+        "Trains the bundled Stable Diffusion from scratch; resumes where the workdir left off.",
+        "python -m dsd_jax.pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain",
+    ).parse_args(argv)
+    import jax  # heavy: after the arguments are known to be good
+
+    jax.config.update("jax_num_cpu_devices", flags.config.cpu_devices)
+    vae = train_vae(flags.config, flags.workdir)
+    params = train_denoiser(flags.config, flags.workdir, vae)
+    write_model(flags.config, flags.workdir, {"vae": vae, **params})
+
+
+def vae_config(config: Any):
+    """The VAE's shape."""
+    from dsd_jax.data.scenes import SIDE
+    from dsd_jax.models.vae import VAEConfig
+
+    return VAEConfig(
+        block_out_channels=tuple(config.vae.block_out_channels),
+        layers_per_block=1,
+        latent_channels=config.vae.latent_channels,
+        norm_num_groups=config.vae.norm_num_groups,
+        scaling_factor=1.0,  # the latents are whitened
+        sample_size=SIDE,
+    )
+
+
+def text_config(config: Any, vocabulary: int):
+    """The text tower's shape."""
+    from dsd_jax.models.text import TextConfig
+
+    return TextConfig(
+        vocab_size=vocabulary,
+        hidden_size=config.text.hidden_size,
+        intermediate_size=4 * config.text.hidden_size,
+        layers=config.text.layers,
+        heads=config.text.heads,
+        positions=77,
+        activation="quick_gelu",
+        norm_eps=1e-5,
+    )
+
+
+def unet_config(config: Any):
+    """The UNet's shape: cross-attention at every resolution."""
+    from dsd_jax.models.unet import UNetConfig
+
+    vae, levels = vae_config(config), len(config.unet.block_out_channels)
+    return UNetConfig(
+        sample_size=vae.sample_size // vae.downscale,
+        in_channels=vae.latent_channels,
+        out_channels=vae.latent_channels,
+        block_out_channels=tuple(config.unet.block_out_channels),
+        layers_per_block=1,
+        cross_attention_dim=config.text.hidden_size,
+        heads=(config.unet.heads,) * levels,
+        depths=(1,) * levels,
+        down_attention=(True,) * levels,
+        up_attention=(True,) * levels,
+        linear_projection=True,
+        upcast_attention=False,
+        norm_num_groups=config.unet.norm_num_groups,
+        norm_eps=1e-5,
+    )
+
+
+def train_vae(config: Any, workdir: Path) -> Any:
+    """Phase 1; returns the averaged, whitened parameters."""
+    import jax
+
+    from dsd_jax import sharding
+    from dsd_jax.checkpoints import Checkpoints
+    from dsd_jax.fitting import fit
+    from dsd_jax.pretraining import autoencoder
+    from dsd_jax.pretraining.pictures import to_pixels, training_stream
+
+    vae, settings, mesh, stream = (
+        vae_config(config),
+        config.vae,
+        sharding.data_mesh(),
+        training_stream(),
+    )
+    sample = to_pixels(stream.batch([config.seed, 0], 2048)[0])
+    transform = autoencoder.optimiser(settings.learning_rate, settings.steps)
+    state = sharding.replicate(mesh, autoencoder.init(vae, transform, config.seed, sample))
+    phases = (
+        ("encoder", settings.encoder_steps, 2 * settings.batch, False),
+        ("vae", settings.steps, settings.batch, True),
+    )
+    with Checkpoints(workdir / "vae", settings.to_dict()) as checkpoints:
+        for name, steps, rows, decoder in phases:
+            state = fit(
+                name,
+                state,
+                autoencoder.update_function(vae, transform, decoder=decoder),
+                lambda step, rows=rows: sharding.shard_rows(
+                    mesh, autoencoder.batch(stream, config.seed, rows, step)
+                ),
+                steps,
+                checkpoints,
+                workdir / "metrics.jsonl",
+                save_seconds=config.save_seconds,
+            )
+    params = autoencoder.whiten(jax.device_get(state.average["vae"]), vae, sample)
+    print(f"vae: {autoencoder.psnr(params, vae, sample[:512]):.1f} dB on seen artists")
+    return params
+
+
+def train_denoiser(config: Any, workdir: Path, vae_params: Any) -> Any:
+    """Phase 2; returns the averaged parameters {"text", "unet"}."""
+    import jax
+
+    from dsd_jax import sharding
+    from dsd_jax.checkpoints import Checkpoints, digest
+    from dsd_jax.diffusion import Schedule
+    from dsd_jax.fitting import fit
+    from dsd_jax.pretraining import denoiser
+    from dsd_jax.pretraining.pictures import training_stream
+    from dsd_jax.tokens import tokenise
+
+    settings, mesh, stream = config.denoiser, sharding.data_mesh(), training_stream()
+    tokenizer = bundled_tokenizer()
+    text, unet = text_config(config, len(tokenizer)), unet_config(config)
+    transform = denoiser.optimiser(settings.learning_rate, settings.steps, settings.cooldown)
+    state = sharding.replicate(mesh, denoiser.init(unet, text, transform, config.seed))
+    update = denoiser.update_function(
+        denoiser.loss_function(unet, text, Schedule()), transform, mesh, config.seed
+    )
+    encode = denoiser.encoder(vae_config(config), vae_params)
+    latents = denoiser.Latents(encode, stream, config.seed, settings.pool, settings.passes)
+
+    def batch(step: int) -> denoiser.Batch:
+        rows = denoiser.batch(
+            latents, lambda texts: tokenise(tokenizer, texts), config.seed, settings.batch, step
+        )
+        return sharding.shard_rows(mesh, rows)
+
+    identity = {
+        # More steps, or fewer, are still the same run.
+        "denoiser": {k: v for k, v in settings.items() if k not in ("steps", "cooldown")},
+        "unet": config.unet.to_dict(),
+        "text": config.text.to_dict(),
+        "vae_weights": digest(vae_params),
+    }
+    with Checkpoints(workdir / "denoiser", identity) as checkpoints:
+        state = fit(
+            "denoiser",
+            state,
+            update,
+            batch,
+            settings.steps,
+            checkpoints,
+            workdir / "metrics.jsonl",
+            save_seconds=config.save_seconds,
+        )
+    return jax.device_get(state.average)
+
+
+def bundled_tokenizer() -> Any:
+    """The tokenizer that `dsd_jax.assets.build_tokenizer` made for the scenes' captions."""
+    from dsd_jax.weights.tokenizer import read_tokenizer
+
+    return read_tokenizer(Path(__file__).parent / "assets" / "tiny" / "tokenizer")
+
+
+def write_model(config: Any, workdir: Path, params: Any) -> None:
+    """Write the model as a folder that `dsd_jax.load` and PyTorch diffusers read, in float16."""
+    from dsd_jax.diffusion import Schedule
+    from dsd_jax.model import Model
+    from dsd_jax.weights.save import save
+
+    tokenizer, vae = bundled_tokenizer(), vae_config(config)
+    model = Model(
+        name=str(workdir / "model"),
+        unet=unet_config(config),
+        vae=vae,
+        text=text_config(config, len(tokenizer)),
+        schedule=Schedule(),
+        params=params,
+        tokenizer=tokenizer,
+        image_size=vae.sample_size,
+    )
+    save(model, workdir / "model")
+    print(f"the model is in {workdir / 'model'}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""Training the bundled Stable Diffusion from scratch: first its VAE, then text tower and UNet."""

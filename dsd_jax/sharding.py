@@ -1,0 +1,34 @@
+"""Where arrays live: one mesh, batches split over its devices, everything else on all of them."""
+
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Tree = TypeVar("Tree")
+
+
+def data_mesh() -> Mesh:
+    """All devices in one row, along the axis `data`."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_row(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over the devices; its length must be a multiple of their number."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicate(mesh: Mesh, tree: Tree) -> Tree:
+    """Put every leaf on all devices."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def shard_rows(mesh: Mesh, batch: Tree) -> Tree:
+    """Put a batch of host arrays on the devices, rows split."""
+    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), by_row(mesh)), batch)
