@@ -5,6 +5,7 @@ Reference: Ho et al. 2020 (DDPM); the authors' schedule is Stable Diffusion's `s
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -113,21 +114,44 @@ def timesteps(count: int) -> np.ndarray:
     return np.sort(999 - np.arange(10, 990, 1000 // count)).astype(np.int32)
 
 
-def noise_for(seed: int, images: jax.Array, steps: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+@partial(jax.jit, static_argnums=3)
+def noise_for(
+    seeds: jax.Array, images: jax.Array, timesteps: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
     """Standard normal noise that depends on (seed, image, timestep) alone.
 
     Args:
-        seed: the run's seed.
-        images: (B,) int32, each row's number in its data set.
-        steps: (B,) int32, each row's timestep.
-        shape: (H, W, channels) of one latent.
+        seeds: int32 of any shape S, the run's seed.
+        images: uint32 (S), a number that stands for each row's picture.
+        timesteps: int32 (S), each row's timestep.
+        shape: (h, w, channels) of one latent.
 
     Returns:
-        (B, H, W, channels) float32: the same for every caption, batch, chunk, device and host.
+        (S, h, w, channels) float32: the same for every caption, batch, chunk, device and host.
     """
 
-    def one(image: jax.Array, step: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image), step)
+    def one(seed: jax.Array, image: jax.Array, timestep: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image), timestep)
         return jax.random.normal(key, shape)
 
-    return jax.vmap(one)(jnp.asarray(images), jnp.asarray(steps))
+    for _ in range(jnp.ndim(images)):
+        one = jax.vmap(one)
+    return one(seeds, images, timesteps)
+
+
+def keyed_noise(
+    seeds: np.ndarray, images: np.ndarray, timesteps: np.ndarray, shape: tuple[int, ...]
+) -> jax.Array:
+    """Noise of I pictures at T timesteps, each with its seed: (I, T, h, w, channels).
+
+    Args:
+        seeds: (T,) ints.
+        images: (I,) what stands for a picture.
+        timesteps: (T,) ints.
+        shape: (h, w, channels).
+    """
+    grid = len(images), len(timesteps)
+    rows = np.broadcast_to(np.asarray(images, np.uint32)[:, None], grid)
+    columns = (np.broadcast_to(np.asarray(x, np.int32), grid) for x in (seeds, timesteps))
+    seed, step = columns
+    return noise_for(jnp.asarray(seed), jnp.asarray(rows), jnp.asarray(step), shape)

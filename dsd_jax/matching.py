@@ -180,9 +180,9 @@ def group_terms(
     prompts = prompts or {}
     params = merge(model.params["unet"], prompts)
     uncond = model.encode_texts([""]) if wanted.uncond else None
-    net = _Network(model.unet, model.schedule, jnp.dtype(model.dtype), wanted)
+    net = Network.of(model, wanted)
     plan = _Plan.make(captions.shape, len(timesteps), chunk or _default_chunk(model), wanted.uncond)
-    run = partial(_call, net, params, prompts.get("tokens", {}))
+    run = partial(forward_terms, net, params, prompts.get("tokens", {}))
     columns = []
     bar = tqdm(total=plan.calls, desc=progress, unit="call", disable=progress is None)
     for groups in plan.groups:
@@ -212,6 +212,48 @@ def group_terms(
     bar.close()
     lse, error = jax.tree.map(lambda *x: jnp.concatenate(x, axis=0), *columns)
     return _deal(lse, error, captions.shape, len(timesteps), wanted)
+
+
+def score_terms(
+    model: Model,
+    latents: Rows,
+    noise: Rows,
+    states: jax.Array,
+    captions: np.ndarray,
+    timesteps: np.ndarray,
+    prompts: Mapping[str, Any] | None,
+    wanted: Wanted,
+    chunk: int | None = None,
+    progress: str | None = None,
+) -> Terms:
+    """`group_terms` as scores read them: the empty caption's row is always the frozen model's.
+
+    Prompts are learned for captions; what an empty caption predicts stays the yardstick that it
+    is without them, and need not be computed anew for every set of prompts.
+    """
+    rest = (latents, noise, states, captions, timesteps)
+    if not wanted.uncond or not set(prompts or ()) & {"lora", "tokens"}:
+        return group_terms(model, *rest, prompts, wanted, chunk, progress)
+    terms = group_terms(model, *rest, prompts, wanted._replace(uncond=False), chunk, progress)
+    return with_uncond(terms, uncond_terms(model, latents, noise, timesteps, len(captions), wanted))
+
+
+def uncond_terms(
+    model: Model, latents: Rows, noise: Rows, timesteps: np.ndarray, groups: int, wanted: Wanted
+) -> Terms:
+    """The frozen model's terms of the empty caption alone, for `with_uncond`."""
+    empty = model.encode_texts([""])
+    none = np.zeros((groups, 1), int)
+    terms = group_terms(
+        model, latents, noise, empty, none, timesteps, wanted=wanted._replace(uncond=False)
+    )
+    lse = {layer: x[:, 0] for layer, x in terms.lse.items()}
+    return Terms({}, lse, None, None if terms.error is None else terms.error[:, 0])
+
+
+def with_uncond(terms: Terms, frozen: Terms) -> Terms:
+    """`terms` with the empty caption's part of `frozen`."""
+    return terms._replace(lse_uncond=frozen.lse_uncond, error_uncond=frozen.error_uncond)
 
 
 def _deal(lse: dict, error: Any, shape: tuple[int, int], times: int, wanted: Wanted) -> Terms:
@@ -265,18 +307,23 @@ def _pieces(count: int, size: int) -> list[np.ndarray]:
     return np.split(numbers, len(numbers) // size)
 
 
-class _Network(NamedTuple):
-    """What of a call is static."""
+class Network(NamedTuple):
+    """What of a call of the UNet is static."""
 
     unet: UNetConfig
     schedule: Schedule
     dtype: Any
     wanted: Wanted
 
+    @classmethod
+    def of(cls, model: Model, wanted: Wanted) -> "Network":
+        """The static part of `model`."""
+        return cls(model.unet, model.schedule, jnp.dtype(model.dtype), wanted)
+
 
 @partial(jax.jit, static_argnums=0)
-def _call(
-    net: _Network,
+def forward_terms(
+    net: Network,
     params: Any,
     tokens: Any,
     latents: jax.Array,

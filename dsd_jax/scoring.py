@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax import diffusion, methods
 from dsd_jax.data.images import Picture, read_images
-from dsd_jax.matching import group_terms
+from dsd_jax.matching import score_terms
 from dsd_jax.model import Model
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.tokens import check_captions
@@ -64,9 +63,10 @@ def match_scores(
     latents = model.latents(pixels)
 
     def noise(groups: np.ndarray, times: np.ndarray) -> jax.Array:
-        return keyed_noise(seed, keys[groups], steps[times], model.latent_shape)
+        seeds = np.full(len(times), seed)
+        return diffusion.keyed_noise(seeds, keys[groups], steps[times], model.latent_shape)
 
-    terms = group_terms(
+    terms = score_terms(
         model,
         lambda groups, times: latents[groups][:, None],
         noise,
@@ -84,12 +84,3 @@ def match_scores(
 def pixel_key(pixels: np.ndarray) -> int:
     """A number that stands for a picture, from its pixels alone: 32 bits of their SHA-256."""
     return int.from_bytes(hashlib.sha256(pixels.tobytes()).digest()[:4], "little")
-
-
-def keyed_noise(
-    seed: int, keys: np.ndarray, timesteps: np.ndarray, shape: tuple[int, ...]
-) -> jax.Array:
-    """Noise of every (picture, timestep): (G, T, h, w, channels)."""
-    pairs = np.repeat(keys, len(timesteps)), np.tile(timesteps, len(keys))
-    noise = diffusion.noise_for(seed, jnp.asarray(pairs[0]), jnp.asarray(pairs[1]), shape)
-    return noise.reshape(len(keys), len(timesteps), *shape)
