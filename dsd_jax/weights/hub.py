@@ -7,6 +7,7 @@ from huggingface_hub import errors
 
 from dsd_jax.errors import UserError
 from dsd_jax.weights.component import COMPONENTS
+from dsd_jax.weights.configs import read_config
 from dsd_jax.weights.files import choose, is_index, shards
 
 LAYOUT = "a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
@@ -23,10 +24,13 @@ def fetch(repo: str, revision: str | None) -> Path:
     """
     label = f"{repo}@{revision}" if revision else repo
     try:
+        patterns = _patterns(repo, revision, label)
+        small = [pattern for pattern in patterns if pattern.endswith(".json")]
+        folder = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=small)
+        for component in COMPONENTS:  # before gigabytes of a model that we can't use are fetched
+            read_config(Path(folder), component)
         return Path(
-            huggingface_hub.snapshot_download(
-                repo, revision=revision, allow_patterns=_patterns(repo, revision, label)
-            )
+            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns)
         )
     except errors.IncompleteSnapshotError as error:
         # Offline; it misses files of the repository that we may well not need: others check that.

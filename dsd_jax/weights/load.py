@@ -11,9 +11,10 @@ import numpy as np
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
 from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
+from dsd_jax.weights.configs import abstract_params, read_config, read_schedule
 from dsd_jax.weights.files import read_headers
 from dsd_jax.weights.fit import Leaf, fit
-from dsd_jax.weights.folder import abstract_params, find, read_config, read_schedule
+from dsd_jax.weights.folder import find
 from dsd_jax.weights.names import unflatten
 from dsd_jax.weights.tokenizer import read_tokenizer
 

@@ -154,9 +154,9 @@ def test_config_that_is_not_json(folder, content, message):
 @pytest.mark.parametrize(
     ("component", "change", "message"),
     [
-        ("unet", {"_class_name": "AutoencoderKL"}, "describes a AutoencoderKL, expected a UNet2D"),
-        ("vae", {"_class_name": "VQModel"}, "describes a VQModel, expected a AutoencoderKL"),
-        ("text_encoder", {"architectures": ["T5EncoderModel"]}, "describes a T5EncoderModel"),
+        ("unet", {"_class_name": "AutoencoderKL"}, "the class AutoencoderKL, expected UNet2D"),
+        ("vae", {"_class_name": "VQModel"}, "describes the class VQModel, expected AutoencoderKL"),
+        ("text_encoder", {"architectures": ["T5EncoderModel"]}, "the class T5EncoderModel"),
         ("unet", {"addition_embed_type": "text_time"}, "SDXL"),
         ("unet", {"in_channels": 9}, "in_channels 9"),
         ("unet", {"norm_num_groups": 5}, "unet/config.json describes a network that can't be"),

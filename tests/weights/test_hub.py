@@ -1,5 +1,6 @@
 """Models on the Hub, without a network: a stand-in for its client, or a cache made by hand."""
 
+import json
 import shutil
 from fnmatch import fnmatch
 from types import SimpleNamespace
@@ -50,6 +51,7 @@ class Hub:
     def __init__(self, files, snapshot=None, error=None):
         self.files, self.snapshot, self.error = files, snapshot, error
         self.patterns = self.revision = None
+        self.downloads = 0
 
     def model_info(self, repo, revision=None, timeout=None):
         if self.error:
@@ -58,6 +60,7 @@ class Hub:
 
     def snapshot_download(self, repo, *, revision=None, allow_patterns=None):
         self.patterns, self.revision = allow_patterns, revision
+        self.downloads += 1
         if self.snapshot is None:
             raise self.error
         return str(self.snapshot)
@@ -91,6 +94,15 @@ def test_only_what_is_needed_is_fetched(folder, digest, monkeypatch):
     assert model.name == "org/name@v2"
     assert fake.revision == "v2"
     assert fake.fetched() == NEEDED
+
+
+def test_a_model_of_another_kind_is_refused_before_its_weights_are_fetched(folder, monkeypatch):
+    fake = replace(monkeypatch, Hub(sorted(NEEDED | UNNEEDED), folder.path))
+    file = folder.path / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"in_channels": 9}))
+    assert "in_channels 9" in refusal("org/inpainting")
+    assert fake.downloads == 1
+    assert all(name.endswith(".json") for name in fake.fetched())
 
 
 def test_msgpack_is_fetched_where_there_is_nothing_else():
