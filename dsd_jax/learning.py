@@ -19,6 +19,7 @@ from dsd_jax import diffusion, losses, methods, prompts
 from dsd_jax.items import PICTURES, Items
 from dsd_jax.matching import Network, Terms, Wanted, forward_terms, with_uncond
 from dsd_jax.model import Model
+from dsd_jax.sharding import data_mesh, replicate, shard_rows
 from dsd_jax.shots import Recipe, Shots, look_at, noise_slice, scores_of, split, spread
 from dsd_jax.weighting import fit_weights
 
@@ -54,7 +55,7 @@ def denoising_loss(terms: Terms) -> jax.Array:
 def wanted_by(model: Model, recipe: Recipe, tree: Mapping[str, Any]) -> Wanted:
     """The terms that the recipe's losses read, the empty caption's aside."""
     every = [
-        methods.needs(model.unet, name, recipe.layers, tree.get("weights"))
+        methods.needs(model.unet, name, recipe.layers, tree.get("weights", {}).get(name))
         for name in recipe.methods
     ]
     layers = tuple(dict.fromkeys(layer for wanted in every for layer in wanted.layers))
@@ -76,12 +77,13 @@ def draw(model: Model, shots: Shots, rows: np.ndarray, noise: int) -> Batch:
     some, times = shots.take(rows), len(shots.timesteps)
     numbers = np.repeat(some.items.numbers, PICTURES)
     seeds = np.full(times, shots.seeds[noise])
-    return Batch(
+    batch = Batch(
         some.items.latents.reshape(-1, 1, *model.latent_shape),
         diffusion.keyed_noise(seeds, numbers, shots.timesteps, model.latent_shape),
         some.items.states,
         noise_slice(some.terms, noise, times),
     )
+    return shard_rows(data_mesh(), batch)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -179,7 +181,9 @@ def learn(
     part = split(len(items.states), recipe.held_out, seed)
     fixed: dict[str, Any] = {}
     if "weights" in recipe.kinds:
-        fixed["weights"] = fit_weights(shots, recipe, *part)
+        fixed["weights"] = {
+            name: fit_weights(shots, recipe, name, *part) for name in recipe.methods
+        }
     tree = init(model, recipe, seed)
     if not tree:
         return Learned(fixed, {}, 0)
@@ -190,8 +194,9 @@ def _descend(model, recipe, shots, part, tree, fixed, seed, progress) -> Learned
     """Gradient steps on the first part of the shots, until the second part stops improving."""
     spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
     net = Network.of(model, wanted_by(model, recipe, fixed))
-    params, times = model.params["unet"], jnp.asarray(shots.timesteps)
-    state = State(tree, optimiser(recipe).init(tree))
+    params, fixed = replicate(data_mesh(), (model.params["unet"], fixed))
+    times = jnp.asarray(shots.timesteps)
+    state = replicate(data_mesh(), State(tree, optimiser(recipe).init(tree)))
     held = list(_held_batches(model, shots, part[1], recipe.batch))
 
     def check(prompts_now: Mapping[str, Any]) -> np.ndarray:
@@ -199,7 +204,9 @@ def _descend(model, recipe, shots, part, tree, fixed, seed, progress) -> Learned
             [
                 np.asarray(
                     item_losses(
-                        batch_terms(net, params, prompts_now, times, batch) if prompts_now else batch.frozen,
+                        batch_terms(net, params, prompts_now, times, batch)
+                        if prompts_now
+                        else batch.frozen,
                         {**prompts_now, **fixed},
                         recipe,
                         spreads,

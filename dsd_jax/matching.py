@@ -22,6 +22,7 @@ from dsd_jax.model import Model
 from dsd_jax.models.attention import mean_lse
 from dsd_jax.models.unet import UNet2DCondition, UNetConfig
 from dsd_jax.prompts import merge
+from dsd_jax.sharding import data_mesh, replicate, shard_rows
 
 # Latent positions a call of the UNet works on: what fits caches on CPU, what fills an accelerator.
 _POSITIONS = {"cpu": 8_192}
@@ -176,42 +177,56 @@ def group_terms(
     Returns:
         Terms with G for I and J for C.
     """
-    wanted = wanted or everything(model.unet)
-    prompts = prompts or {}
-    params = merge(model.params["unet"], prompts)
-    uncond = model.encode_texts([""]) if wanted.uncond else None
+    wanted, prompts, mesh = wanted or everything(model.unet), prompts or {}, data_mesh()
+    rows = (chunk or _default_chunk(model)) * mesh.size
+    plan = _Plan.make(captions.shape, len(timesteps), rows, wanted.uncond, mesh.size)
+    params = replicate(mesh, merge(model.params["unet"], prompts))
+    states = replicate(mesh, states)
+    empty = replicate(mesh, model.encode_texts([""])) if wanted.uncond else None
     net = Network.of(model, wanted)
-    plan = _Plan.make(captions.shape, len(timesteps), chunk or _default_chunk(model), wanted.uncond)
-    run = partial(forward_terms, net, params, prompts.get("tokens", {}))
-    columns = []
     bar = tqdm(total=plan.calls, desc=progress, unit="call", disable=progress is None)
-    for groups in plan.groups:
-        blocks = []
-        for number, block in enumerate(plan.captions):
-            first = number == 0 and uncond is not None  # the empty caption's row, once
-            here, index = np.unique(captions[groups][:, block], return_inverse=True)
-            here = np.concatenate([here, np.repeat(here[:1], index.size - here.size)])
-            some, index = states[here], index.reshape(len(groups), -1)
-            if first:
-                some = jnp.concatenate([uncond, some])
-                index = np.concatenate([np.zeros((len(groups), 1), int), index + 1], axis=1)
-            steps = []
-            for times in plan.timesteps:
-                steps.append(
-                    run(
-                        latents(groups, times),
-                        noise(groups, times),
-                        timesteps[times],
-                        some,
-                        jnp.asarray(index, jnp.int32),
-                    )
-                )
-                bar.update()
-            blocks.append(jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *steps))
-        columns.append(jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *blocks))
+
+    def call(groups: np.ndarray, texts: tuple, times: np.ndarray) -> tuple:
+        bar.update()
+        pictures = shard_rows(mesh, (latents(groups, times), noise(groups, times)))
+        tokens = prompts.get("tokens", {})
+        return forward_terms(net, params, tokens, *pictures, timesteps[times], *texts)
+
+    def block(groups: np.ndarray, number: int) -> tuple:
+        # The empty caption's row is computed with the first captions only.
+        first = empty if number == 0 else None
+        here = captions[groups][:, plan.captions[number]]
+        texts = _texts(states, here, first)
+        texts = texts[0], shard_rows(mesh, texts[1])
+        return _join(1, [call(groups, texts, times) for times in plan.timesteps])
+
+    parts = [
+        _join(2, [block(groups, number) for number in range(len(plan.captions))])
+        for groups in plan.groups
+    ]
     bar.close()
-    lse, error = jax.tree.map(lambda *x: jnp.concatenate(x, axis=0), *columns)
-    return _deal(lse, error, captions.shape, len(timesteps), wanted)
+    return _deal(*_join(0, parts), captions.shape, len(timesteps), wanted)
+
+
+def _join(axis: int, parts: Sequence[tuple]) -> tuple:
+    """Concatenate the results of several calls along groups (0), timesteps (1) or captions (2)."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=axis), *parts)
+
+
+def _texts(
+    states: jax.Array, captions: np.ndarray, empty: jax.Array | None
+) -> tuple[jax.Array, np.ndarray]:
+    """Each caption's states once, and (G, J) int32 into them; `empty` becomes the first column.
+
+    There are always G * J states, the last ones repeats, so that all calls have one shape.
+    """
+    here, index = np.unique(captions, return_inverse=True)
+    here = np.concatenate([here, np.repeat(here[:1], index.size - here.size)])
+    some, index = states[here], index.reshape(captions.shape).astype(np.int32)
+    if empty is None:
+        return some, index
+    first = np.zeros((len(index), 1), np.int32)
+    return jnp.concatenate([empty, some]), np.concatenate([first, index + 1], axis=1)
 
 
 def score_terms(
@@ -293,11 +308,15 @@ class _Plan(NamedTuple):
         return len(self.groups) * len(self.captions) * len(self.timesteps)
 
     @classmethod
-    def make(cls, shape: tuple[int, int], times: int, rows: int, uncond: bool) -> "_Plan":
+    def make(
+        cls, shape: tuple[int, int], times: int, rows: int, uncond: bool, devices: int
+    ) -> "_Plan":
+        """Calls of about `rows` rows, their groups dealt evenly to the devices."""
         groups, width = shape
         captions = min(width, max(1, rows - uncond))
         steps = min(times, max(1, rows // (captions + uncond)))
         together = min(groups, max(1, rows // ((captions + uncond) * steps)))
+        together = -(-together // devices) * devices if groups >= devices else together
         return cls(_pieces(groups, together), _pieces(width, captions), _pieces(times, steps))
 
 

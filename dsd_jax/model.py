@@ -67,7 +67,9 @@ class Model:
         rows = max(1, _IMAGE_CHUNK * 64**2 // self.image_size**2)
         encode = partial(_encode_images, self.vae, self.dtype, self.params["vae"])
         chunks = [encode(chunk) for chunk in padded_chunks(pixels, rows)]
-        mean, logvar = (jnp.concatenate(parts)[: len(pixels)] for parts in zip(*chunks))
+        mean, logvar = (
+            jnp.concatenate(parts)[: len(pixels)] for parts in zip(*chunks, strict=True)
+        )
         return mean, logvar
 
     def latents(self, images: Sequence[Picture]) -> jax.Array:

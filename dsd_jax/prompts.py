@@ -1,8 +1,10 @@
 """The only trained parameters: a pytree of up to three kinds, apart from the frozen model.
 
-    {"lora":    {attention path: {"to_q" | "to_k" | "to_v" | "to_out": {"down": (F, r), "up": (r, F')}}},
+    {"lora":    {attention path: {"to_q" | "to_k" | "to_v" | "to_out": {"down": (F, r),
+                                                                         "up": (r, F')}}},
      "tokens":  {cross-attention path: {"key": (M, F), "value": (M, F)}},
-     "weights": {"lse": {path: (N,)}, "lse_uncond": {path: (N,)}, "timesteps": (T,), "error": ()}}
+     "weights": {method: {"lse": {path: (N,)}, "lse_uncond": {path: (N,)},
+                          "timesteps": (T,), "error": ()}}}
 
 Paths are diffusers' module paths. What a kind says of an untrained model is zero: LoRA adds
 nothing, weights are differences from the zero-shot formula; tokens start as small random keys.
@@ -25,7 +27,7 @@ _PROJECTIONS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_ou
 
 
 def module_path(path: Sequence[str]) -> str:
-    """A path in the Flax tree as diffusers' module path: (down_blocks_0, attn1) -> down_blocks.0.attn1."""
+    """A path in the Flax tree as diffusers' module path: down_blocks_0 -> down_blocks.0."""
     return ".".join(re.sub(r"_(\d+)$", r".\1", name) for name in path)
 
 
@@ -120,9 +122,7 @@ def check_fit(prompts: Prompts, config: UNetConfig) -> None:
     for kind, layers in prompts.items():
         if kind not in KINDS:
             raise UserError(f"prompts have a kind '{kind}'; expected {', '.join(KINDS)}.")
-        named = (
-            layers if kind != "weights" else layers.get("lse", {}) | layers.get("lse_uncond", {})
-        )
+        named = _weighted_layers(layers) if kind == "weights" else layers
         for path in named:
             if path not in shapes:
                 raise UserError(
@@ -134,6 +134,16 @@ def check_fit(prompts: Prompts, config: UNetConfig) -> None:
             _check_shape(path, (update["down"].shape[0], update["up"].shape[1]), shapes[path][name])
     for path, token in prompts.get("tokens", {}).items():
         _check_shape(path, token["key"].shape[1:], shapes[path]["to_k"][1:])
+
+
+def _weighted_layers(weights: Mapping[str, Any]) -> set[str]:
+    """The layers that any method has learned weights for."""
+    return {
+        path
+        for learned in weights.values()
+        for part in ("lse", "lse_uncond")
+        for path in learned.get(part, {})
+    }
 
 
 def _check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -58,6 +58,7 @@ def match_scores(
     methods.method_named(method)
     steps = diffusion.timesteps(timesteps)
     prompts = read_prompts(prompts, model.unet)
+    learned = prompts.get("weights", {}).get(method)
     pixels = read_images(images, model.image_size)
     keys = np.array([pixel_key(picture) for picture in pixels], np.uint32)
     latents = model.latents(pixels)
@@ -74,11 +75,11 @@ def match_scores(
         np.broadcast_to(np.arange(len(captions)), (len(pixels), len(captions))),
         steps,
         prompts,
-        methods.needs(model.unet, method, chosen, prompts.get("weights")),
+        methods.needs(model.unet, method, chosen, learned),
         chunk,
         "matching" if progress else None,
     )
-    return np.asarray(methods.score(terms, method, chosen, prompts.get("weights")))
+    return np.asarray(methods.score(terms, method, chosen, learned))
 
 
 def pixel_key(pixels: np.ndarray) -> int:

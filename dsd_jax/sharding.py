@@ -30,5 +30,10 @@ def replicate(mesh: Mesh, tree: Tree) -> Tree:
 
 
 def shard_rows(mesh: Mesh, batch: Tree) -> Tree:
-    """Put a batch of host arrays on the devices, rows split."""
-    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), by_row(mesh)), batch)
+    """Split every leaf's rows over the devices; rows that don't divide evenly go to all whole."""
+
+    def place(x: jax.Array | np.ndarray) -> jax.Array:
+        even = len(x) % mesh.size == 0
+        return jax.device_put(x, by_row(mesh) if even else replicated(mesh))
+
+    return jax.tree.map(place, batch)

@@ -80,7 +80,7 @@ def noise_slice(terms: Terms, noise: int, times: int) -> Terms:
 
 def scores_of(terms: Terms, name: str, recipe: Recipe, tree: Mapping[str, Any]) -> jax.Array:
     """(B, 2) scores of items whose terms are (B * 2, 1, T, ...), the matching candidate first."""
-    scores = methods.score(terms, name, recipe.layers, tree.get("weights"))
+    scores = methods.score(terms, name, recipe.layers, tree.get("weights", {}).get(name))
     return scores.reshape(-1, PICTURES)
 
 
@@ -92,5 +92,3 @@ def spread(shots: Shots, name: str, recipe: Recipe) -> float:
         scores = scores_of(noise_slice(shots.terms, noise, times), name, recipe, {})
         margins.append(np.asarray(scores[:, 0] - scores[:, 1]))
     return float(np.sqrt(np.mean(np.square(margins))) + 1e-12)
-
-

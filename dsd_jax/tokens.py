@@ -8,6 +8,8 @@ import numpy as np
 
 from dsd_jax.errors import UserError
 
+WORD_END = "</w>"  # closes a word in CLIP's vocabulary
+
 
 def tokenise(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
     """Token ids (C, L) int32, padded as the tokenizer's folder says; L is 77 for Stable Diffusion.
@@ -16,7 +18,7 @@ def tokenise(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
     """
     length = tokenizer.model_max_length
     ids = tokenizer(list(captions), truncation=False, padding=False)["input_ids"]
-    for row, caption in zip(ids, captions):
+    for row, caption in zip(ids, captions, strict=True):
         if len(row) > length:
             lost = tokenizer.decode(row[length - 1 : -1]).strip()
             warnings.warn(
@@ -45,3 +47,22 @@ def check_captions(captions: Sequence[str]) -> list[str]:
         if not caption.strip():
             raise UserError(f"caption {number} is empty; say what should be in the picture.")
     return captions
+
+
+def words_of(tokenizer: Any, caption: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """The words of a caption as the model reads them, and each one's token positions.
+
+    Returns:
+        Words, and (first, past the last) positions in the (L,) ids of `tokenise`; what is cut off
+        is not among them.
+    """
+    (ids,) = tokenise(tokenizer, [caption])
+    pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
+    end = ids.tolist().index(tokenizer.eos_token_id)
+    words, spans, start = [], [], 1  # position 0 is the start token
+    for position in range(1, end):
+        if pieces[position].endswith(WORD_END) or position == end - 1:
+            words.append(tokenizer.decode(ids[start : position + 1].tolist()).strip())
+            spans.append((start, position + 1))
+            start = position + 1
+    return words, spans

@@ -22,32 +22,32 @@ _STEPS, _RATE = 300, 0.05
 
 
 def fit_weights(
-    shots: Shots, recipe: Recipe, learn: np.ndarray, held_out: np.ndarray
+    shots: Shots, recipe: Recipe, name: str, learn: np.ndarray, held_out: np.ndarray
 ) -> dict[str, Any]:
-    """The prompts kind `weights` for the recipe's first method.
+    """The prompts kind `weights` for one method.
 
     The strength of the prior is the one of `recipe.ridges` that serves the held-out items best;
     infinity, the zero-shot formula, is among the choices. Then all items are used.
     """
-    name = recipe.methods[0]
-    scale, units = spread(shots, name, recipe), unit_weights(shots, recipe)
-    every = [noise_terms(shots.take(rows)) for rows in (learn, held_out, np.arange(len(learn) + len(held_out)))]
+    scale, units = spread(shots, name, recipe), unit_weights(shots, recipe, name)
+    count = len(learn) + len(held_out)
+    parts = (learn, held_out, np.arange(count))
+    every = [noise_terms(shots.take(rows)) for rows in parts]
     zero = jax.tree.map(jnp.zeros_like, units)
-    loss = partial(_mean_loss, recipe, scale)
+    loss = partial(_mean_loss, recipe, name, scale)
     best, chosen = float(loss(zero, every[1])), None
     for ridge in recipe.ridges:
-        found = _regress(recipe, every[0], units, scale, ridge / len(learn))
+        found = _regress(recipe, name, every[0], units, scale, ridge / len(learn))
         value = float(loss(found, every[1]))
         if value < best:
             best, chosen = value, ridge
     if chosen is None:
         return zero
-    return _regress(recipe, every[2], units, scale, chosen / (len(learn) + len(held_out)))
+    return _regress(recipe, name, every[2], units, scale, chosen / count)
 
 
-def unit_weights(shots: Shots, recipe: Recipe) -> dict[str, Any]:
+def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
     """Per weight, the step that moves a margin by about the zero-shot margin's spread."""
-    name = recipe.methods[0]
     method, size = methods.method_named(name), spread(shots, name, recipe)
 
     def unit(x: jax.Array) -> jax.Array:
@@ -74,9 +74,11 @@ def noise_terms(shots: Shots) -> list[Terms]:
     return [noise_slice(shots.terms, noise, times) for noise in range(len(shots.seeds))]
 
 
-def _mean_loss(recipe: Recipe, scale: Any, weights: Mapping[str, Any], terms: list[Terms]):
+def _mean_loss(
+    recipe: Recipe, name: str, scale: Any, weights: Mapping[str, Any], terms: list[Terms]
+) -> jax.Array:
     """Cross-entropy of all items under all noises."""
-    name, tree = recipe.methods[0], {"weights": weights}
+    tree = {"weights": {name: weights}}
     return jnp.mean(
         jnp.stack(
             [losses.cross_entropy(scores_of(x, name, recipe, tree) / scale).mean() for x in terms]
@@ -84,8 +86,10 @@ def _mean_loss(recipe: Recipe, scale: Any, weights: Mapping[str, Any], terms: li
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def _regress(recipe: Recipe, terms: list[Terms], units: Any, scale: Any, ridge: Any) -> Any:
+@partial(jax.jit, static_argnums=(0, 1))
+def _regress(
+    recipe: Recipe, name: str, terms: list[Terms], units: Any, scale: Any, ridge: Any
+) -> Any:
     """Adam on the whole set; returns weights, not units."""
 
     def weights_of(steps: Any) -> Any:
@@ -93,7 +97,7 @@ def _regress(recipe: Recipe, terms: list[Terms], units: Any, scale: Any, ridge: 
 
     def loss(steps: Any) -> jax.Array:
         prior = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(steps))
-        return _mean_loss(recipe, scale, weights_of(steps), terms) + ridge * prior
+        return _mean_loss(recipe, name, scale, weights_of(steps), terms) + ridge * prior
 
     transform = optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
 

@@ -27,7 +27,7 @@ def mean_lse(logits: jax.Array) -> jax.Array:
 
 
 def attention_maps(logits: jax.Array) -> jax.Array:
-    """Attention probabilities averaged over heads: (B, N, Q, L) -> (B, L, Q), as DAAM draws them."""
+    """Attention probabilities, mean over heads: (B, N, Q, L) -> (B, L, Q), as DAAM draws them."""
     return jax.nn.softmax(logits, axis=-1).mean(axis=1).swapaxes(1, 2)
 
 
@@ -96,7 +96,7 @@ class CrossAttention(nn.Module):
     def __call__(
         self, hidden: jax.Array, states: jax.Array, captions: jax.Array, tokens: Tokens | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Attend from `hidden` (B, Q, F) to `states[captions]`; return the new hidden and the scores.
+        """Attend from `hidden` (B, Q, F) to `states[captions]`; return new hidden and scores.
 
         Keys and values are projected once per caption of `states` (C, L, K), then dealt to the
         rows by `captions` (B,); `tokens` are appended to every caption's own.

@@ -16,7 +16,6 @@ import optax
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 from dsd_jax.pretraining.pictures import Stream, to_pixels
 
-
 KL_WEIGHT = 1e-5
 
 

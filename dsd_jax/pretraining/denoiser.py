@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Latents (P, H, W, C) float32 of P pictures, a caption each (P, 77) int32, (P, DRAWS) steps."""
+    """P pictures: latents (P, H, W, C), captions' ids (P, 77), timesteps (P, DRAWS)."""
 
     latents: np.ndarray
     ids: np.ndarray
@@ -88,7 +88,7 @@ def batch(latents: Latents, tokenise: Callable, seed: int, pictures: int, step: 
     concepts = latents.concepts
     texts = [caption(scene, concepts, rng) for scene in scenes]
     empty = rng.random(pictures) < EMPTY_SHARE
-    texts = ["" if drop else text for text, drop in zip(texts, empty)]
+    texts = ["" if drop else text for text, drop in zip(texts, empty, strict=True)]
     shape = (pictures, DRAWS)
     middle = rng.random(shape) < MIDDLE_SHARE
     steps = np.where(middle, rng.integers(*MIDDLE, shape), rng.integers(0, 1000, shape))
@@ -96,7 +96,7 @@ def batch(latents: Latents, tokenise: Callable, seed: int, pictures: int, step: 
 
 
 def optimiser(learning_rate: float, steps: int, cooldown: float) -> optax.GradientTransformation:
-    """AdamW: warm-up, a constant rate, and over the last `cooldown` of the steps down to nothing."""
+    """AdamW: warm-up, a constant rate, down to nothing over the last `cooldown` of the steps."""
     warmup, fall = min(300, steps // 10), round(cooldown * steps)
     schedule = optax.join_schedules(
         [
@@ -162,7 +162,7 @@ def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule) -> Cal
 def update_function(
     loss: Callable, transform: optax.GradientTransformation, mesh: Mesh, seed: int
 ) -> Callable:
-    """The jitted (state, batch) -> (state, {"loss"}); each device sees its share of the pictures."""
+    """The jitted (state, batch) -> (state, {"loss"}); each device sees its share of pictures."""
     rows, whole = PartitionSpec("data"), PartitionSpec()
 
     def gradient(params: Any, batch: Batch, step: jax.Array):

@@ -1,0 +1,51 @@
+"""The main job: few-shot learning on the bundled model, then evaluation; minutes on two cores.
+
+python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji
+The README's table, all test items and fewer shots too, takes longer:
+python -m dsd_jax.train --config=configs/emoji.py:full --workdir=runs/emoji-full
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(size: str = "quick") -> ConfigDict:
+    """`quick` takes five minutes; `full` scores all test items and learns from fewer shots too."""
+    full = size == "full"
+    config = ConfigDict()
+    config.weights = "tiny"  # "tiny", a folder, or "org/name[@revision]" on the Hub
+    config.seed = 0  # of the noise that is scored, and of the first draw of shots
+    config.seeds = 3  # draws of shots and initialisations per few-shot row
+    config.cpu_devices = 2  # simulated CPU devices; ignored where there is an accelerator
+
+    config.methods = ("attention", "noise", "itm", "relative", "dsd")
+    config.layers = ()  # whose attention scores count: paths; () is the authors' choice
+    config.timesteps = 4  # noise levels per score
+    config.splits = ("unseen-artist/test", "seen-artists/test")
+    config.per_kind = 500 if full else 60  # items of each kind and split
+
+    config.shots_from = "unseen-artist/shots"
+    config.shots = (256, 64, 16) if full else (256,)
+    config.learn = ConfigDict()
+
+    lora = config.learn.lora = ConfigDict()
+    lora.kinds = ("lora",)  # of "lora", "tokens" and "weights"
+    lora.methods = ("attention", "relative")  # whose losses are added up
+    lora.loss = "cross_entropy"  # or "hinge", as the authors have it
+    lora.margin = 1.0  # of the hinge, in units of the zero-shot margin's spread
+    lora.denoise = 0.5  # weight of the matching picture's denoising loss
+    lora.steps = 200 if full else 100
+    lora.batch = 8  # items per step
+    lora.learning_rate = 1e-3
+    lora.weight_decay = 1e-2
+    lora.noises = 4  # under which the shots are seen in training
+    lora.rank = 4
+    lora.tokens = 4  # learned tokens per layer, for the kind "tokens"
+    lora.ridges = (0.3, 1.0, 3.0, 10.0, 30.0)  # strengths of the prior tried for "weights"
+    lora.held_out = 0.2  # part of the shots that decides when to stop
+    lora.check_every = 20  # steps between looks at it
+    lora.patience = 4  # looks without improvement before stopping
+
+    weights = config.learn.weights = ConfigDict(lora)
+    weights.kinds = ("weights",)
+    weights.methods = config.methods
+    return config

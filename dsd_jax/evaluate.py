@@ -1,0 +1,36 @@
+"""Scores a benchmark by every method of a config and writes the table, with standard errors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsd_jax.command import ConfigParser, run_command
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = ConfigParser(
+        "evaluate",
+        "Scores a benchmark by every method of a config, and under prompts that train wrote.",
+        "python -m dsd_jax.evaluate --config=configs/emoji.py --workdir=runs/zero-shot",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of learned prompts, such as runs/emoji/prompts/lora-256/seed-0; repeatable",
+    )
+    flags = parser.parse_args(argv)
+    from dsd_jax import run  # heavy: after the arguments are known to be good
+    from dsd_jax.prompt_files import read_about, read_prompts
+
+    for folder in flags.prompts:
+        read_about(folder)
+    job = run.start(flags.config, flags.workdir)
+    learned = {str(path): [read_prompts(path, job.model.unet)] for path in flags.prompts}
+    run.report(flags.config, flags.workdir, job, learned)
+
+
+if __name__ == "__main__":
+    run_command(main)

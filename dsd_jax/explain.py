@@ -1,0 +1,107 @@
+"""Which words of a caption light up which part of a picture: cross-attention as heat maps.
+
+The method of DAAM (arXiv 2210.04885) on a given picture instead of a generated one: attention
+probabilities over heads, layers and timesteps, each word's tokens added up.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from dsd_jax import diffusion, methods
+from dsd_jax.data.images import Picture, open_image, read_images
+from dsd_jax.model import Model
+from dsd_jax.models.attention import attention_maps
+from dsd_jax.models.unet import UNet2DCondition, UNetConfig
+from dsd_jax.prompt_files import read_prompts
+from dsd_jax.prompts import merge
+from dsd_jax.scoring import pixel_key
+from dsd_jax.tokens import check_captions, words_of
+
+
+def explain(
+    model: Model,
+    image: Picture,
+    caption: str,
+    *,
+    timesteps: int = 10,
+    seed: int = 0,
+    prompts: Mapping[str, Any] | str | Path | None = None,
+    layers: Sequence[str] | str | None = "all",
+) -> tuple[list[str], np.ndarray]:
+    """Where each word of `caption` is attended to in `image`.
+
+    Args:
+        model: from `dsd_jax.load`.
+        image: path, PIL image or uint8 array (H, W, 3).
+        caption: a sentence.
+        timesteps: how many noise levels to average over.
+        seed: of the noise.
+        prompts: a trained prompts pytree, or the folder `train` wrote it to.
+        layers: whose maps are averaged: paths, "all", or None for the authors' choice.
+
+    Returns:
+        The words, and their maps (words, H, W) float32 at the picture's own size: the share of
+        attention, 0 to 1, that a place gives to the word's tokens.
+
+    Raises:
+        UserError: the picture cannot be read, the caption is empty, a layer is unknown.
+    """
+    (caption,) = check_captions([caption])
+    chosen = methods.chosen_layers(model.unet, layers)
+    steps = diffusion.timesteps(timesteps)
+    prompts = read_prompts(prompts, model.unet)
+    picture = open_image(image)
+    pixels = read_images([picture], model.image_size)
+    latents, states = model.latents(pixels), model.encode_texts([caption])
+    key = np.array([pixel_key(pixels[0])], np.uint32)
+    params = merge(model.params["unet"], prompts)
+    total = np.zeros((states.shape[1], *model.latent_shape[:2]), np.float32)
+    for step in steps:
+        noise = diffusion.keyed_noise([seed], key, [step], model.latent_shape)[:, 0]
+        noisy = model.schedule.add_noise(latents, noise, jnp.asarray([step]))
+        tokens = prompts.get("tokens", {})
+        total += _maps(model.unet, model.dtype, chosen, params, tokens, noisy, step[None], states)
+    words, spans = words_of(model.tokenizer, caption)
+    maps = np.stack([total[start:end].sum(axis=0) for start, end in spans]) / len(steps)
+    return words, np.stack([_enlarged(heat, picture.size) for heat in maps])
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _maps(
+    config: UNetConfig,
+    dtype: Any,
+    layers: tuple[str, ...],
+    params: Any,
+    tokens: Any,
+    noisy: jax.Array,
+    timestep: jax.Array,
+    states: jax.Array,
+) -> jax.Array:
+    """Mean over layers of the probabilities of each text position: (L, H, W)."""
+    model = UNet2DCondition(config, attention_maps, dtype)
+    _, maps = model.apply({"params": params}, noisy, timestep, states, None, tokens)
+    grid, length = noisy.shape[1:3], states.shape[1]
+    return jnp.mean(
+        jnp.stack([_resized(maps[layer][0, :length], grid) for layer in layers]), axis=0
+    )
+
+
+def _resized(maps: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """(L, Q) of a coarser square grid -> (L, *grid), bilinear; probabilities stay probabilities."""
+    side = int(maps.shape[1] ** 0.5)
+    height = side * grid[0] // int((grid[0] * grid[1]) ** 0.5)
+    coarse = maps.reshape(maps.shape[0], height, -1)
+    return jax.image.resize(coarse, (maps.shape[0], *grid), "bilinear")
+
+
+def _enlarged(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bicubic to (width, height), kept within 0 and 1."""
+    big = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(big), 0.0, 1.0)
