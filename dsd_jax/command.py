@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dsd_jax import configuration
+from dsd_jax.config_help import describe
 from dsd_jax.errors import UserError
 from dsd_jax.version import __version__
 
@@ -141,7 +142,7 @@ def fields_help(arguments: Sequence[str]) -> str:
     spec = finder.parse_known_args(arguments)[0].config
     if not spec:
         return ""
-    return f"\n\nfields of {spec}:\n{configuration.describe(spec)}"
+    return f"\n\nfields of {spec}:\n{describe(spec)}"
 
 
 def make_folder(folder: Path, option: str) -> Path:

@@ -1,14 +1,12 @@
 """Config files: Python files with a `get_config` function that returns a `ConfigDict`.
 
 ml_collections' own flags answer a misspelt field with a traceback and cannot list the fields with
-their comments, so reading, overriding and describing a config are done here.
+their comments, so reading and overriding a config are done here, describing it in `config_help`.
 """
 
 import ast
 import difflib
 import inspect
-import io
-import tokenize
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -144,46 +142,3 @@ def read_items(text: str, default: Sequence) -> list:
         return list(ast.literal_eval(text))
     items = [item.strip().strip("'\"") for item in text.strip().strip("()[]").split(",")]
     return [read_value(item, type(example), example) for item in items if item]
-
-
-def describe(spec: str) -> str:
-    """One line per field of the config at `spec`: name, default and the comment in the file.
-
-    In the order of the comments, that is of the file; fields without one come last.
-    """
-    comments = field_comments(split_spec(spec)[0].read_text("utf-8"))
-    values = dict(flatten(load_config(spec).to_dict()))
-    names = [name for name in comments if name in values]
-    names += [name for name in values if name not in comments]
-    settings = {name: f"  --config.{name}={show_value(values[name])}" for name in names}
-    return "\n".join(f"{settings[n]:<44}  {comments.get(n, '')}".rstrip() for n in names)
-
-
-def show_value(value: object) -> str:
-    """As one would type it in an override."""
-    if isinstance(value, tuple | list) and value:
-        return ",".join(map(str, value))
-    return str(value)
-
-
-def field_comments(source: str) -> dict[str, str]:
-    """Comments of the fields, for `config.a.b = 1  # comment` and `dict(b=1,  # comment`."""
-    comments = {}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            comments[token.start[0]] = token.string.lstrip("#: ").strip()
-    fields = {}
-
-    def visit(node: ast.AST, prefix: tuple[str, ...]) -> None:
-        name = ()
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-            name = tuple(ast.unparse(node.targets[0]).split(".")[1:])
-        elif isinstance(node, ast.keyword) and node.arg:
-            name = (node.arg,)
-        if name and node.lineno in comments:
-            fields[".".join(prefix + name)] = comments[node.lineno]
-        for child in ast.iter_child_nodes(node):
-            visit(child, prefix + name)
-
-    visit(ast.parse(source), ())
-    return fields
