@@ -35,11 +35,14 @@ def fit(
     update: Callable[[Any, Any], tuple[Any, dict[str, Any]]],
     batch: Callable[[int], Any],
     steps: int,
-    checkpoints: Checkpoints,
-    log: Path,
+    checkpoints: Checkpoints | None = None,
+    log: Path | None = None,
     *,
+    check: Callable[[int, Any], tuple[Any, bool]] | None = None,
+    check_every: int = 1,
     save_seconds: float = 300.0,
     log_every: int = 50,
+    progress: bool = True,
 ) -> Any:
     """Run `update` until `steps` are done, from the newest checkpoint if there is one.
 
@@ -50,8 +53,13 @@ def fit(
         batch: the batch of a step, a function of its number alone so that a resumed run sees the
             same data. Called while the device works on the step before.
         steps: in total, those of earlier runs included.
-        checkpoints: where the state is saved, every `save_seconds` and at the end.
+        checkpoints: where the state is saved, every `save_seconds`, at the end and on SIGTERM.
         log: JSON lines, one per `log_every` steps.
+        check: (steps done, state) -> (state, whether to stop now), every `check_every` steps.
+        check_every: steps.
+        save_seconds: time between two checkpoints.
+        log_every: steps.
+        progress: whether to show a bar.
 
     Returns:
         The final state.
@@ -60,32 +68,39 @@ def fit(
         Preempted: SIGTERM arrived; the state is saved.
         UserError: the loss is no longer a number; the last checkpoint precedes it.
     """
-    done, state = checkpoints.restore(state) or (0, state)
-    saved = time.monotonic()
-    progress = tqdm(initial=done, total=steps, desc=name, unit="step", dynamic_ncols=True)
-    with told_to_stop() as stop, log.open("a") as lines, progress:
+    done, state = (checkpoints and checkpoints.restore(state)) or (0, state)
+    saved, enough = time.monotonic(), False
+    bar = tqdm(
+        initial=done, total=steps, desc=name, unit="step", dynamic_ncols=True, disable=not progress
+    )
+    with told_to_stop() as stop, bar:
         ready = batch(done) if done < steps else None
-        while done < steps:
+        while done < steps and not enough:
             state, metrics = update(state, ready)
             done += 1
             ready = batch(done) if done < steps else None  # while the device is busy
-            progress.update()
+            bar.update()
             if done % log_every == 0 or done == steps:
-                _write(lines, progress, name, done, metrics)
-            if stop() or done == steps or time.monotonic() - saved > save_seconds:
+                _write(log, bar, name, done, metrics)
+            if check and (done % check_every == 0 or done == steps):
+                state, enough = check(done, state)
+            last = enough or done == steps
+            if checkpoints and (stop() or last or time.monotonic() - saved > save_seconds):
                 checkpoints.save(done, state)
                 saved = time.monotonic()
-            if stop() and done < steps:
-                raise Preempted(f"{name}: saved at step {done}; resume with the same command.")
+            if stop() and not last:
+                raise Preempted(f"{name}: stopped at step {done}; resume with the same command.")
     return state
 
 
-def _write(lines: Any, progress: tqdm, name: str, done: int, metrics: dict[str, Any]) -> None:
+def _write(log: Path | None, bar: tqdm, name: str, done: int, metrics: dict[str, Any]) -> None:
     values = {key: float(value) for key, value in metrics.items()}
     if any(value != value for value in values.values()):
         raise UserError(
             f"{name}: the loss is not a number at step {done}; lower the learning rate."
         )
-    lines.write(json.dumps({"phase": name, "step": done, "time": time.time(), **values}) + "\n")
-    lines.flush()
-    progress.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
+    bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
+    if log:
+        line = {"phase": name, "step": done, "time": time.time(), **values}
+        with log.open("a") as lines:
+            lines.write(json.dumps(line) + "\n")

@@ -7,15 +7,17 @@ scored later, under several noises. The empty caption's row is the frozen model'
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from dsd_jax import diffusion, losses, methods, prompts
+from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.fitting import fit
 from dsd_jax.items import PICTURES, Items
 from dsd_jax.matching import Network, Terms, Wanted, forward_terms, with_uncond
 from dsd_jax.model import Model
@@ -159,12 +161,27 @@ def init(model: Model, recipe: Recipe, seed: int) -> dict[str, Any]:
     return tree
 
 
+class Course(NamedTuple):
+    """How far learning has come; all that a resumed run needs.
+
+    held_out: (checks + 1,) float32, the held-out loss zero-shot and at every check, NaN ahead.
+    """
+
+    state: State
+    best: Any
+    best_check: int
+    held_out: np.ndarray
+
+
 def learn(
     model: Model,
     items: Items,
     timesteps: np.ndarray,
     recipe: Recipe,
     seed: int,
+    *,
+    checkpoints: Checkpoints | None = None,
+    log: Path | None = None,
     progress: str | None = None,
 ) -> Learned:
     """Learn prompts from `items`, the few shots.
@@ -175,72 +192,95 @@ def learn(
         timesteps: (T,) those that will be scored.
         recipe: how.
         seed: of the initialisation, the split and training's noise.
+        checkpoints: where to save progress, and resume from.
+        log: JSON lines of the training loss.
         progress: what to show before a progress bar; none without it.
     """
     shots = look_at(model, items, timesteps, seed, recipe.noises)
     part = split(len(items.states), recipe.held_out, seed)
     fixed: dict[str, Any] = {}
     if "weights" in recipe.kinds:
-        fixed["weights"] = {
-            name: fit_weights(shots, recipe, name, *part) for name in recipe.methods
-        }
+        weights = {name: fit_weights(shots, recipe, name, *part) for name in recipe.methods}
+        fixed = {"weights": weights}
     tree = init(model, recipe, seed)
     if not tree:
         return Learned(fixed, {}, 0)
-    return _descend(model, recipe, shots, part, tree, fixed, seed, progress)
+    course = _descend(model, recipe, shots, part, tree, fixed, seed, checkpoints, log, progress)
+    checks = {
+        min(number * recipe.check_every, recipe.steps): float(value)
+        for number, value in enumerate(course.held_out)
+        if not np.isnan(value)
+    }
+    kept = list(checks)[int(course.best_check)]
+    return Learned({**(course.best if kept else {}), **fixed}, checks, kept)
 
 
-def _descend(model, recipe, shots, part, tree, fixed, seed, progress) -> Learned:
+def _descend(
+    model: Model,
+    recipe: Recipe,
+    shots: Shots,
+    part: tuple[np.ndarray, np.ndarray],
+    tree: Any,
+    fixed: Any,
+    seed: int,
+    checkpoints: Checkpoints | None,
+    log: Path | None,
+    progress: str | None,
+) -> Course:
     """Gradient steps on the first part of the shots, until the second part stops improving."""
-    spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
+    mesh = data_mesh()
     net = Network.of(model, wanted_by(model, recipe, fixed))
-    params, fixed = replicate(data_mesh(), (model.params["unet"], fixed))
+    params, fixed, tree = replicate(mesh, (model.params["unet"], fixed, tree))
+    spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
     times = jnp.asarray(shots.timesteps)
-    state = replicate(data_mesh(), State(tree, optimiser(recipe).init(tree)))
     held = list(_held_batches(model, shots, part[1], recipe.batch))
 
-    def check(prompts_now: Mapping[str, Any]) -> np.ndarray:
-        return np.concatenate(
-            [
-                np.asarray(
-                    item_losses(
-                        batch_terms(net, params, prompts_now, times, batch)
-                        if prompts_now
-                        else batch.frozen,
-                        {**prompts_now, **fixed},
-                        recipe,
-                        spreads,
-                    )
-                )[:count]
-                for batch, count in held
-            ]
-        )
+    def held_out_loss(prompts_now: Any) -> float:
+        values = []
+        for batch, count in held:
+            terms = batch.frozen
+            if prompts_now:
+                terms = batch_terms(net, params, prompts_now, times, batch)
+            found = item_losses(terms, {**prompts_now, **fixed}, recipe, spreads)
+            values.append(np.asarray(found)[:count])
+        return float(np.concatenate(values).mean())
 
-    start = check({})
-    checks, best = {0: float(start.mean())}, (float(start.mean()), 0, {})
-    rng, since = np.random.default_rng([seed, 7]), 0
-    bar = tqdm(total=recipe.steps, desc=progress, unit="step", disable=progress is None)
-    for step in range(1, recipe.steps + 1):
-        rows = _rows(rng, part[0], recipe.batch)
-        batch = draw(model, shots, rows, int(rng.integers(len(shots.seeds))))
-        state, value = update(net, recipe, state, fixed, params, times, batch, spreads)
-        bar.update()
-        if step % recipe.check_every and step != recipe.steps:
-            continue
-        checks[step] = float(check(state.prompts).mean())
-        bar.set_postfix(loss=f"{float(value):.3f}", held_out=f"{checks[step]:.3f}")
-        since += 1
-        if checks[step] < best[0]:
-            best, since = (checks[step], step, jax.tree.map(jnp.copy, state.prompts)), 0
-        if since >= recipe.patience:
-            break
-    bar.close()
-    return Learned({**best[2], **fixed}, checks, best[1])
+    def step(course: Course, batch: Batch) -> tuple[Course, dict[str, jax.Array]]:
+        state, loss = update(net, recipe, course.state, fixed, params, times, batch, spreads)
+        return course._replace(state=state), {"loss": loss}
+
+    def check(done: int, course: Course) -> tuple[Course, bool]:
+        number = -(-done // recipe.check_every)
+        course.held_out[number] = held_out_loss(course.state.prompts)
+        if course.held_out[number] < course.held_out[int(course.best_check)]:
+            best = jax.tree.map(jnp.copy, course.state.prompts)
+            course = course._replace(best=best, best_check=np.asarray(number))
+        return course, number - int(course.best_check) >= recipe.patience
+
+    history = np.full(-(-recipe.steps // recipe.check_every) + 1, np.nan, np.float32)
+    history[0] = held_out_loss({})
+    state = State(tree, replicate(mesh, optimiser(recipe).init(tree)))
+    return fit(
+        progress or "learning",
+        Course(state, jax.tree.map(jnp.copy, tree), np.asarray(0), history),
+        step,
+        lambda number: _training_batch(model, shots, part[0], recipe.batch, seed, number),
+        recipe.steps,
+        checkpoints,
+        log,
+        check=check,
+        check_every=recipe.check_every,
+        progress=progress is not None,
+    )
 
 
-def _rows(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the rows: without repeats while there are enough."""
-    return rng.choice(rows, count, replace=len(rows) < count)
+def _training_batch(
+    model: Model, shots: Shots, rows: np.ndarray, size: int, seed: int, step: int
+) -> Batch:
+    """The batch of a step, by (seed, step) alone: items without repeats while there are enough."""
+    rng = np.random.default_rng([seed, 7, step])
+    some = rng.choice(rows, size, replace=len(rows) < size)
+    return draw(model, shots, some, int(rng.integers(len(shots.seeds))))
 
 
 def _held_batches(

@@ -42,6 +42,7 @@ def learn_one(
 ) -> dict[str, Any]:
     """Learn one set of prompts and write it to the workdir, or read what an earlier run wrote."""
     from dsd_jax.benchmark import draw_shots
+    from dsd_jax.checkpoints import Checkpoints
     from dsd_jax.errors import UserError
     from dsd_jax.learning import learn
     from dsd_jax.prompt_files import read_about, read_prompts, write_prompts
@@ -65,14 +66,18 @@ def learn_one(
                 f"{folder} was learned with other settings; take another --workdir, or delete it."
             )
         return read_prompts(folder, job.model.unet)
-    learned = learn(
-        job.model,
-        draw_shots(pool, shots, seed),
-        job.timesteps,
-        recipe(config.learn[label], job.layers),
-        seed,
-        f"{label}-{shots} seed {seed}",
-    )
+    name = f"{label}-{shots} seed {seed}"
+    with Checkpoints(workdir / "checkpoints" / f"{label}-{shots}-{seed}", about) as checkpoints:
+        learned = learn(
+            job.model,
+            draw_shots(pool, shots, seed),
+            job.timesteps,
+            recipe(config.learn[label], job.layers),
+            seed,
+            checkpoints=checkpoints,
+            log=workdir / "metrics.jsonl",
+            progress=name,
+        )
     log(workdir, {"prompts": folder.parent.name, "seed": seed, "held_out": learned.checks})
     write_prompts(folder, learned.prompts, {**about, "kept_step": learned.kept})
     return learned.prompts
