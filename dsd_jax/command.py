@@ -7,6 +7,7 @@ A command's module is a docstring (its purpose), a `main(argv)` and
 """
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import NoReturn
 
 from dsd_jax import configuration
 from dsd_jax.config_help import describe
-from dsd_jax.errors import UserError
+from dsd_jax.errors import Preempted, UserError
 from dsd_jax.version import __version__
 
 MISTAKE = 2  # exit code of a user's mistake
@@ -28,9 +29,11 @@ def run_command(
     """Runs `main(argv)` (by default the process's arguments) as a command, then exits.
 
     The exit code is 0, or 2 after a `UserError`, whose message becomes one line on stderr, or 130
-    after Ctrl-C. Any other exception is a bug and stays a traceback. Warnings become one line each.
+    after Ctrl-C. A run that was told to stop and saved its state ends well, with 0. Any other exception is a bug and stays a traceback. Warnings become one line each.
     """
     code = 0
+    # What was compiled once need not be again: a second start takes seconds instead of a minute.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache/dsd_jax/compiled"))
     with warnings.catch_warnings():  # also restores showwarning
         warnings.showwarning = show_warning
         try:
@@ -38,6 +41,8 @@ def run_command(
         except UserError as error:
             tell("error", error)
             code = MISTAKE
+        except Preempted as stop:
+            tell("stopped", stop)
         except KeyboardInterrupt:
             tell("stopped", "interrupted by the user")
             code = INTERRUPTED

@@ -1,4 +1,4 @@
-"""The one exception that is a user's to mend."""
+"""The exceptions that are no bugs."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message is one sentence that names the file, field or value, says what was expected and
     how to mend it. Commands print it and exit with code 2; in Python it is a `ValueError`.
     """
+
+
+class Preempted(Exception):
+    """A run was told to stop (SIGTERM), and what it had computed is saved."""

@@ -11,11 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.errors import UserError
-
-
-class Preempted(Exception):
-    """The run was asked to stop, and its state is saved."""
+from dsd_jax.errors import Preempted, UserError
 
 
 @contextmanager
