@@ -29,7 +29,8 @@ def run_command(
     """Runs `main(argv)` (by default the process's arguments) as a command, then exits.
 
     The exit code is 0, or 2 after a `UserError`, whose message becomes one line on stderr, or 130
-    after Ctrl-C. A run that was told to stop and saved its state ends well, with 0. Any other exception is a bug and stays a traceback. Warnings become one line each.
+    after Ctrl-C. A run that was told to stop and saved its state ends well, with 0. Any other
+    exception is a bug and stays a traceback. Warnings become one line each.
     """
     code = 0
     # What was compiled once need not be again: a second start takes seconds instead of a minute.

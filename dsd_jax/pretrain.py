@@ -19,7 +19,8 @@ def main(argv: Sequence[str]) -> None:
     jax.config.update("jax_num_cpu_devices", flags.config.cpu_devices)
     vae = train_vae(flags.config, flags.workdir)
     params = train_denoiser(flags.config, flags.workdir, vae)
-    write_model(flags.config, flags.workdir, {"vae": vae, **params})
+    model = write_model(flags.config, flags.workdir, {"vae": vae, **params})
+    write_samples(model, flags.workdir)
 
 
 def vae_config(config: Any):
@@ -175,7 +176,7 @@ def bundled_tokenizer() -> Any:
     return read_tokenizer(Path(__file__).parent / "assets" / "tiny" / "tokenizer")
 
 
-def write_model(config: Any, workdir: Path, params: Any) -> None:
+def write_model(config: Any, workdir: Path, params: Any) -> Any:
     """Write the model as a folder that `dsd_jax.load` and PyTorch diffusers read, in float16."""
     from dsd_jax.diffusion import Schedule
     from dsd_jax.model import Model
@@ -194,6 +195,15 @@ def write_model(config: Any, workdir: Path, params: Any) -> None:
     )
     save(model, workdir / "model")
     print(f"the model is in {workdir / 'model'}")
+    return model
+
+
+def write_samples(model: Any, workdir: Path) -> None:
+    """Draw some captions of scenes, as a first look at what was learned."""
+    from dsd_jax.pretraining.samples import CAPTIONS, contact_sheet, sample
+
+    contact_sheet(sample(model, CAPTIONS, seed=0), CAPTIONS).save(workdir / "samples.png")
+    print(f"samples are in {workdir / 'samples.png'}")
 
 
 if __name__ == "__main__":
