@@ -25,6 +25,7 @@ def get_config(size: str = "quick") -> ConfigDict:
 
     config.shots_from = "unseen-artist/shots"
     config.shots = (256, 64, 16) if full else (256,)
+    config.noises = 4 if full else 2  # under which the shots are seen in training
     config.learn = ConfigDict()
 
     lora = config.learn.lora = ConfigDict()
@@ -37,7 +38,6 @@ def get_config(size: str = "quick") -> ConfigDict:
     lora.batch = 8  # items per step
     lora.learning_rate = 1e-3
     lora.weight_decay = 1e-2
-    lora.noises = 4  # under which the shots are seen in training
     lora.rank = 4
     lora.tokens = 4  # learned tokens per layer, for the kind "tokens"
     lora.ridges = (0.3, 1.0, 3.0, 10.0, 30.0)  # strengths of the prior tried for "weights"

@@ -18,11 +18,11 @@ import optax
 from dsd_jax import diffusion, losses, methods, prompts
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.fitting import fit
-from dsd_jax.items import PICTURES, Items
+from dsd_jax.items import PICTURES
 from dsd_jax.matching import Network, Terms, Wanted, forward_terms, with_uncond
 from dsd_jax.model import Model
 from dsd_jax.sharding import data_mesh, replicate, shard_rows
-from dsd_jax.shots import Recipe, Shots, look_at, noise_slice, scores_of, split, spread
+from dsd_jax.shots import Recipe, Shots, noise_slice, scores_of, split, spread
 from dsd_jax.weighting import fit_weights
 
 
@@ -175,8 +175,7 @@ class Course(NamedTuple):
 
 def learn(
     model: Model,
-    items: Items,
-    timesteps: np.ndarray,
+    shots: Shots,
     recipe: Recipe,
     seed: int,
     *,
@@ -184,20 +183,18 @@ def learn(
     log: Path | None = None,
     progress: str | None = None,
 ) -> Learned:
-    """Learn prompts from `items`, the few shots.
+    """Learn prompts from a few shots.
 
     Args:
         model: frozen.
-        items: k encoded items.
-        timesteps: (T,) those that will be scored.
+        shots: what `look_at` made of k items; several recipes can share it.
         recipe: how.
         seed: of the initialisation, the split and training's noise.
         checkpoints: where to save progress, and resume from.
         log: JSON lines of the training loss.
         progress: what to show before a progress bar; none without it.
     """
-    shots = look_at(model, items, timesteps, seed, recipe.noises)
-    part = split(len(items.states), recipe.held_out, seed)
+    part = split(len(shots.items.states), recipe.held_out, seed)
     fixed: dict[str, Any] = {}
     if "weights" in recipe.kinds:
         weights = {name: fit_weights(shots, recipe, name, *part) for name in recipe.methods}

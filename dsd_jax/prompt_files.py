@@ -21,7 +21,7 @@ def write_prompts(folder: Path, prompts: Mapping[str, Any], about: Mapping[str, 
     from safetensors.numpy import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in _flat(prompts).items()}
+    tensors = {name: np.array(leaf, order="C") for name, leaf in _flat(prompts).items()}
     _replace(folder / _TENSORS, save(tensors))
     _replace(folder / _ABOUT, json.dumps(about, indent=2).encode())
 
@@ -46,6 +46,11 @@ def read_prompts(
         where = _read(Path(where))
     check_fit(where, config)
     return dict(where)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `write_prompts` got to its end there."""
+    return (folder / _ABOUT).is_file()
 
 
 def read_about(where: str | os.PathLike) -> dict[str, Any]:

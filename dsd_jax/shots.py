@@ -27,7 +27,6 @@ class Recipe:
     batch: int
     learning_rate: float
     weight_decay: float
-    noises: int
     rank: int
     tokens: int
     ridges: tuple[float, ...]

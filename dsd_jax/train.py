@@ -27,60 +27,94 @@ def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, list[dict]]:
     from dsd_jax.benchmark import load_split
 
     pool = load_split(job.model, config.shots_from)
-    return {
-        f"{label}-{shots}": [
-            learn_one(config, workdir, job, pool, label, shots, seed)
-            for seed in range(config.seed, config.seed + config.seeds)
-        ]
-        for shots in config.shots
-        for label in config.learn
-    }
+    learned: dict[str, list[dict]] = {}
+    for count in config.shots:
+        for seed in range(config.seed, config.seed + config.seeds):
+            for label, tree in learn_from(config, workdir, job, pool, count, seed).items():
+                learned.setdefault(f"{label}-{count}", []).append(tree)
+    return learned
+
+
+def learn_from(
+    config: Any, workdir: Path, job: Any, pool: Any, count: int, seed: int
+) -> dict[str, dict]:
+    """What every recipe learns from one draw of shots, which the frozen model sees once for all."""
+    from dsd_jax.benchmark import draw_shots
+    from dsd_jax.prompt_files import read_prompts, write_prompts
+    from dsd_jax.shots import look_at
+
+    learned, shots = {}, None
+    for label in config.learn:
+        folder = workdir / "prompts" / f"{label}-{count}" / f"seed-{seed}"
+        about = description(config, job, label, count, seed)
+        if is_learned(folder, about):
+            learned[label] = read_prompts(folder, job.model.unet)
+            continue
+        if shots is None:
+            items = draw_shots(pool, count, seed)
+            shots = look_at(job.model, items, job.timesteps, seed, config.noises)
+        found = learn_one(config, workdir, job, shots, label, about)
+        write_prompts(folder, found.prompts, {**about, "kept_step": found.kept})
+        learned[label] = found.prompts
+    return learned
 
 
 def learn_one(
-    config: Any, workdir: Path, job: Any, pool: Any, label: str, shots: int, seed: int
-) -> dict[str, Any]:
-    """Learn one set of prompts and write it to the workdir, or read what an earlier run wrote."""
-    from dsd_jax.benchmark import draw_shots
+    config: Any, workdir: Path, job: Any, shots: Any, label: str, about: dict[str, Any]
+) -> Any:
+    """Learn by one recipe, with checkpoints in the workdir and a line on how it went."""
     from dsd_jax.checkpoints import Checkpoints
-    from dsd_jax.errors import UserError
     from dsd_jax.learning import learn
-    from dsd_jax.prompt_files import read_about, read_prompts, write_prompts
+
+    name = f"{label}-{about['shots']}-{about['seed']}"
+    with Checkpoints(workdir / "checkpoints" / name, about) as checkpoints:
+        found = learn(
+            job.model,
+            shots,
+            recipe(config.learn[label], job.layers),
+            about["seed"],
+            checkpoints=checkpoints,
+            log=workdir / "metrics.jsonl",
+            progress=name,
+        )
+    line = {"phase": name, "held_out": found.checks, "kept_step": found.kept}
+    with (workdir / "metrics.jsonl").open("a") as lines:
+        lines.write(json.dumps(line) + "\n")
+    return found
+
+
+def description(config: Any, job: Any, label: str, count: int, seed: int) -> dict[str, Any]:
+    """All that decides what is learned; it is written beside the prompts."""
     from dsd_jax.weights.digest import weights_digest
 
-    folder = workdir / "prompts" / f"{label}-{shots}" / f"seed-{seed}"
-    about = {
+    return {
         "weights": config.weights,
         "weights_digest": weights_digest(job.model.params),
         "recipe": json.loads(config.learn[label].to_json()),
         "layers": list(job.layers),
         "timesteps": job.timesteps.tolist(),
+        "noises": config.noises,
         "shots_from": config.shots_from,
-        "shots": shots,
+        "shots": count,
         "seed": seed,
     }
-    if folder.exists():
-        found = read_about(folder)
-        if {name: found.get(name) for name in about} != about:
+
+
+def is_learned(folder: Path, about: dict[str, Any]) -> bool:
+    """Whether an earlier run left these very prompts; `UserError` if it left others."""
+    from dsd_jax.errors import UserError
+    from dsd_jax.prompt_files import is_whole, read_about
+
+    if not is_whole(folder):
+        return False
+    found = read_about(folder)
+    for name, value in about.items():
+        if found.get(name) != value:
             raise UserError(
-                f"{folder} was learned with other settings; take another --workdir, or delete it."
+                f"{folder} was learned with {name} = {found.get(name)}, the config says {value}; "
+                "take another --workdir, or delete that folder."
             )
-        return read_prompts(folder, job.model.unet)
-    name = f"{label}-{shots} seed {seed}"
-    with Checkpoints(workdir / "checkpoints" / f"{label}-{shots}-{seed}", about) as checkpoints:
-        learned = learn(
-            job.model,
-            draw_shots(pool, shots, seed),
-            job.timesteps,
-            recipe(config.learn[label], job.layers),
-            seed,
-            checkpoints=checkpoints,
-            log=workdir / "metrics.jsonl",
-            progress=name,
-        )
-    log(workdir, {"prompts": folder.parent.name, "seed": seed, "held_out": learned.checks})
-    write_prompts(folder, learned.prompts, {**about, "kept_step": learned.kept})
-    return learned.prompts
+    return True
 
 
 def recipe(settings: Any, layers: Sequence[str]) -> Any:
@@ -92,12 +126,6 @@ def recipe(settings: Any, layers: Sequence[str]) -> Any:
         for name, value in settings.items()
     }
     return Recipe(layers=tuple(layers), **fields)
-
-
-def log(workdir: Path, line: dict[str, Any]) -> None:
-    """Append a JSON line to `metrics.jsonl`."""
-    with (workdir / "metrics.jsonl").open("a") as lines:
-        lines.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
