@@ -5,9 +5,10 @@ What a notebook needs; each function's own module has more.
 
 from dsd_jax.errors import UserError
 from dsd_jax.explain import explain
-from dsd_jax.matching import Terms, match_terms
+from dsd_jax.matching import match_terms
 from dsd_jax.model import Model
 from dsd_jax.scoring import match_scores
+from dsd_jax.terms import Terms
 from dsd_jax.version import __version__
 from dsd_jax.weights.load import load
 

@@ -8,8 +8,8 @@ import numpy as np
 from dsd_jax import methods
 from dsd_jax.data import emoji
 from dsd_jax.items import Items, candidate_scores, encode, item_terms
-from dsd_jax.matching import Terms, Wanted, with_uncond
 from dsd_jax.model import Model
+from dsd_jax.terms import Terms, Wanted, with_uncond
 
 
 class Split(NamedTuple):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax import diffusion
-from dsd_jax.matching import Terms, Wanted, group_terms
+from dsd_jax.matching import group_terms
 from dsd_jax.model import Model
+from dsd_jax.terms import Terms, Wanted
 
 PICTURES = 2  # candidates of an item: the caption's own picture, then the other
 

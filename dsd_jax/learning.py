@@ -19,10 +19,10 @@ from dsd_jax import diffusion, losses, methods, prompts
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.fitting import fit
 from dsd_jax.items import PICTURES
-from dsd_jax.matching import Network, Terms, Wanted, forward_terms, with_uncond
 from dsd_jax.model import Model
 from dsd_jax.sharding import data_mesh, replicate, shard_rows
 from dsd_jax.shots import Recipe, Shots, noise_slice, scores_of, split, spread
+from dsd_jax.terms import Network, Terms, Wanted, forward_terms, with_uncond
 from dsd_jax.weighting import fit_weights
 
 

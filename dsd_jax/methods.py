@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from dsd_jax.errors import UserError
-from dsd_jax.matching import Terms, Wanted, cross_attention_layers
 from dsd_jax.models.unet import UNetConfig
+from dsd_jax.terms import Terms, Wanted, cross_attention_layers
 
 # (error (..., T), error of the empty caption, broadcast alike) -> what a method reads off them.
 Formula = Callable[[jax.Array, jax.Array], jax.Array]

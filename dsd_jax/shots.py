@@ -9,8 +9,8 @@ import numpy as np
 
 from dsd_jax import methods
 from dsd_jax.items import PICTURES, Items, item_terms
-from dsd_jax.matching import Terms
 from dsd_jax.model import Model
+from dsd_jax.terms import Terms
 
 
 @dataclass(frozen=True)

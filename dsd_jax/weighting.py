@@ -15,8 +15,8 @@ import optax
 
 from dsd_jax import losses, methods
 from dsd_jax.items import PICTURES
-from dsd_jax.matching import Terms
 from dsd_jax.shots import Recipe, Shots, noise_slice, scores_of, spread
+from dsd_jax.terms import Terms
 
 _STEPS, _RATE = 300, 0.05
 

@@ -1,0 +1,115 @@
+"""The terms of a forward pass: which there are, which are wanted, and one call of the UNet."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dsd_jax.diffusion import Schedule
+from dsd_jax.model import Model
+from dsd_jax.models.attention import mean_lse
+from dsd_jax.models.unet import UNet2DCondition, UNetConfig
+
+
+class Terms(NamedTuple):
+    """What every score is a small formula of; float32. Layer paths are diffusers' module paths.
+
+    lse: {layer: (I, C, T, N)}, mean over positions of logsumexp over tokens, caption's row.
+    lse_uncond: {layer: (I, T, N)}, the same for the empty caption.
+    error: (I, C, T), the 2-norm of noise minus predicted noise, v-prediction converted.
+    error_uncond: (I, T), the same for the empty caption.
+    """
+
+    lse: dict[str, jax.Array]
+    lse_uncond: dict[str, jax.Array]
+    error: jax.Array | None
+    error_uncond: jax.Array | None
+
+
+def with_uncond(terms: Terms, frozen: Terms) -> Terms:
+    """`terms` with the empty caption's part of `frozen`."""
+    return terms._replace(lse_uncond=frozen.lse_uncond, error_uncond=frozen.error_uncond)
+
+
+class Wanted(NamedTuple):
+    """Which terms to compute; what is not wanted costs nothing. Hashable: a static argument."""
+
+    layers: tuple[str, ...]
+    error: bool = True
+    uncond: bool = True
+
+
+def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
+    """The paths of all cross-attention layers, in the order of the forward pass."""
+    levels = len(config.block_out_channels)
+    down = [
+        (f"down_blocks.{i}.attentions.{j}", config.depths[i])
+        for i in range(levels)
+        if config.down_attention[i]
+        for j in range(config.layers_per_block)
+    ]
+    up = [
+        (f"up_blocks.{i}.attentions.{j}", config.depths[levels - 1 - i])
+        for i in range(levels)
+        if config.up_attention[i]
+        for j in range(config.layers_per_block + 1)
+    ]
+    return tuple(
+        f"{path}.transformer_blocks.{k}.attn2"
+        for path, depth in [*down, ("mid_block.attentions.0", config.depths[-1]), *up]
+        for k in range(depth)
+    )
+
+
+def everything(config: UNetConfig) -> Wanted:
+    """All terms of all layers."""
+    return Wanted(cross_attention_layers(config))
+
+
+class Network(NamedTuple):
+    """What of a call of the UNet is static."""
+
+    unet: UNetConfig
+    schedule: Schedule
+    dtype: Any
+    wanted: Wanted
+
+    @classmethod
+    def of(cls, model: Model, wanted: Wanted) -> "Network":
+        """The static part of `model`."""
+        return cls(model.unet, model.schedule, jnp.dtype(model.dtype), wanted)
+
+
+@partial(jax.jit, static_argnums=0)
+def forward_terms(
+    net: Network,
+    params: Any,
+    tokens: Any,
+    latents: jax.Array,
+    noise: jax.Array,
+    timesteps: jax.Array,
+    states: jax.Array,
+    captions: jax.Array,
+) -> tuple[dict[str, jax.Array], jax.Array | None]:
+    """One call of the UNet on G groups x T timesteps x J captions.
+
+    Returns:
+        {layer: (G, T, J, N)} and errors (G, T, J).
+    """
+    groups, width = captions.shape
+    times, shape = len(timesteps), latents.shape[2:]
+    latents = jnp.broadcast_to(latents, (groups, times, *shape)).reshape(-1, *shape)
+    noise = jnp.broadcast_to(noise, (groups, times, *shape)).reshape(-1, *shape)
+    steps = jnp.tile(timesteps, groups)
+    rows = jnp.broadcast_to(captions[:, None], (groups, times, width)).reshape(-1)
+    noisy = net.schedule.add_noise(latents, noise, steps)
+    model = UNet2DCondition(net.unet, mean_lse, net.dtype)
+    prediction, scores = model.apply({"params": params}, noisy, steps, states, rows, tokens)
+    lse = {layer: scores[layer].reshape(groups, times, width, -1) for layer in net.wanted.layers}
+    if not net.wanted.error:
+        return lse, None
+    noise, noisy, steps = (jnp.repeat(x, width, axis=0) for x in (noise, noisy, steps))
+    difference = noise - net.schedule.epsilon(prediction, noisy, steps)
+    error = jnp.sqrt(jnp.sum(jnp.square(difference), axis=(1, 2, 3)))
+    return lse, error.reshape(groups, times, width)
