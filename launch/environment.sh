@@ -52,8 +52,13 @@ is_installed() {
   cmp -s "$2" "$(stamp "$1" "$2")"
 }
 
+# True if nothing of the requirements file $2 is missing in environment $1; looks closely only once.
+is_ready() {
+  is_installed "$1" "$2" || { satisfies "$1" "$2" && cp "$2" "$(stamp "$1" "$2")"; }
+}
+
 install_once() {
-  if is_installed "$1" "$2"; then return; fi
+  if is_ready "$1" "$2"; then return; fi
   echo "Installing $2 into $1 (once; this can take some minutes)"
   "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" ||
     fail "could not install $2; pip says why above."
@@ -66,7 +71,7 @@ use_environment() {
   if [[ -z "$venv" && -n "${VIRTUAL_ENV:-}" ]] && is_supported "$VIRTUAL_ENV/bin/python"; then
     venv="$VIRTUAL_ENV"
     for requirements in "$@"; do
-      is_installed "$venv" "$requirements" || satisfies "$venv" "$requirements" && continue
+      is_ready "$venv" "$requirements" && continue
       venv=""
       break
     done

@@ -19,7 +19,7 @@ case "$1 $2" in
     if [[ -n "${FAKE_NO_VENV:-}" ]]; then exit 1; fi
     mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip")
-    if [[ " $* " == *" --dry-run "* ]]; then exit "${FAKE_UNSATISFIED:-0}"; fi
+    if [[ " $* " == *" --dry-run "* ]]; then exit "${FAKE_UNSATISFIED:-1}"; fi
     echo "pip ${*: -1}" >>"$CALLS"
     exit "${FAKE_PIP_FAILS:-0}" ;;
   "-m dsd_jax.train")
@@ -144,6 +144,7 @@ def test_active_environment_is_used_only_if_it_has_everything(checkout, unsatisf
         stamp.unlink()
     checkout.start("run.sh", VIRTUAL_ENV=str(active), FAKE_UNSATISFIED=unsatisfied)
     assert (checkout.root / ".venv").exists() == (unsatisfied == "1")
+    assert len(checkout.calls()) == 1 + int(unsatisfied)  # installs only what is not there
 
 
 def test_no_suitable_python_is_one_sentence(checkout):
