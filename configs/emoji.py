@@ -36,6 +36,7 @@ def get_config(size: str = "quick") -> ConfigDict:
     lora.denoise = 0.5  # weight of the matching picture's denoising loss
     lora.steps = 200 if full else 100
     lora.batch = 8  # items per step
+    lora.timesteps = 4  # of those that are scored, drawn anew for each step
     lora.learning_rate = 1e-3
     lora.weight_decay = 1e-2
     lora.rank = 4

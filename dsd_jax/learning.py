@@ -21,7 +21,7 @@ from dsd_jax.fitting import fit
 from dsd_jax.items import PICTURES
 from dsd_jax.model import Model
 from dsd_jax.sharding import data_mesh, replicate, shard_rows
-from dsd_jax.shots import Recipe, Shots, noise_slice, scores_of, split, spread
+from dsd_jax.shots import Recipe, Shots, scores_of, split, spread, take_timesteps
 from dsd_jax.terms import Network, Terms, Wanted, forward_terms, with_uncond
 from dsd_jax.weighting import fit_weights
 
@@ -66,30 +66,46 @@ def wanted_by(model: Model, recipe: Recipe, tree: Mapping[str, Any]) -> Wanted:
 
 
 class Batch(NamedTuple):
-    """B items at T timesteps under one noise each; terms are the frozen model's."""
+    """B items at some of the T timesteps under one noise; terms are the frozen model's."""
 
     latents: jax.Array  # (B * 2, 1, h, w, channels)
-    noise: jax.Array  # (B * 2, T, h, w, channels)
+    noise: jax.Array  # (B * 2, T', h, w, channels)
     states: jax.Array  # (B, L, K)
-    frozen: Terms  # (B * 2, 1, T, ...)
+    frozen: Terms  # (B * 2, 1, T', ...)
+    columns: jax.Array  # (T',) which of the T timesteps
+    timesteps: jax.Array  # (T',)
 
 
-def draw(model: Model, shots: Shots, rows: np.ndarray, noise: int) -> Batch:
-    """The items `rows` under noise number `noise`."""
-    some, times = shots.take(rows), len(shots.timesteps)
+def draw(
+    model: Model, shots: Shots, rows: np.ndarray, noise: int, columns: np.ndarray | None = None
+) -> Batch:
+    """The items `rows` under noise number `noise`, at all timesteps or those in `columns`."""
+    some, mesh = shots.take(rows), data_mesh()
+    columns = np.arange(len(shots.timesteps)) if columns is None else columns
+    timesteps = shots.timesteps[columns]
     numbers = np.repeat(some.items.numbers, PICTURES)
-    seeds = np.full(times, shots.seeds[noise])
-    batch = Batch(
+    seeds = np.full(len(columns), shots.seeds[noise])
+    by_row = (
         some.items.latents.reshape(-1, 1, *model.latent_shape),
-        diffusion.keyed_noise(seeds, numbers, shots.timesteps, model.latent_shape),
+        diffusion.keyed_noise(seeds, numbers, timesteps, model.latent_shape),
         some.items.states,
-        noise_slice(some.terms, noise, times),
+        take_timesteps(some.terms, noise * len(shots.timesteps) + columns),
     )
-    return shard_rows(data_mesh(), batch)
+    return Batch(*shard_rows(mesh, by_row), *replicate(mesh, (columns, timesteps)))
+
+
+def weights_at(tree: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
+    """Prompts whose learned timestep weights are those of the batch's timesteps."""
+    weights = {}
+    for name, learned in tree.get("weights", {}).items():
+        every = learned["timesteps"]
+        part = every[batch.columns] * (len(every) / len(batch.columns))
+        weights[name] = {**learned, "timesteps": part}
+    return {**tree, "weights": weights}
 
 
 @partial(jax.jit, static_argnums=0)
-def batch_terms(net: Network, params: Any, tree: Any, timesteps: jax.Array, batch: Batch) -> Terms:
+def batch_terms(net: Network, params: Any, tree: Any, batch: Batch) -> Terms:
     """The terms of a batch under prompts, with the frozen model's empty caption."""
     merged = prompts.merge(params, tree)
     pairs = jnp.repeat(jnp.arange(len(batch.states)), PICTURES)[:, None]
@@ -99,7 +115,7 @@ def batch_terms(net: Network, params: Any, tree: Any, timesteps: jax.Array, batc
         tree.get("tokens", {}),
         batch.latents,
         batch.noise,
-        timesteps,
+        batch.timesteps,
         batch.states,
         pairs,
     )
@@ -134,15 +150,14 @@ def update(
     state: State,
     weights: Any,
     params: Any,
-    timesteps: jax.Array,
     batch: Batch,
     spreads: Mapping[str, jax.Array],
 ) -> tuple[State, jax.Array]:
     """One step of the optimiser on one batch; only `state` changes."""
 
     def loss(tree: Any) -> jax.Array:
-        terms = batch_terms(net, params, tree, timesteps, batch)
-        total = jnp.mean(item_losses(terms, tree | weights, recipe, spreads))
+        terms = batch_terms(net, params, tree, batch)
+        total = jnp.mean(item_losses(terms, weights_at(weights, batch), recipe, spreads))
         return total + recipe.denoise * denoising_loss(terms) if recipe.denoise else total
 
     value, grads = jax.value_and_grad(loss)(state.prompts)
@@ -229,7 +244,6 @@ def _descend(
     net = Network.of(model, wanted_by(model, recipe, fixed))
     params, fixed, tree = replicate(mesh, (model.params["unet"], fixed, tree))
     spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
-    times = jnp.asarray(shots.timesteps)
     held = list(_held_batches(model, shots, part[1], recipe.batch))
 
     def held_out_loss(prompts_now: Any) -> float:
@@ -237,13 +251,13 @@ def _descend(
         for batch, count in held:
             terms = batch.frozen
             if prompts_now:
-                terms = batch_terms(net, params, prompts_now, times, batch)
-            found = item_losses(terms, {**prompts_now, **fixed}, recipe, spreads)
+                terms = batch_terms(net, params, prompts_now, batch)
+            found = item_losses(terms, weights_at(fixed, batch), recipe, spreads)
             values.append(np.asarray(found)[:count])
         return float(np.concatenate(values).mean())
 
     def step(course: Course, batch: Batch) -> tuple[Course, dict[str, jax.Array]]:
-        state, loss = update(net, recipe, course.state, fixed, params, times, batch, spreads)
+        state, loss = update(net, recipe, course.state, fixed, params, batch, spreads)
         return course._replace(state=state), {"loss": loss}
 
     def check(done: int, course: Course) -> tuple[Course, bool]:
@@ -261,7 +275,7 @@ def _descend(
         progress or "learning",
         Course(state, jax.tree.map(jnp.copy, tree), np.asarray(0), history),
         step,
-        lambda number: _training_batch(model, shots, part[0], recipe.batch, seed, number),
+        lambda number: _training_batch(model, shots, part[0], recipe, seed, number),
         recipe.steps,
         checkpoints,
         log,
@@ -272,12 +286,14 @@ def _descend(
 
 
 def _training_batch(
-    model: Model, shots: Shots, rows: np.ndarray, size: int, seed: int, step: int
+    model: Model, shots: Shots, rows: np.ndarray, recipe: Recipe, seed: int, step: int
 ) -> Batch:
     """The batch of a step, by (seed, step) alone: items without repeats while there are enough."""
     rng = np.random.default_rng([seed, 7, step])
-    some = rng.choice(rows, size, replace=len(rows) < size)
-    return draw(model, shots, some, int(rng.integers(len(shots.seeds))))
+    some = rng.choice(rows, recipe.batch, replace=len(rows) < recipe.batch)
+    times = len(shots.timesteps)
+    columns = np.sort(rng.permutation(times)[: recipe.timesteps])
+    return draw(model, shots, some, int(rng.integers(len(shots.seeds))), columns)
 
 
 def _held_batches(

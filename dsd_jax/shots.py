@@ -25,6 +25,7 @@ class Recipe:
     denoise: float
     steps: int
     batch: int
+    timesteps: int
     learning_rate: float
     weight_decay: float
     rank: int
@@ -68,7 +69,11 @@ def split(count: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def noise_slice(terms: Terms, noise: int, times: int) -> Terms:
     """The terms under one of the noises: T of the R * T timesteps."""
-    columns = slice(noise * times, (noise + 1) * times)
+    return take_timesteps(terms, np.arange(noise * times, (noise + 1) * times))
+
+
+def take_timesteps(terms: Terms, columns: np.ndarray) -> Terms:
+    """The terms of some of the timesteps."""
     return Terms(
         {layer: x[:, :, columns] for layer, x in terms.lse.items()},
         {layer: x[:, columns] for layer, x in terms.lse_uncond.items()},
