@@ -63,12 +63,3 @@ def test_a_user_does_not_install(package):
 
 def test_version_is_a_release_number():
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
-
-
-def test_documents_name_files_that_exist():
-    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        text = (ROOT / document).read_text("utf-8")
-        links = re.findall(r"\]\(([^)#]+)\)", text)
-        links += re.findall(r"`((?:dsd_jax|configs|launch|tests|docs)/[\w./-]*\w)`", text)
-        missing = [x for x in links if "://" not in x and not (ROOT / x).exists()]
-        assert missing == [], document
