@@ -1,16 +1,22 @@
 """Discriminative Stable Diffusion in JAX: how well captions fit pictures, learned from few pairs.
 
-What a notebook needs; each function's own module has more.
+What a notebook needs; each function's own module has more. Modules are imported when they are first
+used, so that `--help` and a mistyped path answer before JAX has loaded.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from dsd_jax.errors import UserError
-from dsd_jax.explain import explain
-from dsd_jax.matching import match_terms
-from dsd_jax.model import Model
-from dsd_jax.scoring import match_scores
-from dsd_jax.terms import Terms
 from dsd_jax.version import __version__
-from dsd_jax.weights.load import load
+
+if TYPE_CHECKING:
+    from dsd_jax.explanation import explain
+    from dsd_jax.matching import match_terms
+    from dsd_jax.model import Model
+    from dsd_jax.scoring import match_scores
+    from dsd_jax.terms import Terms
+    from dsd_jax.weights.load import load
 
 __all__ = [
     "Model",
@@ -22,3 +28,23 @@ __all__ = [
     "match_scores",
     "match_terms",
 ]
+_HOME = {
+    "Model": "model",
+    "Terms": "terms",
+    "explain": "explanation",
+    "load": "weights.load",
+    "match_scores": "scoring",
+    "match_terms": "matching",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, from the modules they live in (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'dsd_jax' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"dsd_jax.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """What tab completion offers."""
+    return sorted(__all__)
