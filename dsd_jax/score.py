@@ -97,7 +97,14 @@ def write_heatmaps(model, pictures: Sequence[Image.Image], flags: Namespace) -> 
     paths = []
     for i, picture in enumerate(pictures):
         for c, caption in enumerate(flags.caption):
-            words, maps = dsd_jax.explain(model, picture, caption)
+            words, maps = dsd_jax.explain(
+                model,
+                picture,
+                caption,
+                timesteps=flags.timesteps,
+                seed=flags.seed,
+                prompts=flags.prompts,
+            )
             name = f"{i + 1}-{Path(flags.image[i]).stem}-caption-{c + 1}.png"
             path = flags.heatmaps / name
             draw_heatmaps(picture, caption, words, maps).save(path)
