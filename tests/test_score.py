@@ -38,7 +38,7 @@ def calls(monkeypatch) -> dict:
         calls["match_scores"] = (model, images, captions, options)
         return SCORES[: len(images), : len(captions)]
 
-    def explain(model, image, caption):
+    def explain(model, image, caption, **_):
         words = caption.split()
         return words, np.linspace(0, 1, len(words) * 64 * 64).reshape(len(words), 64, 64)
 
