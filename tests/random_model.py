@@ -1,0 +1,79 @@
+"""A model in memory with random weights, the smallest that has every part."""
+
+from importlib.resources import as_file, files
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax.diffusion import Schedule
+from dsd_jax.model import Model
+from dsd_jax.models import text, unet, vae
+from dsd_jax.weights.tokenizer import read_tokenizer
+
+UNET = {
+    "sample_size": 4,
+    "in_channels": 4,
+    "block_out_channels": [8, 16],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "layers_per_block": 1,
+    "cross_attention_dim": 12,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+VAE = {
+    "block_out_channels": [8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "latent_channels": 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 8,
+}
+TEXT = {
+    "vocab_size": 908,
+    "hidden_size": 12,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+def random_model(**unet_changes) -> Model:
+    """Pictures of 8x8, latents of 4x4, four cross-attention layers with two heads each.
+
+    Calls with the same changes give equal models, so that compiled functions are shared.
+    """
+    with as_file(files("dsd_jax") / "assets" / "tiny" / "tokenizer") as folder:
+        tokenizer = read_tokenizer(folder)
+    configs = {
+        "unet": unet.UNetConfig.from_json(UNET | unet_changes),
+        "vae": vae.VAEConfig.from_json(VAE),
+        "text": text.TextConfig.from_json(TEXT),
+    }
+    shapes = {
+        name: module.abstract_params(configs[name])
+        for name, module in (("unet", unet), ("vae", vae), ("text", text))
+    }
+    rng = np.random.default_rng(0)
+    return Model(
+        name="random",
+        **configs,
+        schedule=Schedule(),
+        params=jax.tree_util.tree_map_with_path(lambda *leaf: _draw(rng, *leaf), shapes),
+        tokenizer=tokenizer,
+        image_size=configs["unet"].sample_size * configs["vae"].downscale,
+    )
+
+
+def _draw(rng: np.random.Generator, path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Weights that keep activations near one, and attention logits that differ between captions."""
+    names = [entry.key for entry in path]
+    values = rng.normal(size=leaf.shape)
+    if names[-1] == "kernel":
+        values *= np.prod(leaf.shape[:-1]) ** -0.5
+        values *= 3 if "attn2" in names and names[-2] in ("to_q", "to_k") else 1
+    elif names[-1] != "embedding":
+        values = 0.1 * values + (names[-1] == "scale")
+    return jnp.asarray(values, jnp.float32)

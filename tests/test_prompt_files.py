@@ -1,0 +1,105 @@
+"""Prompts on disk: the same again, or one clear sentence."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsd_jax.errors import UserError
+from dsd_jax.prompt_files import read_about, read_prompts, write_prompts
+from dsd_jax.prompts import init_lora, init_tokens
+from tests.random_model import random_model
+
+ABOUT = {"method": "dsd", "timesteps": 4, "layers": ["a"]}
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return random_model().unet
+
+
+@pytest.fixture(scope="module")
+def prompts(unet):
+    """All kinds, with numbers that are not those of a fresh one."""
+    lora = init_lora(unet, jax.random.key(0), rank=2)
+    path = next(path for path in lora if path.endswith("attn2"))
+    tree = {
+        "lora": lora,
+        "tokens": init_tokens(unet, jax.random.key(1), count=2),
+        "weights": {"dsd": {"lse": {path: jnp.zeros(2)}, "timesteps": jnp.ones(4), "error": 0.5}},
+    }
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) + 0.25, tree)
+
+
+@pytest.fixture
+def folder(tmp_path, prompts):
+    write_prompts(tmp_path / "run" / "prompts", prompts, ABOUT)
+    return tmp_path / "run" / "prompts"
+
+
+@pytest.mark.parametrize("kind", [str, lambda folder: folder])
+def test_round_trip(folder, prompts, unet, kind):
+    again = read_prompts(kind(folder), unet)
+    assert jax.tree.structure(again) == jax.tree.structure(prompts)
+    for one, other in zip(*map(jax.tree.leaves, (again, prompts)), strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        np.testing.assert_array_equal(one, other)
+    assert read_about(folder) == ABOUT
+    assert sorted(file.name for file in folder.iterdir()) == ["prompts.json", "prompts.safetensors"]
+
+
+def test_trees_and_nothing(prompts, unet):
+    assert read_prompts(None, unet) == {}
+    jax.tree.map(np.testing.assert_array_equal, read_prompts(prompts, unet), prompts)
+
+
+def test_writing_again_replaces(folder, prompts, unet):
+    write_prompts(folder, {"tokens": prompts["tokens"]}, {"method": "noise"})
+    assert list(read_prompts(folder, unet)) == ["tokens"]
+    assert read_about(folder) == {"method": "noise"}
+
+
+def test_missing(tmp_path, unet):
+    with pytest.raises(UserError, match="nowhere holds no prompts: prompts.safetensors is missing"):
+        read_prompts(tmp_path / "nowhere", unet)
+    with pytest.raises(UserError, match="prompts.json cannot be read"):
+        read_about(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated(folder, unet, keep):
+    file = folder / "prompts.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(UserError, match="prompts.safetensors is damaged: .*; train again or copy"):
+        read_prompts(folder, unet)
+
+
+def test_about_is_damaged(folder):
+    (folder / "prompts.json").write_text("{")
+    with pytest.raises(UserError, match="prompts.json cannot be read"):
+        read_about(folder)
+
+
+def test_numbers_that_are_not_finite(folder, prompts, unet):
+    broken = jax.tree.map(lambda x: x * jnp.nan, prompts)
+    write_prompts(folder, broken, ABOUT)
+    with pytest.raises(UserError, match="is not a finite tensor"):
+        read_prompts(folder, unet)
+
+
+def test_a_file_of_something_else(folder, unet):
+    write_prompts(folder, {"model": {"weight": np.zeros(2)}}, ABOUT)
+    with pytest.raises(UserError, match="'model/weight' is not .* of lora, tokens, weights"):
+        read_prompts(folder, unet)
+
+
+def test_prompts_of_another_model(folder):
+    other = random_model(block_out_channels=[12, 16]).unet
+    with pytest.raises(UserError, match="trained for another model"):
+        read_prompts(folder, other)
+
+
+def test_about_is_readable_json(folder):
+    assert json.loads((folder / "prompts.json").read_text()) == ABOUT

@@ -1,0 +1,151 @@
+"""The trained pytree: what it starts as, how it enters the UNet, and what does not fit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsd_jax import prompts
+from dsd_jax.errors import UserError
+from dsd_jax.terms import cross_attention_layers
+from tests.random_model import random_model
+
+PATH = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def lora(model):
+    return prompts.init_lora(model.unet, jax.random.key(0), rank=3)
+
+
+def kernels(params):
+    """{path of a projection's kernel: array}, of the attention layers alone and of all else."""
+    attention, others = {}, {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [entry.key for entry in keys]
+        projection = {"attn1", "attn2"} & set(names) and names[-1] == "kernel"
+        (attention if projection else others)["/".join(names)] = leaf
+    return attention, others
+
+
+def test_lora_covers_every_projection(model, lora):
+    shapes = prompts.attention_shapes(model.unet)
+    assert set(lora) == set(shapes)
+    assert len(shapes) == 2 * len(cross_attention_layers(model.unet))
+    assert shapes[PATH] == {"to_q": (8, 8), "to_k": (12, 8), "to_v": (12, 8), "to_out": (8, 8)}
+    for path, updates in lora.items():
+        for name, (inputs, outputs) in shapes[path].items():
+            assert updates[name]["down"].shape == (inputs, 3)
+            assert updates[name]["up"].shape == (3, outputs)
+            assert not updates[name]["up"].any()
+    down = np.concatenate([np.ravel(u["down"]) for p in lora.values() for u in p.values()])
+    np.testing.assert_allclose(down.std(), 1 / 3, rtol=0.1)
+    assert len(np.unique(down)) == down.size
+
+
+def test_lora_of_cross_attention_alone(model, lora):
+    some = prompts.init_lora(model.unet, jax.random.key(0), rank=3, layers="attn2")
+    assert set(some) == set(cross_attention_layers(model.unet))
+    # The same numbers as when all layers have one: a key belongs to its layer.
+    for path, updates in some.items():
+        jax.tree.map(np.testing.assert_array_equal, updates, lora[path])
+
+
+def test_merging_what_was_not_trained_changes_nothing(model, lora):
+    merged = prompts.merge(model.params["unet"], {"lora": lora})
+    jax.tree.map(np.testing.assert_array_equal, merged, model.params["unet"])
+    assert prompts.merge(model.params["unet"], {}) is model.params["unet"]
+
+
+def test_merging_adds_down_times_up(model, lora):
+    rng = np.random.default_rng(0)
+    trained = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), lora)
+    merged = prompts.merge(model.params["unet"], {"lora": trained})
+    assert jax.tree.structure(merged) == jax.tree.structure(model.params["unet"])
+    (before, others), (after, other_merged) = map(kernels, (model.params["unet"], merged))
+    for path, leaf in others.items():
+        np.testing.assert_array_equal(other_merged[path], leaf)
+    assert len(before) == 4 * len(lora)
+    for path, leaf in before.items():
+        *modules, projection, _ = path.split("/")
+        update = trained[prompts.module_path(modules)][projection.removesuffix("_0")]
+        expected = leaf + np.asarray(update["down"]) @ np.asarray(update["up"])
+        np.testing.assert_allclose(after[path], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_merged_weights_keep_their_dtype(model, lora):
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.params["unet"])
+    merged = prompts.merge(half, {"lora": lora})
+    assert {leaf.dtype for leaf in jax.tree.leaves(merged)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_tokens_start_with_small_keys_and_no_values(model):
+    tokens = prompts.init_tokens(model.unet, jax.random.key(0), count=5)
+    assert set(tokens) == set(cross_attention_layers(model.unet))
+    for path, token in tokens.items():
+        features = prompts.attention_shapes(model.unet)[path]["to_k"][1]
+        assert token["key"].shape == token["value"].shape == (5, features)
+        assert not token["value"].any() and 0 < np.abs(token["key"]).max() < 0.5
+
+
+def test_count(lora):
+    assert prompts.count({"lora": {PATH: lora[PATH]}}) == 3 * (8 + 8 + 2 * (12 + 8) + 8 + 8)
+
+
+def test_paths_are_those_of_diffusers():
+    names = ("up_blocks_1", "attentions_0", "transformer_blocks_10", "attn1")
+    assert prompts.module_path(names) == "up_blocks.1.attentions.0.transformer_blocks.10.attn1"
+
+
+def test_names_of_the_authors(model, lora):
+    tensors = {}
+    for path, updates in lora.items():
+        for name, update in updates.items():
+            for side, array in update.items():
+                tensors[f"{path}.processor.{name}_lora.{side}.weight"] = np.asarray(array).T
+    jax.tree.map(np.testing.assert_array_equal, prompts.from_authors(tensors), {"lora": lora})
+    prompts.check_fit(prompts.from_authors(tensors), model.unet)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["conv_in.weight", f"{PATH}.processor.to_q.weight", f"{PATH}.processor.to_x_lora.up.weight"],
+)
+def test_names_that_are_not_the_authors(name):
+    with pytest.raises(UserError, match=f"'{name}' is not the name of a LoRA tensor"):
+        prompts.from_authors({name: np.zeros((2, 2))})
+
+
+def test_fitting_prompts(model, lora):
+    tokens = prompts.init_tokens(model.unet, jax.random.key(0))
+    weights = {"dsd": {"lse": {PATH: jnp.zeros(2)}, "error": jnp.zeros(())}}
+    prompts.check_fit({"lora": lora, "tokens": tokens, "weights": weights}, model.unet)
+
+
+OTHER = "down_blocks.9.attentions.0.transformer_blocks.0.attn2"
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"loras": {}}, "a kind 'loras'; expected lora, tokens, weights"),
+        ({"lora": {OTHER: {}}}, f"lora for {OTHER}, a layer that this model lacks"),
+        ({"weights": {"dsd": {"lse": {OTHER: np.zeros(2)}}}}, f"weights for {OTHER}"),
+        (
+            {"lora": {PATH: {"to_q": {"down": np.zeros((9, 3)), "up": np.zeros((3, 8))}}}},
+            r"have shape \(9, 8\), the model's layer \(8, 8\)",
+        ),
+        (
+            {"tokens": {PATH: {"key": np.zeros((4, 9)), "value": np.zeros((4, 9))}}},
+            r"have shape \(9,\), the model's layer \(8,\)",
+        ),
+    ],
+)
+def test_prompts_of_another_model(model, tree, message):
+    with pytest.raises(UserError, match=message):
+        prompts.check_fit(tree, model.unet)

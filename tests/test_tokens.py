@@ -1,0 +1,59 @@
+"""Captions to token ids."""
+
+import numpy as np
+import pytest
+
+from dsd_jax.errors import UserError
+from dsd_jax.tokens import check_captions, tokenise
+from tests.random_model import random_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return random_model().tokenizer
+
+
+def test_begin_words_end_padding(tokenizer):
+    ids = tokenise(tokenizer, ["a cat", ""])
+    assert ids.shape == (2, 77) and ids.dtype == np.int32
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    words = tokenizer.convert_tokens_to_ids(["a</w>", "cat</w>"])
+    assert ids[0].tolist() == [begin, *words, end] + [tokenizer.pad_token_id] * 73
+    assert ids[1].tolist() == [begin, end] + [tokenizer.pad_token_id] * 75
+
+
+def test_as_transformers_does(tokenizer):
+    captions = ["a red apple above a tree", "Two  CATS!", "é", "a <|endoftext|> b"]
+    options = {"padding": "max_length", "max_length": 77, "truncation": True}
+    np.testing.assert_array_equal(
+        tokenise(tokenizer, captions), tokenizer(captions, **options)["input_ids"]
+    )
+
+
+def test_long_caption_is_cut_and_the_warning_shows_what_was_lost(tokenizer):
+    fits = " ".join(["cat"] * 75)
+    with pytest.warns(UserWarning, match=r"has 79 tokens, of which the model reads 77") as caught:
+        ids = tokenise(tokenizer, [fits, fits + " red tree"])
+    assert len(caught) == 1
+    assert str(caught[0].message).endswith("cut off: 'red tree'")
+    np.testing.assert_array_equal(ids[0], ids[1])
+    assert ids[1, -1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ([], "no caption given"),
+        (["a cat", ""], "caption 2 is empty; say what should be in the picture"),
+        (["  \n"], "caption 1 is empty"),
+        (["a cat", None], "caption 2 is a NoneType; expected a string"),
+    ],
+)
+def test_captions_that_say_nothing(captions, message):
+    with pytest.raises(UserError, match=message):
+        check_captions(captions)
+
+
+def test_captions_as_a_list():
+    assert check_captions("a cat") == ["a cat"]
+    assert check_captions(("a", "b")) == ["a", "b"]
