@@ -1,12 +1,14 @@
 """Checkpoints of a run through Orbax: newest whole one wins, a damaged one is passed over aloud.
 
 Orbax neither notices a flipped byte nor an empty folder with a step's name, so every checkpoint
-carries the SHA-256 of its state, and restoring tries the newest step first.
+carries the SHA-256 of its state, and restoring tries the newest step first. What could not be read
+is renamed, not deleted, when the next checkpoint is saved.
 """
 
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ class Checkpoints:
             max_to_keep=KEEP, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._damaged: list[int] = []
 
     def __enter__(self) -> "Checkpoints":
         """Return itself."""
@@ -58,6 +61,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any) -> None:
         """Save in the background; `step` is the number of steps done."""
+        self._set_damaged_aside()
         if step in self._manager.all_steps():
             return
         meta = {"digest": digest(state), "identity": self.identity}
@@ -91,12 +95,22 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                self._damaged.append(step)
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                 print(
                     f"checkpoint {step} in {self.folder} is damaged, passed over: {reason}",
                     file=sys.stderr,
                 )
         return None
+
+    def _set_damaged_aside(self) -> None:
+        """Rename what could not be read: Orbax silently saves no step before its newest one."""
+        for step in self._damaged:
+            aside = f"damaged-{step}-{time.time_ns()}"
+            (self.folder / str(step)).rename(self.folder / aside)
+        if self._damaged:
+            self._manager.reload()
+            self._damaged.clear()
 
     def _check_identity(self, found: dict[str, Any]) -> None:
         changed = [
