@@ -1,6 +1,7 @@
 """The loop that all training shares: resume, step, show progress, save, stop when told to."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +52,9 @@ def fit(
         steps: in total, those of earlier runs included.
         checkpoints: where the state is saved, every `save_seconds`, at the end and on SIGTERM.
         log: JSON lines, one per `log_every` steps.
-        check: (steps done, state) -> (state, whether to stop now), every `check_every` steps.
+        check: (steps done, state) -> (state, whether to stop now), every `check_every` steps and
+            at the end; asked again about a checkpoint of such a step, so that a run that it ended
+            stays ended. Asking twice must not change the state twice.
         check_every: steps.
         save_seconds: time between two checkpoints.
         log_every: steps.
@@ -65,7 +68,13 @@ def fit(
         UserError: the loss is no longer a number; the last checkpoint precedes it.
     """
     done, state = (checkpoints and checkpoints.restore(state)) or (0, state)
-    saved, enough = time.monotonic(), False
+
+    def look(done: int, state: Any) -> tuple[Any, bool]:
+        due = check and done and (done % check_every == 0 or done == steps)
+        return check(done, state) if due else (state, False)
+
+    state, enough = look(done, state)
+    saved = time.monotonic()
     bar = tqdm(
         initial=done, total=steps, desc=name, unit="step", dynamic_ncols=True, disable=not progress
     )
@@ -78,10 +87,10 @@ def fit(
             bar.update()
             if done % log_every == 0 or done == steps:
                 _write(log, bar, name, done, metrics)
-            if check and (done % check_every == 0 or done == steps):
-                state, enough = check(done, state)
+            state, enough = look(done, state)
             last = enough or done == steps
             if checkpoints and (stop() or last or time.monotonic() - saved > save_seconds):
+                _finite(name, done, metrics)
                 checkpoints.save(done, state)
                 saved = time.monotonic()
             if stop() and not last:
@@ -90,13 +99,19 @@ def fit(
 
 
 def _write(log: Path | None, bar: tqdm, name: str, done: int, metrics: dict[str, Any]) -> None:
-    values = {key: float(value) for key, value in metrics.items()}
-    if any(value != value for value in values.values()):
-        raise UserError(
-            f"{name}: the loss is not a number at step {done}; lower the learning rate."
-        )
+    values = _finite(name, done, metrics)
     bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
     if log:
         line = {"phase": name, "step": done, "time": time.time(), **values}
         with log.open("a") as lines:
             lines.write(json.dumps(line) + "\n")
+
+
+def _finite(name: str, done: int, metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics as Python's numbers; waits for the device."""
+    values = {key: float(value) for key, value in metrics.items()}
+    if not all(map(math.isfinite, values.values())):
+        raise UserError(
+            f"{name}: the loss is not a number at step {done}; lower the learning rate."
+        )
+    return values
