@@ -1,0 +1,56 @@
+"""A few random items for a tiny random model, and how prompts are learned from them in tests.
+
+Numbers of items, timesteps and noises, and the recipe, are the same wherever they can be: what one
+test file has compiled then serves the others.
+"""
+
+import numpy as np
+
+from dsd_jax import diffusion, methods
+from dsd_jax.items import Items, encode
+from dsd_jax.model import Model
+from dsd_jax.shots import Recipe
+
+COUNT = 10
+TIMESTEPS = diffusion.timesteps(2)
+NOISES = 2
+LORA = {
+    "kinds": ("lora",),
+    "methods": ("attention", "relative"),
+    "loss": "cross_entropy",
+    "margin": 1.0,
+    "denoise": 0.5,
+    "steps": 6,
+    "batch": 4,
+    "timesteps": 2,
+    "learning_rate": 0.02,
+    "weight_decay": 0.01,
+    "rank": 2,
+    "tokens": 2,
+    "ridges": (1.0, 10.0),
+    "held_out": 0.2,
+    "check_every": 2,
+    "patience": 2,
+}
+
+
+def recipe(model: Model, **changes) -> Recipe:
+    """The recipe above, with changes; few of them, for each is compiled anew."""
+    return Recipe(layers=methods.chosen_layers(model.unet), **LORA | changes)
+
+
+def pictures(count: int = COUNT) -> np.ndarray:
+    """uint8 (count, 2, 8, 8, 3): noise, the matching picture's bright at the top.
+
+    So there is something that a few items can teach about others.
+    """
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 120, (count, 2, 8, 8, 3))
+    images[:, 0, :4] += 120
+    images[:, 1, 4:] += 120
+    return images.astype(np.uint8)
+
+
+def random_items(model: Model, count: int = COUNT) -> Items:
+    """Items of those pictures, each with a caption of its own."""
+    return encode(model, [f"a cat and {i}" for i in range(count)], pictures(count))
