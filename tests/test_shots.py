@@ -1,0 +1,89 @@
+"""The few shots: parted into two, under noises of their own."""
+
+import numpy as np
+import pytest
+
+from dsd_jax import methods, shots
+from tests.few_shots import COUNT, TIMESTEPS, random_items, recipe
+from tests.random_model import random_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def seen(model):
+    return shots.look_at(model, random_items(model), TIMESTEPS, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "part", "held"),
+    [(256, 0.2, 51), (16, 0.2, 3), (10, 0.9, 5), (10, 0.0, 2), (3, 0.2, 1), (2, 0.2, 1)],
+)
+def test_part_of_the_shots_is_held_out(count, part, held):
+    learn, held_out = shots.split(count, part, seed=0)
+    assert len(held_out) == held
+    assert sorted([*learn, *held_out]) == list(range(count))
+    again = shots.split(count, part, seed=0)
+    np.testing.assert_array_equal(np.concatenate(again), np.concatenate([learn, held_out]))
+
+
+def test_another_seed_holds_out_others():
+    assert set(shots.split(256, 0.2, 0)[1]) != set(shots.split(256, 0.2, 1)[1])
+
+
+def test_noises_are_no_seeds_of_evaluation_and_no_other_runs(model, seen, monkeypatch):
+    """Seeds of runs are 0, 1, 2..., and their noise is what is scored."""
+    monkeypatch.setattr(shots, "item_terms", lambda *_: None)
+    every = [shots.look_at(model, seen.items, TIMESTEPS, seed, 4).seeds for seed in range(5)]
+    assert len(set(np.concatenate(every)) - set(range(100))) == 20
+
+
+def test_terms_of_all_noises(seen):
+    assert seen.terms.error.shape == (2 * COUNT, 1, 2 * len(TIMESTEPS))
+    assert len(set(seen.seeds)) == 2
+    second = shots.noise_slice(seen.terms, 1, len(TIMESTEPS))
+    np.testing.assert_array_equal(second.error, seen.terms.error[:, :, 2:])
+    np.testing.assert_array_equal(second.error_uncond, seen.terms.error_uncond[:, 2:])
+    for layer, lse in second.lse.items():
+        np.testing.assert_array_equal(lse, seen.terms.lse[layer][:, :, 2:])
+        np.testing.assert_array_equal(second.lse_uncond[layer], seen.terms.lse_uncond[layer][:, 2:])
+    assert np.abs(seen.terms.error[:, :, :2] - seen.terms.error[:, :, 2:]).min() > 0
+
+
+def test_some_of_the_shots(seen):
+    some = seen.take(np.array([3, 0]))
+    np.testing.assert_array_equal(some.items.numbers, [3, 0])
+    np.testing.assert_array_equal(some.terms.error, seen.terms.error[np.array([6, 7, 0, 1])])
+
+
+def test_scores_and_their_spread(model, seen):
+    settings, margins = recipe(model), []
+    for noise in range(2):
+        terms = shots.noise_slice(seen.terms, noise, len(TIMESTEPS))
+        scores = shots.scores_of(terms, "relative", settings, {})
+        expected = methods.score(terms, "relative", settings.layers)
+        np.testing.assert_array_equal(scores.ravel(), expected[:, 0])
+        assert scores.shape == (COUNT, 2)
+        margins.append(scores[:, 0] - scores[:, 1])
+    size = np.sqrt(np.mean(np.square(margins)))
+    unit = shots.spread(seen, "relative", settings)
+    assert 0.1 * size * (1 - 1e-5) <= unit <= 4 * size * (1 + 1e-5)
+
+    def loss(unit):
+        return np.logaddexp(0, -np.asarray(margins, np.float64) / unit).mean()
+
+    inside = 0.11 * size < unit < 3.9 * size
+    assert loss(unit) <= loss(0.9 * unit) or not inside
+    assert loss(unit) <= loss(1.1 * unit) or not inside
+
+
+def test_learned_weights_count_for_their_method(model, seen):
+    settings, layer = recipe(model), next(iter(seen.terms.lse))
+    tree = {"weights": {"noise": {"lse": {layer: np.ones(2, np.float32)}}}}
+    terms = shots.noise_slice(seen.terms, 0, len(TIMESTEPS))
+    for name, changes in (("noise", True), ("relative", False)):
+        learned, frozen = (shots.scores_of(terms, name, settings, x) for x in (tree, {}))
+        assert (np.abs(learned - frozen).max() > 1e-3) == changes
