@@ -11,7 +11,7 @@ from dsd_jax.weights.component import UNET
 from tests.synthetic import Shapes, torch_shapes, write_zeros
 
 PROGRAM = """
-import sys, json, time
+import json, sys, time
 import jax
 from dsd_jax.errors import UserError
 from dsd_jax.weights import load
@@ -21,19 +21,14 @@ def kilobytes(field):
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 jax.devices()
-compiled = []
-def note(event, duration, **_):
-    if "backend_compile" in event:
-        compiled.append(event)
-before, start = kilobytes("VmRSS"), time.monotonic()
-jax.monitoring.register_event_duration_secs_listener(note)
+before, start = kilobytes("VmRSS"), time.process_time()
 message = size = ""
 try:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(load(sys.argv[1]).params))
 except UserError as error:
     message = str(error)
-print(json.dumps({"peak": (kilobytes("VmHWM") - before) * 1024, "seconds": time.monotonic() - start,
-                  "size": size, "message": message, "compiled": len(compiled)}))
+seconds, peak = time.process_time() - start, 1024 * (kilobytes("VmHWM") - before)
+print(json.dumps({"peak": peak, "seconds": seconds, "size": size, "message": message}))
 """
 
 
@@ -69,5 +64,5 @@ def test_one_missing_tensor_of_a_full_size_unet_is_found_in_seconds(folder):
     write_zeros(folder.file("unet"), shapes)
     result = run(folder.path)
     assert "unet: 1 missing\n  - conv_in.bias (320,)" in result["message"]
-    assert result["seconds"] < 30
-    assert result["peak"] < 400e6
+    assert result["seconds"] < 15  # of processor time, as the machine may be busy
+    assert result["peak"] < 400e6, result

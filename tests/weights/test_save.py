@@ -17,6 +17,8 @@ from transformers import CLIPTextModel
 from dsd_jax.errors import UserError
 from dsd_jax.weights import load, save, weights_digest
 from dsd_jax.weights import save as save_function
+from dsd_jax.weights.folder import BUNDLED
+from dsd_jax.weights.names import canonical_name, flatten, torch_axes
 from tests.weights.conftest import FILES, FLAX_FILES
 
 save_module = __import__("sys").modules[save_function.__module__]
@@ -88,6 +90,20 @@ def test_pytorch_reads_the_same_numbers(golden_folder, tmp_path, name, part, net
     }
     for key, value in ours.state_dict().items():
         assert torch.equal(value.float(), original[key].float()), key
+
+
+def test_the_bundled_model_loads_in_pytorch():
+    params = load("tiny").params
+    pipeline = StableDiffusionPipeline.from_pretrained(BUNDLED, dtype=torch.float32)
+    for network, key in ((pipeline.unet, "unet"), (pipeline.vae, "vae")):
+        ours = {
+            canonical_name(path): np.asarray(leaf).transpose(torch_axes(path, leaf.ndim))
+            for path, leaf in flatten(params[key]).items()
+        }
+        theirs = network.state_dict()
+        assert ours.keys() == theirs.keys()
+        for name, array in ours.items():
+            np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
 def test_pytorch_computes_the_same_from_its_config(golden_folder, saved):
