@@ -29,15 +29,15 @@ def get_config(size: str = "quick") -> ConfigDict:
     config.learn = ConfigDict()
 
     lora = config.learn.lora = ConfigDict()
-    lora.kinds = ("lora",)  # of "lora", "tokens" and "weights"
-    lora.methods = ("attention", "relative")  # whose losses are added up
+    lora.kinds = ("weights", "lora")  # of "lora", "tokens" and "weights"; weights are fitted first
+    lora.methods = ("attention",)  # whose losses are added up, and which the prompts serve
     lora.loss = "cross_entropy"  # or "hinge", as the authors have it
     lora.margin = 1.0  # of the hinge, in the unit that suits zero-shot margins
-    lora.denoise = 0.5  # weight of the matching picture's denoising loss
+    lora.denoise = 0.0  # weight of the matching picture's denoising loss
     lora.steps = 200 if full else 100
     lora.batch = 8  # items per step
     lora.timesteps = 4  # of those that are scored, drawn anew for each step
-    lora.learning_rate = 1e-3
+    lora.learning_rate = 2e-3
     lora.weight_decay = 1e-2
     lora.rank = 4
     lora.tokens = 4  # learned tokens per layer, for the kind "tokens"

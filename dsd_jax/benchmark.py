@@ -7,6 +7,7 @@ import numpy as np
 
 from dsd_jax import methods
 from dsd_jax.data import emoji
+from dsd_jax.errors import UserError
 from dsd_jax.items import Items, candidate_scores, encode, item_terms
 from dsd_jax.model import Model
 from dsd_jax.terms import Terms, Wanted, with_uncond
@@ -37,7 +38,16 @@ def load_split(model: Model, name: str, per_kind: int | None = None) -> Split:
 
 
 def draw_shots(split: Split, count: int, seed: int) -> Items:
-    """`count` items of a split by seed, equally many of each kind as far as that goes."""
+    """`count` items of a split by seed, equally many of each kind as far as that goes.
+
+    Raises:
+        UserError: there are not so many items, or too few to learn from some and hold out others.
+    """
+    available = len(split.source.kinds)
+    if not 2 <= count <= available:
+        raise UserError(
+            f"shots is {count}; expected 2 to {available}, the number of items of {split.name}."
+        )
     order = np.random.default_rng([seed, count, 8]).permutation(len(split.source.kinds))
     kinds = np.asarray(split.source.kinds)
     turns = {kind: iter(order[kinds[order] == kind]) for kind in dict.fromkeys(split.source.kinds)}

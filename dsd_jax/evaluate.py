@@ -23,12 +23,15 @@ def main(argv: Sequence[str]) -> None:
     )
     flags = parser.parse_args(argv)
     from dsd_jax import run  # heavy: after the arguments are known to be good
+    from dsd_jax.evaluation import Learned
     from dsd_jax.prompt_files import read_about, read_prompts
 
-    for folder in flags.prompts:
-        read_about(folder)
+    abouts = {str(folder): read_about(folder) for folder in flags.prompts}
     job = run.start(flags.config, flags.workdir)
-    learned = {str(path): [read_prompts(path, job.model.unet)] for path in flags.prompts}
+    learned = {
+        path: Learned(about["recipe"]["methods"], [read_prompts(path, job.model.unet)])
+        for path, about in abouts.items()
+    }
     run.report(flags.config, flags.workdir, job, learned)
 
 

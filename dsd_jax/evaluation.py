@@ -13,8 +13,12 @@ from dsd_jax.results import Series
 
 SHOWN = 6  # right and wrong decisions each that a report pictures
 
-# What was learned: {"lora-256": one prompts pytree per seed}
-Learned = Mapping[str, Sequence[Mapping[str, Any]]]
+
+class Learned(NamedTuple):
+    """Prompts of one recipe and number of shots: the methods they serve, a pytree per seed."""
+
+    methods: Sequence[str]
+    prompts: Sequence[Mapping[str, Any]]
 
 
 class Table(NamedTuple):
@@ -32,9 +36,9 @@ def evaluate(
     layers: Sequence[str],
     timesteps: np.ndarray,
     seed: int,
-    learned: Learned,
+    learned: Mapping[str, Learned],
 ) -> Table:
-    """Score every split by every method, zero-shot and under every set of prompts."""
+    """Score every split by every method zero-shot, and under the prompts that serve it."""
     table = Table([], [], [])
     for split in splits:
         series, scores = split_series(model, split, names, layers, timesteps, seed, learned)
@@ -53,30 +57,27 @@ def split_series(
     layers: Sequence[str],
     timesteps: np.ndarray,
     seed: int,
-    learned: Learned,
+    learned: Mapping[str, Learned],
 ) -> tuple[list[Series], dict[tuple[str, str | None], np.ndarray]]:
     """Every series of a split, and the scores (n, 2) of each one's first seed."""
-    every = [tree for trees in learned.values() for tree in trees]
+    every = [tree for one in learned.values() for tree in one.prompts]
     wanted = wanted_for(model, names, layers, every)
     frozen = split_terms(model, split, timesteps, seed, wanted)
     found: dict[tuple[str, str | None], list[np.ndarray]] = {}
     for name, scores in split_scores(frozen, names, layers, {}).items():
         found[name, None] = [scores]
-    for label, trees in learned.items():
+    for label, (served, trees) in learned.items():
+        some = [name for name in names if name in served]
         for tree in trees:
-            terms = split_terms(model, split, timesteps, seed, wanted, tree, frozen)
-            for name, scores in split_scores(terms, _methods_of(tree, names), layers, tree).items():
+            needed = wanted_for(model, some, layers, [tree])
+            terms = split_terms(model, split, timesteps, seed, needed, tree, frozen)
+            for name, scores in split_scores(terms, some, layers, tree).items():
                 found.setdefault((name, label), []).append(scores)
     series = [
         Series(name, label, split.name.partition("/")[0], np.stack([*map(results.correct, scores)]))
         for (name, label), scores in found.items()
     ]
     return series, {key: scores[0] for key, scores in found.items()}
-
-
-def _methods_of(tree: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The methods that prompts change: all, unless they are weights alone."""
-    return [name for name in names if set(tree) - {"weights"} or name in tree.get("weights", {})]
 
 
 def pictured(split: Split, series: Series, scores: np.ndarray) -> list[Decision]:

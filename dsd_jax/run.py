@@ -37,6 +37,15 @@ def start(config: Any, workdir: Path) -> Job:
     from dsd_jax.data.emoji import split_names
     from dsd_jax.weights.load import load
 
+    for field in ("methods", "splits"):
+        if not config[field]:
+            raise UserError(f"{field} is empty; name at least one.")
+    if config.seed < 0:
+        raise UserError(f"seed is {config.seed}; expected 0 or more.")
+    if config.per_kind is not None and config.per_kind < 2:
+        raise UserError(
+            f"per_kind is {config.per_kind}; expected 2 or more, for a standard error takes two."
+        )
     for name in config.methods:
         methods.method_named(name)
     for name in config.splits:

@@ -1,6 +1,6 @@
 """The few shots: how prompts are learned from them, and what the frozen model says of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,8 +8,11 @@ import jax
 import numpy as np
 
 from dsd_jax import methods
+from dsd_jax.errors import UserError
 from dsd_jax.items import PICTURES, Items, item_terms
+from dsd_jax.losses import LOSSES
 from dsd_jax.model import Model
+from dsd_jax.prompts import KINDS
 from dsd_jax.terms import Terms
 
 _UNITS = np.geomspace(0.1, 4.0, 30)  # tried, times the margins' root mean square
@@ -36,6 +39,27 @@ class Recipe:
     held_out: float
     check_every: int
     patience: int
+
+    def __post_init__(self):
+        """Check names and numbers; raises `UserError`."""
+        for name in self.methods:
+            methods.method_named(name)
+        _check_names("kinds", self.kinds, KINDS)
+        _check_names("loss", (self.loss,), LOSSES)
+        for field in ("methods", "ridges"):
+            if not getattr(self, field):
+                raise UserError(f"{field} is empty; expected at least one.")
+        for field in ("steps", "batch", "timesteps", "rank", "tokens", "check_every", "patience"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field} is {getattr(self, field)}; expected 1 or more.")
+
+
+def _check_names(field: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"{field}: '{name}' is unknown; expected {', '.join(known)}.")
+    if not names:
+        raise UserError(f"{field} is empty; expected some of {', '.join(known)}.")
 
 
 class Shots(NamedTuple):

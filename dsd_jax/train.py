@@ -22,16 +22,24 @@ def main(argv: Sequence[str]) -> None:
     run.report(flags.config, flags.workdir, job, learned)
 
 
-def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, list[dict]]:
-    """{"lora-256": a prompts pytree per seed}: from the workdir where it is there already."""
+def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
+    """{"lora-256": `evaluation.Learned`}: from the workdir where it is there already."""
     from dsd_jax.benchmark import load_split
+    from dsd_jax.errors import UserError
+    from dsd_jax.evaluation import Learned
 
+    for field in ("seeds", "noises"):
+        if config[field] < 1:
+            raise UserError(f"{field} is {config[field]}; expected 1 or more.")
+    for settings in config.learn.values():
+        recipe(settings, job.layers)  # finds mistakes before anything is computed
     pool = load_split(job.model, config.shots_from)
-    learned: dict[str, list[dict]] = {}
+    learned: dict[str, Learned] = {}
     for count in config.shots:
         for seed in range(config.seed, config.seed + config.seeds):
             for label, tree in learn_from(config, workdir, job, pool, count, seed).items():
-                learned.setdefault(f"{label}-{count}", []).append(tree)
+                one = Learned(tuple(config.learn[label].methods), [])
+                learned.setdefault(f"{label}-{count}", one).prompts.append(tree)
     return learned
 
 
