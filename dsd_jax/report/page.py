@@ -124,7 +124,8 @@ def figure(name: str, content: str) -> str:
 
 
 def comparisons_section(comparisons: Sequence[Row]) -> str:
-    """Paired differences, which tell more than two overlapping bars."""
+    """Paired differences of the means, which tell more than two overlapping bars."""
+    comparisons = [row for row in comparisons if row["kind"] == "mean"]  # report.json has the rest
     if not comparisons:
         return ""
     points = {}
@@ -133,7 +134,7 @@ def comparisons_section(comparisons: Sequence[Row]) -> str:
         points.setdefault(row["split"], []).append(
             Point(
                 group=f"{row['method']} {prompts_label(row['prompts'])}",
-                label=f"minus {versus}" + ("" if row["kind"] == "mean" else f" ({row['kind']})"),
+                label=f"minus {versus}",
                 value=100 * row["difference"],
                 stderr=100 * row["stderr"],
                 text=f"{100 * row['difference']:+.1f} \N{PLUS-MINUS SIGN} "
