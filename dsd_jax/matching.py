@@ -156,8 +156,16 @@ def group_terms(
 
 
 def _join(axis: int, parts: Sequence[tuple]) -> tuple:
-    """Concatenate the results of several calls along groups (0), timesteps (1) or captions (2)."""
-    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=axis), *parts)
+    """Concatenate the results of several calls along groups (0), timesteps (1) or captions (2).
+
+    On the host unless they are traced: they are small, and devices need not meet for it.
+    """
+
+    def join(*pieces: jax.Array) -> jax.Array | np.ndarray:
+        traced = any(isinstance(piece, jax.core.Tracer) for piece in pieces)
+        return (jnp if traced else np).concatenate(pieces, axis=axis)
+
+    return jax.tree.map(join, *parts)
 
 
 def _texts(
@@ -219,10 +227,10 @@ def _deal(lse: dict, error: Any, shape: tuple[int, int], times: int, wanted: Wan
     first = int(wanted.uncond)
 
     def caption_rows(x: jax.Array) -> jax.Array:
-        return x[:groups, :times, first : first + width].swapaxes(1, 2)
+        return jnp.asarray(x[:groups, :times, first : first + width].swapaxes(1, 2))
 
     def uncond_rows(x: jax.Array) -> jax.Array:
-        return x[:groups, :times, 0]
+        return jnp.asarray(x[:groups, :times, 0])
 
     return Terms(
         {layer: caption_rows(x) for layer, x in lse.items()},

@@ -14,9 +14,9 @@ def main(argv: Sequence[str]) -> None:
         "Trains the bundled Stable Diffusion from scratch; resumes where the workdir left off.",
         "python -m dsd_jax.pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain",
     ).parse_args(argv)
-    import jax  # heavy: after the arguments are known to be good
+    from dsd_jax.sharding import simulate_cpu_devices  # heavy: after the arguments are known good
 
-    jax.config.update("jax_num_cpu_devices", flags.config.cpu_devices)
+    simulate_cpu_devices(flags.config.cpu_devices)
     vae = train_vae(flags.config, flags.workdir)
     params = train_denoiser(flags.config, flags.workdir, vae)
     model = write_model(flags.config, flags.workdir, {"vae": vae, **params})

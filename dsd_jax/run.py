@@ -31,10 +31,9 @@ def start(config: Any, workdir: Path) -> Job:
         UserError: a method, layer or number in the config is not one we know.
     """
     started = time.monotonic()
-    import jax
-
     from dsd_jax import diffusion, methods
     from dsd_jax.data.emoji import split_names
+    from dsd_jax.sharding import simulate_cpu_devices
     from dsd_jax.weights.load import load
 
     for field in ("methods", "splits"):
@@ -52,7 +51,7 @@ def start(config: Any, workdir: Path) -> Job:
         if name not in split_names():
             raise UserError(f"splits: '{name}' is unknown; expected {', '.join(split_names())}.")
     timesteps = diffusion.timesteps(config.timesteps)
-    jax.config.update("jax_num_cpu_devices", config.cpu_devices)
+    simulate_cpu_devices(config.cpu_devices)
     (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
     model = load(config.weights)
     layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)

@@ -9,6 +9,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 Tree = TypeVar("Tree")
 
 
+def simulate_cpu_devices(count: int) -> None:
+    """Make the CPU count as `count` devices, before JAX is first used; accelerators don't mind.
+
+    Programs then run one after the other: the threads that carry the simulated devices are as many
+    as there are cores, and two programs that wait for each other's threads wait for ever.
+    """
+    jax.config.update("jax_num_cpu_devices", count)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def data_mesh() -> Mesh:
     """All devices in one row, along the axis `data`."""
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
