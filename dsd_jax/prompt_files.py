@@ -68,8 +68,11 @@ def _read(folder: Path) -> dict[str, Any]:
 
     file = folder / _TENSORS
     if not file.is_file():
+        below = sorted(folder.glob(f"**/{_TENSORS}"))
+        hint = f"such as {below[0].parent}" if below else "in the workdir's prompts/"
         raise UserError(
-            f"{folder} holds no prompts: {_TENSORS} is missing; expected a folder that train wrote."
+            f"{folder} holds no prompts: {_TENSORS} is missing; expected a folder that train "
+            f"wrote, {hint}."
         )
     try:
         tensors = load_file(file)

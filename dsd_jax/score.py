@@ -32,7 +32,11 @@ def parse(argv: Sequence[str]) -> Namespace:
         help='"tiny" (the bundled model), a folder in the Hugging Face layout, or '
         '"org/name[@revision]" on the Hub; default: %(default)s',
     )
-    add("--prompts", metavar="DIR", help="learned prompts: the prompts/ of a train workdir")
+    add(
+        "--prompts",
+        metavar="DIR",
+        help="learned prompts, such as runs/emoji/prompts/lora-256/seed-0",
+    )
     add(
         "--method",
         default="dsd",
