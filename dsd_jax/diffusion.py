@@ -43,6 +43,11 @@ class Schedule:
                 f"{file}: prediction_type is '{schedule.prediction}', expected one of "
                 f"{', '.join(_PREDICTIONS)}."
             )
+        if json.get("rescale_betas_zero_snr"):
+            raise UserError(
+                f"{file}: rescale_betas_zero_snr is true, which no Stable Diffusion 1.x or 2.x has "
+                "and dsd_jax doesn't know; set it to false only if the model was trained so."
+            )
         if schedule.beta_schedule not in ("scaled_linear", "linear") or json.get("trained_betas"):
             raise UserError(
                 f"{file}: beta_schedule '{schedule.beta_schedule}' with trained_betas "

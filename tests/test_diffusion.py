@@ -97,3 +97,8 @@ def test_noise_is_standard_normal():
     noise = np.asarray(noise_for(*rows, (8, 8, 4)))
     assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
     assert np.abs(np.corrcoef(noise.reshape(50, -1)) - np.eye(50)).max() < 0.35
+
+
+def test_refuses_betas_it_does_not_know():
+    with pytest.raises(UserError, match="rescale_betas_zero_snr"):
+        Schedule.from_json({"rescale_betas_zero_snr": True})
