@@ -1,15 +1,20 @@
 """A few random items for a tiny random model, and how prompts are learned from them in tests.
 
-Numbers of items, timesteps and noises, and the recipe, are the same wherever they can be: what one
-test file has compiled then serves the others.
+Model, numbers of items, timesteps and noises, and the recipe are the same wherever they can be:
+what one test file has compiled then serves the others.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
 import numpy as np
 
 from dsd_jax import diffusion, methods
 from dsd_jax.items import Items, encode
 from dsd_jax.model import Model
 from dsd_jax.shots import Recipe
+from tests.random_model import random_model
 
 COUNT = 10
 TIMESTEPS = diffusion.timesteps(2)
@@ -34,6 +39,25 @@ LORA = {
 }
 
 
+def few_model() -> Model:
+    """One level and two cross-attention layers, for what takes gradients compiles slowly."""
+    return random_model(
+        block_out_channels=[8],
+        down_block_types=["CrossAttnDownBlock2D"],
+        up_block_types=["UpBlock2D"],
+    )
+
+
+@contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Meanwhile programs are compiled in half the time, to run slower, which here is no matter."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 def recipe(model: Model, **changes) -> Recipe:
     """The recipe above, with changes; few of them, for each is compiled anew."""
     return Recipe(layers=methods.chosen_layers(model.unet), **LORA | changes)
@@ -54,3 +78,9 @@ def pictures(count: int = COUNT) -> np.ndarray:
 def random_items(model: Model, count: int = COUNT) -> Items:
     """Items of those pictures, each with a caption of its own."""
     return encode(model, [f"a cat and {i}" for i in range(count)], pictures(count))
+
+
+def telling_items(model: Model) -> Items:
+    """The same, but noise does not drown what there is to learn about the pictures."""
+    items = random_items(model)
+    return items._replace(latents=40 * items.latents)

@@ -73,7 +73,8 @@ def _draw(rng: np.random.Generator, path: tuple, leaf: jax.ShapeDtypeStruct) -> 
     values = rng.normal(size=leaf.shape)
     if names[-1] == "kernel":
         values *= np.prod(leaf.shape[:-1]) ** -0.5
-        values *= 3 if "attn2" in names and names[-2] in ("to_q", "to_k") else 1
+        values *= 1.3 if "attn2" in names and names[-2] in ("to_q", "to_k") else 1
+        values *= 0.5 if "conv_out" in names else 1
     elif names[-1] != "embedding":
         values = 0.1 * values + (names[-1] == "scale")
     return jnp.asarray(values, jnp.float32)

@@ -1,0 +1,140 @@
+"""Attention: what chunks, learned tokens and 16-bit numbers do to it, and what they don't."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsd_jax.models.attention import (
+    CrossAttention,
+    attend,
+    attention_maps,
+    mean_lse,
+    repeat_rows,
+    split_heads,
+)
+
+FEATURES, HEADS, WIDTH = 8, 2, 6
+
+
+def numbers(*shape, seed=0, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def params(scale=1.0):
+    shapes = {"to_q": FEATURES, "to_k": WIDTH, "to_v": WIDTH, "to_out_0": FEATURES}
+    tree = {
+        name: {"kernel": scale * numbers(size, FEATURES, seed=seed)}
+        for seed, (name, size) in enumerate(shapes.items(), 10)
+    }
+    tree["to_out_0"]["bias"] = jnp.zeros(FEATURES)
+    return {"params": tree}
+
+
+def cross(hidden, states, captions, tokens=None, upcast=False, scale=1.0, reduce=lambda x: x):
+    layer = CrossAttention(HEADS, upcast, reduce, hidden.dtype)
+    return layer.apply(params(scale), hidden, states, jnp.asarray(captions), tokens)
+
+
+def softmax_attention(query, key, value):
+    """One row and head after another, in numpy."""
+    out = np.empty(query.shape)
+    for b, n in np.ndindex(query.shape[0], query.shape[2]):
+        logits = query[b, :, n] @ key[b, :, n].T / np.sqrt(query.shape[-1])
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        out[b, :, n] = weights / weights.sum(-1, keepdims=True) @ value[b, :, n]
+    return out
+
+
+@pytest.mark.parametrize("queries", [5, 1024, 1536, 1100])
+def test_attend(queries):
+    """1536 goes in three chunks; 1100 is no multiple of a chunk and goes in one piece."""
+    query = numbers(2, queries, HEADS, 4, seed=1)
+    key, value = (3 * numbers(2, 37, HEADS, 4, seed=seed) for seed in (2, 3))
+    expected = softmax_attention(*(np.asarray(x, np.float64) for x in (query, key, value)))
+    np.testing.assert_allclose(attend(query, key, value), expected, rtol=0, atol=1e-5)
+
+
+def test_gradient_through_chunks():
+    query, key = numbers(1, 1536, 1, 4, seed=1), numbers(1, 9, 1, 4, seed=2)
+
+    def chunked(key):
+        return jnp.sum(attend(query, key, key) ** 2)
+
+    def pieces(key):
+        return sum(jnp.sum(attend(part, key, key) ** 2) for part in jnp.split(query, 2, axis=1))
+
+    np.testing.assert_allclose(jax.grad(chunked)(key), jax.grad(pieces)(key), rtol=1e-4)
+
+
+def test_reductions():
+    logits = numbers(2, HEADS, 5, 7)
+    exact = np.asarray(logits, np.float64)
+    np.testing.assert_allclose(mean_lse(logits), np.log(np.exp(exact).sum(-1)).mean(-1), rtol=1e-5)
+    maps = attention_maps(logits)
+    assert maps.shape == (2, 7, 5)
+    np.testing.assert_allclose(maps.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        maps[1, 3],
+        (np.exp(exact) / np.exp(exact).sum(-1, keepdims=True))[1, :, :, 3].mean(0),
+        rtol=1e-5,
+    )
+
+
+def test_rows_repeat_side_by_side():
+    x = jnp.arange(2)[:, None]
+    assert repeat_rows(x, 6)[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert repeat_rows(x, 2) is x
+    assert split_heads(numbers(2, 3, 8), 2).shape == (2, 3, 2, 4)
+
+
+def test_scores_are_scaled_logits_of_the_rows_own_caption():
+    hidden, states = numbers(3, 5, FEATURES), numbers(2, 7, WIDTH, seed=1)
+    captions = [1, 0, 1]
+    _, logits = cross(hidden, states, captions)
+    assert logits.shape == (3, HEADS, 5, 7) and logits.dtype == jnp.float32
+    tree = params()["params"]
+    query = np.asarray(hidden @ tree["to_q"]["kernel"]).reshape(3, 5, HEADS, 4)
+    key = np.asarray(states @ tree["to_k"]["kernel"]).reshape(2, 7, HEADS, 4)
+    for row, caption in enumerate(captions):
+        expected = np.einsum("qnd,lnd->nql", query[row], key[caption]) / 2
+        np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_learned_tokens():
+    hidden, states = numbers(1, 5, FEATURES), numbers(1, 7, WIDTH, seed=1)
+    out, logits = cross(hidden, states, [0])
+    count = 3
+    nothing = {name: jnp.zeros((count, FEATURES)) for name in ("key", "value")}
+    diluted, more = cross(hidden, states, [0], nothing)
+    # A key of zeros has logit 0 everywhere: exp(lse) grows by one for each, and what the
+    # caption's tokens contributed shrinks by the share that is left to them.
+    lse = jax.nn.logsumexp(logits, -1)
+    expected = jnp.logaddexp(lse, jnp.log(count))
+    np.testing.assert_allclose(jax.nn.logsumexp(more, -1), expected, rtol=1e-5)
+    np.testing.assert_array_equal(more[..., 7:], jnp.zeros((1, HEADS, 5, count)))
+    np.testing.assert_allclose(more[..., :7], logits, rtol=1e-5, atol=1e-6)
+    share = jnp.exp(lse - expected)  # (1, N, Q)
+    tree = params()["params"]
+    heads = np.asarray(out @ np.linalg.inv(tree["to_out_0"]["kernel"])).reshape(1, 5, HEADS, 4)
+    shrunk = (heads * share.transpose(0, 2, 1)[..., None]).reshape(1, 5, FEATURES)
+    np.testing.assert_allclose(diluted, shrunk @ tree["to_out_0"]["kernel"], rtol=0, atol=1e-3)
+
+
+def test_tokens_are_every_captions_own():
+    hidden, states = numbers(2, 5, FEATURES), numbers(2, 7, WIDTH, seed=1)
+    tokens = {"key": numbers(3, FEATURES, seed=2), "value": numbers(3, FEATURES, seed=3)}
+    _, logits = cross(hidden, states, [0, 1], tokens)
+    query = np.asarray(hidden @ params()["params"]["to_q"]["kernel"]).reshape(2, 5, HEADS, 4)
+    key = np.asarray(tokens["key"]).reshape(3, HEADS, 4)
+    expected = np.einsum("bqnd,mnd->bnqm", query, key) / 2
+    np.testing.assert_allclose(logits[..., 7:], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("upcast", [False, True])
+def test_logits_beyond_16_bits(upcast):
+    """Scores are summed in float32: products that float16 can't hold stay finite."""
+    hidden = numbers(1, 5, FEATURES, dtype=jnp.float16)
+    states = numbers(1, 7, WIDTH, seed=1, dtype=jnp.float16)
+    _, logits = cross(hidden, states, [0], upcast=upcast, scale=100.0)
+    assert np.isfinite(logits).all() and np.abs(logits).max() > 65_504
