@@ -29,7 +29,10 @@ def main(argv: Sequence[str]) -> None:
     abouts = {str(folder): read_about(folder) for folder in flags.prompts}
     job = run.start(flags.config, flags.workdir)
     learned = {
-        path: Learned(about["recipe"]["methods"], [read_prompts(path, job.model.unet)])
+        path: Learned(
+            about.get("recipe", {}).get("methods", flags.config.methods),
+            [read_prompts(path, job.model.unet)],
+        )
         for path, about in abouts.items()
     }
     run.report(flags.config, flags.workdir, job, learned)

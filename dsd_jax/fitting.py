@@ -85,10 +85,10 @@ def fit(
             done += 1
             ready = batch(done) if done < steps else None  # while the device is busy
             bar.update()
-            if done % log_every == 0 or done == steps:
-                _write(log, bar, name, done, metrics)
             state, enough = look(done, state)
             last = enough or done == steps
+            if done % log_every == 0 or last:
+                _write(log, bar, name, done, metrics)
             if checkpoints and (stop() or last or time.monotonic() - saved > save_seconds):
                 _finite(name, done, metrics)
                 checkpoints.save(done, state)
