@@ -21,6 +21,8 @@ from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
 from tests.conftest import GOLDENS, write_tokenizer
 from tests.synthetic import torch_shapes, write_random
 
+PEAK = 2.5  # of the parameters' bytes in float32, while they are loaded
+
 VAE_JSON = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
@@ -106,21 +108,27 @@ def gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def load_and_score(folder: Path) -> None:
-    """Prints seconds and gigabytes of loading, then of scoring one picture against two captions."""
+def load_and_score(folder: Path) -> float:
+    """Prints seconds and gigabytes of loading, then of scoring one picture against two captions.
+
+    Returns:
+        The peak while loading, in sizes of the parameters.
+    """
     jax.devices()
     before, start = gigabytes(), time.monotonic()
     model = dsd_jax.load(folder)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)) / 1e9
-    peak = gigabytes() - before
+    ratio = (gigabytes() - before) / size
     print(f"loaded {size:.2f} GB of float32 in {time.monotonic() - start:.1f} s")
-    print(f"peak {peak:.2f} GB, {peak / size:.2f} times the parameters")
+    print(f"peak {ratio * size:.2f} GB, {ratio:.2f} times the parameters")
     pixels = np.random.default_rng(0).integers(0, 256, (1, model.image_size, model.image_size, 3))
     start = time.monotonic()
     captions = ["a cat to the left of an apple", "an apple to the left of a cat"]
     scores = dsd_jax.match_scores(model, pixels.astype(np.uint8), captions, timesteps=1)
     print(f"scores {np.asarray(scores)} in {time.monotonic() - start:.1f} s with compilation")
     print(f"peak of all {gigabytes():.2f} GB")
+    assert scores.shape == (1, 2) and np.isfinite(scores).all()
+    return ratio
 
 
 def main() -> None:
@@ -133,7 +141,11 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         if not (folder / "unet").is_dir():
             write_model(options.model, folder)
-        load_and_score(folder)
+        ratio = load_and_score(folder)
+    if ratio > PEAK:
+        raise SystemExit(
+            f"loading took {ratio:.2f} times the parameters; at most {PEAK} is allowed"
+        )
 
 
 if __name__ == "__main__":

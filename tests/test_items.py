@@ -7,15 +7,20 @@ import pytest
 from dsd_jax import diffusion
 from dsd_jax.items import Items, candidate_scores, encode, item_terms
 from dsd_jax.matching import match_terms
-from tests.few_shots import COUNT, TIMESTEPS, pictures, random_items
-from tests.random_model import random_model
+from tests.few_shots import COUNT, TIMESTEPS, few_model, pictures, quick_compilation, random_items
 
 SEEDS = (3, 5)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly_compiled():
+    with quick_compilation():
+        yield
+
+
 @pytest.fixture(scope="module")
 def model():
-    return random_model()
+    return few_model()
 
 
 @pytest.fixture(scope="module")

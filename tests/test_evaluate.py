@@ -1,0 +1,86 @@
+"""The evaluate command: a table of zero-shot, and of prompts from folders."""
+
+import json
+
+import jax
+import pytest
+
+from dsd_jax import evaluate
+from dsd_jax.command import run_command
+from dsd_jax.prompt_files import write_prompts
+from dsd_jax.prompts import init_lora
+from dsd_jax.weights.save import save
+from tests.few_items import few_items
+from tests.few_shots import COUNT
+from tests.random_model import random_model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with few_items(tmp_path_factory.mktemp("home")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model's folder, with two of prompts beside it that change nothing."""
+    folder = tmp_path_factory.mktemp("models")
+    model = random_model()
+    save(model, folder / "random")
+    for seed in (0, 1):
+        tree = {"lora": init_lora(model.unet, jax.random.key(seed), rank=2)}
+        write_prompts(folder / f"seed-{seed}", tree, {})
+    return folder
+
+
+def options(folder, workdir, *more):
+    fields = {"weights": folder / "random", "per_kind": 2, "timesteps": 2, "cpu_devices": -1}
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    return ["--config=configs/emoji.py", f"--workdir={workdir}", *overrides, *more]
+
+
+def test_zero_shot_and_prompts_side_by_side(folder, tmp_path, capfd):
+    names = [str(folder / f"seed-{seed}") for seed in (0, 1)]
+    evaluate.main(options(folder, tmp_path, *(f"--prompts={name}" for name in names)))
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("config.json", "report.json", "report.html")
+    }
+    report = json.loads((tmp_path / "report.json").read_text())
+    rows = {
+        (row["method"], row["prompts"], row["split"]): row
+        for row in report["results"]
+        if row["kind"] == "mean"
+    }
+    assert {prompts for _, prompts, _ in rows} == {None, *names}
+    assert len(rows) == 5 * 3 * 2
+    for (method, prompts, split), row in rows.items():
+        assert row["n"] == COUNT
+        assert row["value"] == rows[method, None, split]["value"], (method, prompts, split)
+    assert "unseen-artist" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("--config.methods=clip", "method 'clip' is unknown; expected one of attention, noise"),
+        ("--config.layers=mid", "layer 'mid' is unknown; expected 'all' or some of down_blocks"),
+        ("--config.splits=test", "splits: 'test' is unknown; expected seen-artists/shots"),
+        ("--config.method=dsd", "the config has no field 'method'; did you mean methods?"),
+        ("--prompts=nowhere", "nowhere/prompts.json cannot be read"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(folder, tmp_path, mistake, message, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(evaluate.main, options(folder, tmp_path, mistake))
+    assert stopped.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+def test_prompts_of_another_model(folder, tmp_path, capfd):
+    other = {"lora": init_lora(random_model(block_out_channels=[12, 16]).unet, jax.random.key(0))}
+    write_prompts(tmp_path / "other", other, {})
+    with pytest.raises(SystemExit) as stopped:
+        run_command(evaluate.main, options(folder, tmp_path, f"--prompts={tmp_path / 'other'}"))
+    assert stopped.value.code == 2
+    assert "trained for another model" in capfd.readouterr().err

@@ -1,0 +1,247 @@
+"""The main job from end to end on a tiny model: what it leaves behind, and what it does again."""
+
+import contextlib
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from dsd_jax import learning, train
+from dsd_jax.command import run_command
+from dsd_jax.errors import UserError
+from dsd_jax.learning import Learned
+from dsd_jax.prompt_files import read_about, read_prompts
+from dsd_jax.report.rows import COMPARISON_FIELDS, ROW_FIELDS
+from dsd_jax.weights.load import load
+from dsd_jax.weights.save import save
+from tests.few_items import few_items
+from tests.few_shots import COUNT, LORA, NOISES
+from tests.random_model import random_model
+
+METHODS = ("attention", "noise", "itm", "relative", "dsd")
+SERVED = ("attention", "relative")
+WEIGHED = ("attention", "dsd")
+KINDS = ("subject", "object", "relation", "size", "background", "mean")
+
+
+def options(folder, workdir, *more):
+    """The command's arguments: two seeds of ten shots, ten items a split."""
+    lora = {f"learn.lora.{name}": value for name, value in LORA.items()}
+    fields = {
+        "weights": folder,
+        "per_kind": 2,
+        "seeds": 2,
+        "shots": 10,
+        "timesteps": 2,
+        "cpu_devices": -1,  # as many as this process has
+        "learn.weights.methods": WEIGHED,
+        "noises": NOISES,
+        "learn.lora.methods": SERVED,
+        "learn.lora.kinds": ("lora",),
+        "learn.lora.patience": 10,
+        "learn.weights.ridges": 1,
+    }
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else value
+        for name, value in (lora | fields).items()
+    }
+    overrides = [f"--config.{name}={text}" for name, text in texts.items()]
+    return ["--config=configs/emoji.py", f"--workdir={workdir}", *overrides, *more]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with few_items(tmp_path_factory.mktemp("home")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model's folder."""
+    folder = tmp_path_factory.mktemp("models") / "random"
+    save(random_model(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """A finished run's workdir, and what it printed."""
+    workdir, printed = tmp_path_factory.mktemp("runs") / "emoji", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        train.main(options(folder, workdir))
+    return workdir, printed.getvalue()
+
+
+@pytest.fixture
+def workdir(run, tmp_path):
+    """A copy of the finished run."""
+    return shutil.copytree(run[0], tmp_path / "emoji")
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return json.loads((run[0] / "report.json").read_text())
+
+
+def test_files(run):
+    names = {file.name for file in run[0].iterdir()}
+    assert names == {
+        *("config.json", "metrics.jsonl", "checkpoints", "prompts", "report.json", "report.html")
+    }
+    found = {str(file.relative_to(run[0] / "prompts")) for file in run[0].glob("prompts/*/*")}
+    assert found == {f"{label}-10/seed-{seed}" for label in ("lora", "weights") for seed in (0, 1)}
+    assert {file.name for file in run[0].glob("checkpoints/lora*")} == {"lora-10-0", "lora-10-1"}
+    assert "<html" in (run[0] / "report.html").read_text()
+
+
+def test_config_as_it_ran(run, folder, report):
+    config = json.loads((run[0] / "config.json").read_text())
+    assert config["weights"] == str(folder) and config["learn"]["lora"]["steps"] == LORA["steps"]
+    assert report["config"] == config
+
+
+def test_metrics(run):
+    lines = [json.loads(line) for line in (run[0] / "metrics.jsonl").read_text().splitlines()]
+    trained = [(line["phase"], line["step"]) for line in lines if "step" in line]
+    assert trained == [(f"lora-10-{seed}", LORA["steps"]) for seed in (0, 1)]
+    looks = [line for line in lines if "held_out" in line]
+    assert [line["phase"] for line in looks] == [
+        f"{label}-10-{seed}" for seed in (0, 1) for label in ("lora", "weights")
+    ]
+    assert list(looks[0]["held_out"]) == ["0", "2", "4", "6"]
+    assert str(looks[0]["kept_step"]) in looks[0]["held_out"]
+
+
+def test_header(report, folder):
+    assert report["benchmark"] == "emoji" and report["weights"] == str(folder)
+    assert report["seed"] == 0 and report["seconds"] > 0 and "cpu" in report["device"]
+    assert {"python", "jax", "flax", "optax"} <= set(report["versions"])
+
+
+def test_rows(report):
+    """Zero-shot and few-shot, of every method, on both splits, of each kind and the mean."""
+    rows = report["results"]
+    assert all(tuple(row) == ROW_FIELDS for row in rows)
+    series = {(row["method"], row["prompts"], row["split"], row["kind"]) for row in rows}
+    prompts = [
+        *((name, None) for name in METHODS),
+        *((name, "lora-10") for name in SERVED),
+        *((name, "weights-10") for name in WEIGHED),
+    ]
+    assert len(series) == len(rows)
+    assert series == {
+        (*one, split, kind)
+        for one in prompts
+        for split in ("seen-artists", "unseen-artist")
+        for kind in KINDS
+    }
+    for row in rows:
+        assert row["metric"] == "accuracy" and row["chance"] == 0.5
+        assert row["n"] == (COUNT if row["kind"] == "mean" else 2)
+        assert 0 <= row["value"] <= 1 and 0 <= row["stderr"] < 1
+
+
+def test_comparisons(report):
+    rows = report["comparisons"]
+    assert all(tuple(row) == COMPARISON_FIELDS for row in rows)
+    assert {row["prompts"] for row in rows} == {"lora-10", "weights-10"}
+    value = {
+        (row["method"], row["prompts"], row["split"], row["kind"]): row["value"]
+        for row in report["results"]
+    }
+    for row in rows:
+        here = row["split"], row["kind"]
+        few = value[row["method"], row["prompts"], *here]
+        zero = value[row["baseline_method"], row["baseline_prompts"], *here]
+        np.testing.assert_allclose(row["difference"], few - zero, atol=1e-9)
+
+
+def test_table_is_printed(run):
+    for word in ("unseen-artist", "seen-artists", "relation", "lora-10", *METHODS):
+        assert word in run[1]
+
+
+def test_prompts_say_what_they_are_for(run, folder):
+    place = run[0] / "prompts" / "lora-10" / "seed-1"
+    about = read_about(place)
+    assert about["weights"] == str(folder) and about["shots"] == 10 and about["seed"] == 1
+    assert about["shots_from"] == "unseen-artist/shots"
+    assert about["kept_step"] in (0, 2, 4, 6)
+    prompts = read_prompts(place, load(folder).unet)
+    assert set(prompts) == ({"lora"} if about["kept_step"] else set())
+    weights = read_prompts(run[0] / "prompts" / "weights-10" / "seed-0", load(folder).unet)
+    assert set(weights["weights"]) == set(WEIGHED)
+
+
+def test_a_second_start_learns_nothing_and_says_the_same(workdir, folder, report, monkeypatch):
+    monkeypatch.setattr(learning, "learn", lambda *_, **__: pytest.fail("learning again"))
+    metrics = (workdir / "metrics.jsonl").read_text()
+    train.main(options(folder, workdir))
+    again = json.loads((workdir / "report.json").read_text())
+    assert again["results"] == report["results"]
+    assert again["comparisons"] == report["comparisons"]
+    assert (workdir / "metrics.jsonl").read_text() == metrics
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("learn.lora.learning_rate=0.1", "with recipe = {.*}, the config says {.*}"),
+        ("timesteps=3", r"with timesteps = \[489, 989\], the config says \["),
+        ("shots_from=seen-artists/shots", "with shots_from = unseen-artist/shots, the config says"),
+    ],
+)
+def test_other_settings_need_another_workdir(workdir, folder, other, message):
+    message = f"lora-10/seed-0 was learned {message}.*; take another --workdir, or delete"
+    with pytest.raises(UserError, match=message):
+        train.main(options(folder, workdir, f"--config.{other}"))
+
+
+def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypatch):
+    """A run may be killed between the first file of a prompts folder and the last."""
+    place, calls = workdir / "prompts" / "lora-10" / "seed-1", []
+
+    def learn(*args, **kwargs):
+        calls.append(kwargs["progress"])
+        return Learned({}, {0: 1.0}, 0)
+
+    monkeypatch.setattr(learning, "learn", learn)
+    monkeypatch.setattr("dsd_jax.run.report", lambda *_: None)
+    (place / "prompts.json").unlink()
+    train.main(options(folder, workdir))
+    assert calls == ["lora-10-1"]
+    assert read_about(place)["kept_step"] == 0
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("methods=dsd,clip", "method 'clip' is unknown; expected one of attention, noise"),
+        ("methods=()", "methods is empty; name at least one."),
+        ("layers=mid", "layer 'mid' is unknown; expected 'all' or some of down_blocks.0"),
+        ("splits=unseen-artist", "'unseen-artist' is unknown; expected seen-artists/shots"),
+        ("splits=()", "splits is empty; name at least one."),
+        ("shots_from=shots", "Unknown split 'shots'"),
+        ("timesteps=0", "timesteps is 0"),
+        ("per_kind=1", "per_kind is 1; expected 2 or more"),
+        ("seed=-1", "seed is -1; expected 0 or more"),
+        ("noises=0", "noises is 0; expected 1 or more"),
+        ("seeds=0", "seeds is 0; expected 1 or more"),
+        ("shots=21", "shots is 21; expected 2 to 20"),
+        ("shots=1", "shots is 1; expected 2 to 20"),
+        ("learn.lora.kinds=lara", "kinds: 'lara' is unknown; expected lora, tokens, weights"),
+        ("learn.lora.loss=hing", "loss: 'hing' is unknown; expected cross_entropy, hinge"),
+        ("learn.lora.methods=clip", "method 'clip' is unknown"),
+        ("learn.lora.stepps=3", "the config has no field 'learn.lora.stepps'; did you mean"),
+        ("weights=nowhere", "nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(folder, tmp_path, mistake, message, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(train.main, options(folder, tmp_path, f"--config.{mistake}"))
+    assert stopped.value.code == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert not (tmp_path / "prompts").exists()

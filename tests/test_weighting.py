@@ -1,0 +1,137 @@
+"""Weights by regression: they find what is there, and leave alone what is not."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsd_jax import losses, shots, weighting
+from dsd_jax.items import Items
+from dsd_jax.shots import Recipe, Shots
+from dsd_jax.terms import Terms
+from tests.few_shots import LORA
+
+COUNT, HEADS, TIMES, NOISES = 80, 3, 2, 2
+LAYERS = ("down", "up")
+RECIPE = Recipe(
+    kinds=("weights",),
+    methods=("attention", "dsd"),
+    layers=("down",),
+    ridges=(0.3, 3.0, 30.0),
+    held_out=0.25,
+    **{name: LORA[name] for name in LORA.keys() - {"kinds", "methods", "ridges", "held_out"}},
+)
+PART = shots.split(COUNT, RECIPE.held_out, 0)
+
+
+def random_terms(seed: int) -> Terms:
+    """Numbers that tell nothing, around a zero-shot score that is right a little more often."""
+    rng = np.random.default_rng(seed)
+    rows, columns = 2 * COUNT, TIMES * NOISES
+
+    def draw(*shape):
+        return rng.normal(size=(rows, *shape)).astype(np.float32)
+
+    terms = Terms(
+        {layer: draw(1, columns, HEADS) for layer in LAYERS},
+        {layer: draw(columns, HEADS) for layer in LAYERS},
+        10 + draw(1, columns),
+        10 + draw(columns),
+    )
+    terms.lse["down"][::2] += 0.2
+    return terms
+
+
+def with_shift(terms: Terms, layer: str, head: int, by: float) -> Terms:
+    """The matching candidates' scores of one head made higher."""
+    lse = terms.lse[layer].copy()
+    lse[::2, ..., head] += by
+    return terms._replace(lse={**terms.lse, layer: lse})
+
+
+def as_shots(terms: Terms) -> Shots:
+    items = Items(np.zeros((COUNT, 2, 1)), np.zeros((COUNT, 1)), np.arange(COUNT))
+    terms = jax.tree.map(jnp.asarray, terms)
+    return Shots(items, np.arange(TIMES), np.arange(NOISES), terms)
+
+
+def accuracy(seen: Shots, name: str, weights: dict | None) -> float:
+    tree = {} if weights is None else {"weights": {name: weights}}
+    every = [shots.scores_of(terms, name, RECIPE, tree) for terms in weighting.noise_terms(seen)]
+    return float(np.mean([scores[:, 0] > scores[:, 1] for scores in every]))
+
+
+def held_out_loss(seen: Shots, name: str, weights: dict) -> float:
+    scale = shots.spread(seen, name, RECIPE)
+    tree = {"weights": {name: weights}}
+    every = [
+        losses.cross_entropy(shots.scores_of(terms, name, RECIPE, tree) / scale)
+        for terms in weighting.noise_terms(seen.take(PART[1]))
+    ]
+    return float(np.mean(every))
+
+
+@pytest.mark.parametrize("name", ["attention", "dsd"])
+def test_a_planted_head_is_found(name):
+    seen = as_shots(with_shift(random_terms(0), "up", 1, 1.5))
+    weights = weighting.fit_weights(seen, RECIPE, name, *PART)
+    found = weights["lse"]["up"]
+    assert np.argmax(np.abs(found)) == 1 and found[1] > 0
+    assert all(found[1] > 2 * np.abs(found[other]) for other in (0, 2))
+    fresh = as_shots(with_shift(random_terms(1), "up", 1, 1.5))
+    assert accuracy(fresh, name, None) < 0.65
+    assert accuracy(fresh, name, weights) > 0.8
+    assert (
+        set(weights)
+        == {
+            "attention": {"lse", "timesteps"},
+            "dsd": {"lse", "timesteps", "lse_uncond", "error"},
+        }[name]
+    )
+
+
+def test_a_planted_head_that_is_wrong_counts_against():
+    seen = as_shots(with_shift(random_terms(0), "up", 1, -1.5))
+    weights = weighting.fit_weights(seen, RECIPE, "attention", *PART)
+    assert weights["lse"]["up"][1] < 0
+
+
+def test_what_tells_nothing_gets_no_weight():
+    """Both candidates alike: nothing can serve the held-out items better than zero-shot does."""
+    terms = random_terms(0)
+    alike = jax.tree.map(lambda x: np.repeat(x[::2], 2, axis=0), terms)
+    weights = weighting.fit_weights(as_shots(alike), RECIPE, "attention", *PART)
+    for leaf in jax.tree.leaves(weights):
+        np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_held_out_items_are_never_served_worse(seed):
+    seen = as_shots(random_terms(seed))
+    weights = weighting.fit_weights(seen, RECIPE, "attention", *PART)
+    zero = jax.tree.map(jnp.zeros_like, weights)
+    assert held_out_loss(seen, "attention", weights) <= held_out_loss(seen, "attention", zero)
+
+
+def test_lessons_that_held_out_items_contradict_are_not_kept():
+    terms = with_shift(random_terms(0), "up", 1, 1.5)
+    lse = terms.lse["up"]
+    rows = 2 * PART[1]
+    lse[rows, ..., 1], lse[rows + 1, ..., 1] = lse[rows + 1, ..., 1], lse[rows, ..., 1].copy()
+    weights = weighting.fit_weights(as_shots(terms), RECIPE, "attention", *PART)
+    for leaf in jax.tree.leaves(weights):
+        np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
+
+
+def test_a_stronger_prior_stays_closer_to_zero_shot():
+    seen = as_shots(with_shift(random_terms(0), "up", 1, 1.5))
+    sizes = [
+        sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(weights))
+        for ridge in (0.3, 30.0)
+        for weights in [
+            weighting.fit_weights(seen, replace(RECIPE, ridges=(ridge,)), "attention", *PART)
+        ]
+    ]
+    assert 0 < sizes[1] < sizes[0]
