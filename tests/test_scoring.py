@@ -1,0 +1,153 @@
+"""The match matrix from pictures and captions, in one call."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import dsd_jax
+from dsd_jax import diffusion, methods
+from dsd_jax.errors import UserError
+from dsd_jax.matching import match_terms
+from dsd_jax.prompt_files import write_prompts
+from dsd_jax.prompts import init_lora, init_tokens
+from dsd_jax.scoring import pixel_key
+from tests.random_model import random_model
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def score(model, picture):
+    """One picture and one caption at one timestep: one compilation for each method."""
+
+    def call(images=None, captions=("a cat",), method="dsd", **options):
+        images = [picture] if images is None else images
+        return dsd_jax.match_scores(
+            model, images, captions, method=method, chunk=2, **{"timesteps": 1} | options
+        )
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(model):
+    """LoRA as if trained."""
+    rng = np.random.default_rng(1)
+    lora = init_lora(model.unet, jax.random.key(0), rank=2)
+    return {"lora": jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), lora)}
+
+
+def test_whatever_a_picture_comes_as(score, picture, tmp_path):
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    expected = score()
+    for same in (str(tmp_path / "picture.png"), Image.fromarray(picture)):
+        np.testing.assert_array_equal(score([same]), expected)
+
+
+def test_what_the_score_is_made_of(model, score, picture):
+    """By hand from the pieces: latents, keyed noise, terms, formula."""
+    steps = diffusion.timesteps(2)
+    key = np.array([pixel_key(picture)], np.uint32)
+    noise = diffusion.keyed_noise(np.full(2, 7), key, steps, model.latent_shape)
+    terms = match_terms(model, model.latents([picture]), ["a cat"], noise, steps, chunk=2)
+    layers = methods.chosen_layers(model.unet)
+    for method in methods.METHODS:
+        np.testing.assert_allclose(
+            score(method=method, timesteps=2, seed=7),
+            methods.score(terms, method, layers),
+            rtol=1e-6,
+            atol=TOLERANCE,
+        )
+
+
+def test_noise_is_of_seed_and_pixels(score, picture):
+    assert pixel_key(picture) == pixel_key(picture.copy())
+    assert pixel_key(picture) != pixel_key(255 - picture)
+    assert 0 <= pixel_key(picture) < 2**32
+    twice = score([picture, picture])
+    np.testing.assert_allclose(twice[0], twice[1], rtol=0, atol=TOLERANCE)
+    assert abs(score(seed=1) - score(seed=2)).item() > 1e-3
+
+
+def test_layers(model, score):
+    every = methods.chosen_layers(model.unet, "all")
+    by_layer = [score(method="attention", layers=layer) for layer in every]
+    np.testing.assert_allclose(
+        score(method="attention", layers="all"), np.mean(by_layer, axis=0), rtol=1e-5
+    )
+
+
+def test_prompts_from_a_tree_or_a_folder(score, trained, tmp_path):
+    with_prompts = score(prompts=trained)
+    assert abs(with_prompts - score()).item() > 1e-3
+    write_prompts(tmp_path / "prompts", trained, {})
+    for where in (tmp_path / "prompts", str(tmp_path / "prompts")):
+        np.testing.assert_array_equal(score(prompts=where), with_prompts)
+
+
+def test_untrained_prompts_are_no_prompts(model, score):
+    for method in ("attention", "dsd"):
+        lora = {"lora": init_lora(model.unet, jax.random.key(0))}
+        np.testing.assert_allclose(
+            score(method=method, prompts=lora), score(method=method), rtol=1e-6
+        )
+        weights = {"weights": {method: {"timesteps": jnp.zeros(1)}}}
+        np.testing.assert_array_equal(score(method=method, prompts=weights), score(method=method))
+
+
+def test_weights_count_for_their_own_method(model, score):
+    layer = methods.chosen_layers(model.unet)[0]
+    prompts = {"weights": {"noise": {"lse": {layer: jnp.ones(2)}}}}
+    np.testing.assert_array_equal(score(prompts=prompts), score())
+    expected = score(method="noise") + 2 * score(method="attention", layers=layer)
+    np.testing.assert_allclose(score(method="noise", prompts=prompts), expected, rtol=1e-5)
+
+
+def test_the_empty_caption_stays_the_frozen_models(model, score, picture, trained):
+    """With LoRA or tokens, what nothing says is still the yardstick."""
+    steps = diffusion.timesteps(1)
+    noise = diffusion.keyed_noise(
+        np.zeros(1), np.array([pixel_key(picture)], np.uint32), steps, model.latent_shape
+    )
+    terms = partial(match_terms, model, model.latents([picture]), ["a cat"], noise, steps, chunk=2)
+    tokens = {"tokens": init_tokens(model.unet, jax.random.key(0))}
+    for prompts in (trained, tokens):
+        with_prompts = terms(prompts)
+        assert np.abs(with_prompts.error_uncond - terms().error_uncond).max() > 1e-4
+        expected = terms().error_uncond[:, None] ** 2 - with_prompts.error**2
+        np.testing.assert_allclose(
+            score(method="itm", prompts=prompts), expected[..., 0], rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "clip"}, "method 'clip' is unknown; expected one of attention, noise, itm"),
+        ({"layers": "mid"}, "layer 'mid' is unknown; expected 'all' or some of down_blocks.0"),
+        ({"timesteps": 0}, "timesteps is 0"),
+        ({"captions": ["a cat", " "]}, "caption 2 is empty"),
+        ({"captions": []}, "no caption"),
+        ({"images": []}, "images is empty"),
+        ({"images": ["nowhere.png"]}, "picture nowhere.png does not exist"),
+        ({"prompts": "nowhere"}, "nowhere holds no prompts"),
+        ({"prompts": {"lora": {"mid": {}}}}, "trained for another model"),
+    ],
+)
+def test_mistakes(score, options, message):
+    with pytest.raises(UserError, match=message):
+        score(**options)
