@@ -1,0 +1,292 @@
+"""Few-shot learning: it learns, it stops, it keeps nothing that doesn't help, it resumes."""
+
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsd_jax import learning, losses, methods
+from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.errors import Preempted, UserError
+from dsd_jax.prompts import attention_shapes
+from dsd_jax.sharding import data_mesh, replicate
+from dsd_jax.shots import Recipe, look_at, noise_slice, scores_of, split
+from dsd_jax.terms import Terms
+from tests.few_shots import (
+    COUNT,
+    LORA,
+    NOISES,
+    TIMESTEPS,
+    few_model,
+    quick_compilation,
+    recipe,
+    telling_items,
+)
+
+SEED = 0
+LEARN, HELD_OUT = split(COUNT, LORA["held_out"], SEED)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly_compiled():
+    with quick_compilation():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model():
+    return few_model()
+
+
+@pytest.fixture(scope="module")
+def items(model):
+    return telling_items(model)
+
+
+@pytest.fixture(scope="module")
+def seen(model, items):
+    return look_at(model, items, TIMESTEPS, SEED, NOISES)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return tmp_path_factory.mktemp("learning") / "metrics.jsonl"
+
+
+@pytest.fixture(scope="module")
+def learned(model, seen, log):
+    before = jax.tree.map(np.array, model.params)
+    found = learning.learn(model, seen, recipe(model), SEED, log=log)
+    jax.tree.map(np.testing.assert_array_equal, model.params, before)  # frozen, to the bit
+    return found
+
+
+@pytest.fixture(scope="module")
+def contradicted(model, items):
+    """The same items, but with the held-out ones' pictures exchanged: what is learned is wrong."""
+    latents = np.array(items.latents)
+    latents[HELD_OUT] = latents[HELD_OUT, ::-1]
+    items = items._replace(latents=jnp.asarray(latents))
+    return look_at(model, items, TIMESTEPS, SEED, NOISES)
+
+
+def margins(model, seen, tree, name):
+    """(noises, COUNT) score of the matching picture less that of the other."""
+    found = []
+    settings = recipe(model)
+    net = learning.Network.of(model, learning.wanted_by(model, settings, {}))
+    for noise in range(len(seen.seeds)):
+        for rows in (np.arange(4), np.arange(4, 8), np.arange(6, 10)):  # of one size
+            batch = learning.draw(model, seen, rows, noise)
+            terms = learning.batch_terms(
+                net, replicate(data_mesh(), model.params["unet"]), tree, batch
+            )
+            scores = scores_of(terms, name, settings, tree)
+            found.append(scores[:, 0] - scores[:, 1])
+    return np.concatenate(found)
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_step_lowers_the_loss_of_its_batch(model, seen):
+    settings = recipe(model)
+    net = learning.Network.of(model, learning.wanted_by(model, settings, {}))
+    tree = learning.init(model, settings, SEED)
+    state = replicate(data_mesh(), learning.State(tree, learning.optimiser(settings).init(tree)))
+    params = replicate(data_mesh(), model.params["unet"])
+    batch = learning.draw(model, seen, LEARN[:4], 0)
+    spreads = {name: learning.spread(seen, name, settings) for name in settings.methods}
+    values = []
+    for _ in range(5):
+        state, value = learning.update(net, settings, state, {}, params, batch, spreads)
+        values.append(float(value))
+    assert values[-1] < values[1] < values[0]
+
+
+def test_loss_is_what_the_recipe_says(model, seen):
+    """Cross-entropy over both candidates in units of the spread, the mean of the methods."""
+    settings = recipe(model)
+    terms = noise_slice(seen.terms, 1, len(TIMESTEPS))
+    spreads = {"attention": 0.5, "relative": 2.0}
+    expected = 0.0
+    for name in settings.methods:
+        scores = methods.score(terms, name, settings.layers).reshape(-1, 2) / spreads[name]
+        expected += losses.cross_entropy(scores) / 2
+    np.testing.assert_allclose(
+        learning.item_losses(terms, {}, settings, spreads), expected, rtol=1e-6
+    )
+    settings, expected = recipe(model, loss="hinge", margin=0.7, methods=("relative",)), []
+    for first, second in methods.score(terms, "relative", settings.layers).reshape(-1, 2) / 2:
+        expected.append(max(0.0, second - first + 0.7))
+    found = learning.item_losses(terms, {}, settings, spreads)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_denoising_loss_is_of_the_matching_pictures():
+    error = jnp.array([[[2.0, 4.0]], [[9.0, 9.0]], [[1.0, 3.0]], [[9.0, 9.0]]])
+    uncond = jnp.array([[4.0, 4.0], [7.0, 7.0], [2.0, 6.0], [7.0, 7.0]])
+    expected = np.mean([0.5**2, 1.0, 0.5**2, 0.5**2])
+    found = learning.denoising_loss(Terms({}, {}, error, uncond))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_only_lora_is_learned_and_all_of_it(model, learned):
+    tree = learned.prompts
+    assert set(tree) == {"lora"} and set(tree["lora"]) == set(attention_shapes(model.unet))
+    start = learning.init(model, recipe(model), SEED)
+    assert jax.tree.structure(tree) == jax.tree.structure(start)
+    for one, other in zip(*map(jax.tree.leaves, (tree, start)), strict=True):
+        assert np.abs(one - other).max() > 1e-4
+
+
+def test_log(learned, log):
+    (line,) = [json.loads(line) for line in log.read_text().splitlines()]
+    assert line["phase"] == "learning" and line["step"] == LORA["steps"] and line["loss"] > 0
+
+
+def test_nothing_is_kept_that_held_out_shots_contradict(model, contradicted):
+    found = learning.learn(model, contradicted, recipe(model), SEED)
+    assert found.prompts == {} and found.kept == 0
+    assert list(found.checks) == [0, 2, 4]  # two looks without improvement
+    assert found.checks[4] > found.checks[0]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 5])
+def test_stopped_and_resumed_is_never_stopped(model, seen, learned, tmp_path, monkeypatch, stop_at):
+    asked = []
+
+    def batch_with_sigterm(*args, original=learning._training_batch):
+        asked.append(args[-1])
+        if args[-1] == stop_at and len(asked) == stop_at + 1:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*args)
+
+    monkeypatch.setattr(learning, "_training_batch", batch_with_sigterm)
+
+    def run():
+        with Checkpoints(tmp_path, {}) as checkpoints:
+            return learning.learn(model, seen, recipe(model), SEED, checkpoints=checkpoints)
+
+    with pytest.raises(Preempted, match=f"stopped at step {stop_at}"):
+        run()
+    found = run()
+    assert asked == [*range(stop_at + 1), *range(stop_at, LORA["steps"])]
+    assert_same(found.prompts, learned.prompts)
+    assert (found.checks, found.kept) == (learned.checks, learned.kept)
+
+
+def test_an_early_end_is_final(model, contradicted, tmp_path, monkeypatch):
+    """Started again after the last step but before the prompts were written."""
+    every = []
+    for _ in range(2):
+        with Checkpoints(tmp_path, {}) as checkpoints:
+            every.append(
+                learning.learn(model, contradicted, recipe(model), SEED, checkpoints=checkpoints)
+            )
+    assert every[0].checks == every[1].checks and every[0].kept == every[1].kept == 0
+    assert every[0].prompts == every[1].prompts == {}
+
+
+class Caught(Exception):
+    """Raised in place of training, with the function that makes a step's batch."""
+
+
+def test_batches(model, seen, monkeypatch):
+    """Held-out items never among them; the same for the same step; every noise comes up."""
+    drawn = []
+
+    def draw(*args, original=learning.draw):
+        drawn.append((sorted(args[2].tolist()), args[3]))
+        return original(*args)
+
+    def fit(name, course, step, batch, *rest, **options):
+        raise Caught(batch)
+
+    monkeypatch.setattr(learning, "draw", draw)
+    monkeypatch.setattr(learning, "fit", fit)
+    with pytest.raises(Caught) as caught:
+        learning.learn(model, seen, recipe(model), SEED)
+    (batch,) = caught.value.args
+    assert {row for rows, _ in drawn for row in rows} == set(HELD_OUT)
+    drawn.clear()
+    for step in [*range(30), *range(30)]:
+        batch(step)
+    assert drawn[:30] == drawn[30:]
+    assert {row for rows, _ in drawn for row in rows} == set(LEARN)
+    assert {noise for _, noise in drawn} == {0, 1}
+    assert all(len(set(rows)) == LORA["batch"] for rows, _ in drawn)
+
+
+def test_a_batch_larger_than_what_there_is(model, seen):
+    batch = learning._training_batch(model, seen, LEARN[:2], recipe(model), SEED, 0)
+    assert batch.states.shape[0] == 4 and batch.latents.shape[0] == 8
+
+
+def test_held_out_items_count_once(model, seen):
+    every = list(learning._held_batches(model, seen, np.arange(6), 4))
+    assert [count for _, count in every] == [4, 2, 4, 2]
+    assert {batch.states.shape[0] for batch, _ in every} == {4}
+
+
+def test_a_batch_is_the_frozen_models_terms_and_noise(model, seen):
+    """With no prompts, the terms of a batch are those of the look before training."""
+    settings = recipe(model)
+    net = learning.Network.of(model, learning.wanted_by(model, settings, {}))
+    rows = np.array([7, 2, 5, 3])
+    batch = learning.draw(model, seen, rows, 1)
+    terms = learning.batch_terms(net, replicate(data_mesh(), model.params["unet"]), {}, batch)
+    expected = noise_slice(seen.take(rows).terms, 1, len(TIMESTEPS))
+    np.testing.assert_allclose(terms.error, expected.error, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(terms.error_uncond, expected.error_uncond)
+    for layer in settings.layers:
+        np.testing.assert_allclose(terms.lse[layer], expected.lse[layer], rtol=0, atol=1e-5)
+
+
+def test_weights_alone_take_no_steps(model, seen):
+    settings = recipe(model, kinds=("weights",), methods=("attention",))
+    found = learning.learn(model, seen, settings, SEED)
+    assert set(found.prompts) == {"weights"} and set(found.prompts["weights"]) == {"attention"}
+    assert (found.checks, found.kept) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kinds": ("lora", "tokes")}, "kinds: 'tokes' is unknown; expected lora, tokens, weights"),
+        ({"kinds": ()}, "kinds is empty"),
+        ({"loss": "hing"}, "loss: 'hing' is unknown; expected cross_entropy, hinge"),
+        ({"methods": ("clip",)}, "method 'clip' is unknown"),
+        ({"methods": ()}, "methods is empty"),
+        ({"batch": 0}, "batch is 0; expected 1 or more"),
+        ({"timesteps": 0}, "timesteps is 0"),
+        ({"check_every": 0}, "check_every is 0"),
+        ({"rank": 0}, "rank is 0"),
+        ({"kinds": ("tokens",), "tokens": 0}, "tokens is 0"),
+        ({"steps": 0}, "steps is 0"),
+    ],
+)
+def test_recipes_that_cannot_be_followed(changes, message):
+    with pytest.raises(UserError, match=message):
+        Recipe(layers=("mid",), **LORA | changes)
+
+
+TWO_DEVICES = """
+import sys, jax
+from dsd_jax.sharding import simulate_cpu_devices
+simulate_cpu_devices(2)
+from dsd_jax import learning
+from dsd_jax.prompt_files import write_prompts
+from dsd_jax.shots import look_at
+from tests.few_shots import NOISES, TIMESTEPS, few_model, recipe, telling_items
+assert jax.device_count() == 2
+model = few_model()
+shots = look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
+found = learning.learn(model, shots, recipe(model), 0)
+write_prompts(__import__("pathlib").Path(sys.argv[1]), found.prompts, {"kept": found.kept})
+"""
