@@ -28,7 +28,7 @@ LORA = {
     "steps": 6,
     "batch": 4,
     "timesteps": 2,
-    "learning_rate": 0.02,
+    "learning_rate": 0.01,
     "weight_decay": 0.01,
     "rank": 2,
     "tokens": 2,
@@ -69,9 +69,9 @@ def pictures(count: int = COUNT) -> np.ndarray:
     So there is something that a few items can teach about others.
     """
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 120, (count, 2, 8, 8, 3))
-    images[:, 0, :4] += 120
-    images[:, 1, 4:] += 120
+    images = rng.integers(0, 55, (count, 2, 8, 8, 3))
+    images[:, 0, :4] += 200
+    images[:, 1, 4:] += 200
     return images.astype(np.uint8)
 
 
@@ -83,4 +83,4 @@ def random_items(model: Model, count: int = COUNT) -> Items:
 def telling_items(model: Model) -> Items:
     """The same, but noise does not drown what there is to learn about the pictures."""
     items = random_items(model)
-    return items._replace(latents=40 * items.latents)
+    return items._replace(latents=20 * items.latents)

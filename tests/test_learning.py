@@ -1,7 +1,11 @@
 """Few-shot learning: it learns, it stops, it keeps nothing that doesn't help, it resumes."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ import pytest
 from dsd_jax import learning, losses, methods
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.errors import Preempted, UserError
+from dsd_jax.prompt_files import read_prompts, write_prompts
 from dsd_jax.prompts import attention_shapes
 from dsd_jax.sharding import data_mesh, replicate
 from dsd_jax.shots import Recipe, look_at, noise_slice, scores_of, split
@@ -89,9 +94,30 @@ def margins(model, seen, tree, name):
     return np.concatenate(found)
 
 
+def assert_close(found, expected, tolerance):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+
+
 def assert_same(found, expected):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_held_out_loss_falls_and_its_best_is_kept(learned):
+    assert list(learned.checks) == [0, 2, 4, 6]
+    assert learned.checks[learned.kept] == min(learned.checks.values())
+    assert learned.checks[learned.kept] < 0.8 * learned.checks[0]
+
+
+def test_decisions_on_the_shots_improve(model, seen, learned):
+    """Counted in units of what the frozen model's scores differ by; of the sum of the losses."""
+    gains = []
+    for name in LORA["methods"]:
+        before, after = (margins(model, seen, tree, name) for tree in ({}, learned.prompts))
+        gains.append(float((after.mean() - before.mean()) / before.std()))
+    assert sum(gains) > 0.2, gains
 
 
 def test_a_step_lowers_the_loss_of_its_batch(model, seen):
@@ -248,6 +274,21 @@ def test_a_batch_is_the_frozen_models_terms_and_noise(model, seen):
         np.testing.assert_allclose(terms.lse[layer], expected.lse[layer], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "method", "rate"),
+    [(("tokens",), "relative", 0.3), (("lora", "weights"), "attention", 0.01)],
+)
+def test_other_kinds(model, seen, kinds, method, rate, tmp_path):
+    settings = recipe(
+        model, kinds=kinds, methods=(method,), denoise=0.0, steps=2, learning_rate=rate
+    )
+    found = learning.learn(model, seen, settings, SEED)
+    assert found.kept == 2 and set(found.prompts) == set(kinds)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.prompts))
+    write_prompts(tmp_path / "prompts", found.prompts, {})
+    assert_same(read_prompts(tmp_path / "prompts", model.unet), found.prompts)
+
+
 def test_weights_alone_take_no_steps(model, seen):
     settings = recipe(model, kinds=("weights",), methods=("attention",))
     found = learning.learn(model, seen, settings, SEED)
@@ -290,3 +331,15 @@ shots = look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
 found = learning.learn(model, shots, recipe(model), 0)
 write_prompts(__import__("pathlib").Path(sys.argv[1]), found.prompts, {"kept": found.kept})
 """
+
+
+def test_two_devices_learn_the_same(model, learned, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, str(tmp_path)],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert_close(read_prompts(tmp_path, model.unet), learned.prompts, 1e-5)
