@@ -14,12 +14,12 @@ from dsd_jax.items import Items
 from dsd_jax.methods import chosen_layers
 from dsd_jax.terms import cross_attention_layers
 from tests.few_items import few_items
-from tests.random_model import random_model
+from tests.few_shots import few_model
 
 
 @pytest.fixture(scope="module")
 def model():
-    return random_model()
+    return few_model()
 
 
 @pytest.fixture(scope="module", autouse=True)

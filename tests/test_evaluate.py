@@ -11,13 +11,13 @@ from dsd_jax.prompt_files import write_prompts
 from dsd_jax.prompts import init_lora
 from dsd_jax.weights.save import save
 from tests.few_items import few_items
-from tests.few_shots import COUNT
+from tests.few_shots import COUNT, few_model, quick_compilation
 from tests.random_model import random_model
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    with few_items(tmp_path_factory.mktemp("home")):
+    with few_items(tmp_path_factory.mktemp("home")), quick_compilation():
         yield
 
 
@@ -25,7 +25,7 @@ def cache(tmp_path_factory):
 def folder(tmp_path_factory):
     """A model's folder, with two of prompts beside it that change nothing."""
     folder = tmp_path_factory.mktemp("models")
-    model = random_model()
+    model = few_model()
     save(model, folder / "random")
     for seed in (0, 1):
         tree = {"lora": init_lora(model.unet, jax.random.key(seed), rank=2)}

@@ -10,15 +10,20 @@ from dsd_jax.benchmark import Split
 from dsd_jax.data import emoji, triples
 from dsd_jax.evaluation import Learned
 from dsd_jax.prompts import init_lora
-from tests.few_shots import COUNT, TIMESTEPS, pictures, random_items
-from tests.random_model import random_model
+from tests.few_shots import COUNT, TIMESTEPS, few_model, pictures, quick_compilation, random_items
 
 METHODS = ("attention", "noise", "itm", "relative", "dsd")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly_compiled():
+    with quick_compilation():
+        yield
+
+
 @pytest.fixture(scope="module")
 def model():
-    return random_model()
+    return few_model()
 
 
 @pytest.fixture(scope="module")

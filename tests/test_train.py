@@ -17,8 +17,7 @@ from dsd_jax.report.rows import COMPARISON_FIELDS, ROW_FIELDS
 from dsd_jax.weights.load import load
 from dsd_jax.weights.save import save
 from tests.few_items import few_items
-from tests.few_shots import COUNT, LORA, NOISES
-from tests.random_model import random_model
+from tests.few_shots import COUNT, LORA, NOISES, few_model, quick_compilation
 
 METHODS = ("attention", "noise", "itm", "relative", "dsd")
 SERVED = ("attention", "relative")
@@ -53,7 +52,7 @@ def options(folder, workdir, *more):
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    with few_items(tmp_path_factory.mktemp("home")):
+    with few_items(tmp_path_factory.mktemp("home")), quick_compilation():
         yield
 
 
@@ -61,7 +60,7 @@ def cache(tmp_path_factory):
 def folder(tmp_path_factory):
     """A model's folder."""
     folder = tmp_path_factory.mktemp("models") / "random"
-    save(random_model(), folder)
+    save(few_model(), folder)
     return folder
 
 
