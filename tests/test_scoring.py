@@ -72,6 +72,13 @@ def test_what_the_score_is_made_of(model, score, picture):
             rtol=1e-6,
             atol=TOLERANCE,
         )
+    every = methods.chosen_layers(model.unet, "all")
+    np.testing.assert_allclose(
+        score(method="attention", timesteps=2, seed=7, layers="all"),
+        methods.score(terms, "attention", every),
+        rtol=0,
+        atol=TOLERANCE,
+    )
 
 
 def test_noise_is_of_seed_and_pixels(score, picture):
