@@ -10,6 +10,7 @@ def get_config() -> ConfigDict:
     """The bundled model's architecture and training."""
     config = ConfigDict()
     config.seed = 0
+    config.start = ""  # a model to go on from: "tiny" or a folder; its VAE is kept as it is
     config.cpu_devices = 2  # simulated CPU devices, one per core: twice as fast as one of two cores
 
     config.vae = ConfigDict()
@@ -35,6 +36,7 @@ def get_config() -> ConfigDict:
     config.denoiser.steps = 7000
     config.denoiser.batch = 32  # pictures per step, each with two timesteps and noises
     config.denoiser.learning_rate = 1e-3
+    config.denoiser.order = 0.5  # weight of the contrast with captions whose things are exchanged
     config.denoiser.cooldown = 0.2  # part of the steps over which the rate falls to zero
     config.denoiser.pool = 8192  # pictures encoded at a time
     config.denoiser.passes = 4  # times each of them is used, with other captions and noise

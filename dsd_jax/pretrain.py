@@ -17,8 +17,9 @@ def main(argv: Sequence[str]) -> None:
     from dsd_jax.sharding import simulate_cpu_devices  # heavy: after the arguments are known good
 
     simulate_cpu_devices(flags.config.cpu_devices)
-    vae = train_vae(flags.config, flags.workdir)
-    params = train_denoiser(flags.config, flags.workdir, vae)
+    first = starting_weights(flags.config)
+    vae = first["vae"] if first else train_vae(flags.config, flags.workdir)
+    params = train_denoiser(flags.config, flags.workdir, vae, first)
     model = write_model(flags.config, flags.workdir, {"vae": vae, **params})
     write_samples(model, flags.workdir)
 
@@ -77,6 +78,32 @@ def unet_config(config: Any):
     )
 
 
+def starting_weights(config: Any) -> dict[str, Any] | None:
+    """The weights of the model that `config.start` names, whose VAE stays as it is; or None.
+
+    Raises:
+        UserError: that model has another shape than this config's.
+    """
+    if not config.start:
+        return None
+    from dsd_jax.errors import UserError
+    from dsd_jax.weights.load import load
+
+    model = load(config.start)
+    expected = {
+        "unet": unet_config(config),
+        "vae": vae_config(config),
+        "text": text_config(config, len(bundled_tokenizer())),
+    }
+    for part, shape in expected.items():
+        if getattr(model, part) != shape:
+            raise UserError(
+                f"--config.start={config.start}: its {part} is {getattr(model, part)}, but this "
+                f"config makes {shape}; start from a model of the same shape, or from none."
+            )
+    return model.params
+
+
 def train_vae(config: Any, workdir: Path) -> Any:
     """Phase 1; returns the averaged, whitened parameters."""
     import jax
@@ -119,8 +146,8 @@ def train_vae(config: Any, workdir: Path) -> Any:
     return params
 
 
-def train_denoiser(config: Any, workdir: Path, vae_params: Any) -> Any:
-    """Phase 2; returns the averaged parameters {"text", "unet"}."""
+def train_denoiser(config: Any, workdir: Path, vae_params: Any, first: Any) -> Any:
+    """Phase 2, from `first`'s weights if given; returns the averaged ones {"text", "unet"}."""
     import jax
 
     from dsd_jax import sharding
@@ -135,9 +162,13 @@ def train_denoiser(config: Any, workdir: Path, vae_params: Any) -> Any:
     tokenizer = bundled_tokenizer()
     text, unet = text_config(config, len(tokenizer)), unet_config(config)
     transform = denoiser.optimiser(settings.learning_rate, settings.steps, settings.cooldown)
-    state = sharding.replicate(mesh, denoiser.init(unet, text, transform, config.seed))
+    if first:
+        state = denoiser.start({part: first[part] for part in ("text", "unet")}, transform)
+    else:
+        state = denoiser.init(unet, text, transform, config.seed)
+    state = sharding.replicate(mesh, state)
     update = denoiser.update_function(
-        denoiser.loss_function(unet, text, Schedule()), transform, mesh, config.seed
+        denoiser.loss_function(unet, text, Schedule(), settings.order), transform, mesh, config.seed
     )
     encode = denoiser.encoder(vae_config(config), vae_params)
     latents = denoiser.Latents(encode, stream, config.seed, settings.pool, settings.passes)
@@ -153,6 +184,7 @@ def train_denoiser(config: Any, workdir: Path, vae_params: Any) -> Any:
         "denoiser": {k: v for k, v in settings.items() if k not in ("steps", "cooldown")},
         "unet": config.unet.to_dict(),
         "text": config.text.to_dict(),
+        "start": config.start,
         "vae_weights": digest(vae_params),
     }
     with Checkpoints(workdir / "denoiser", identity) as checkpoints:

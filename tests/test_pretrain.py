@@ -147,3 +147,21 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ended(workdir, tmp_path, monke
     shutil.copytree(workdir, tmp_path / "run")
     with pytest.raises(Caught, match="4"):
         run(tmp_path / "run", **{"denoiser.steps": 6})
+
+
+def test_going_on_from_a_model_keeps_its_vae(workdir, tmp_path):
+    start = workdir / "model"
+    run(tmp_path, start=start)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["phase"], line["step"]) for line in lines] == [("denoiser", 4)]
+    before, after = dsd_jax.load(start), dsd_jax.load(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, before.params["vae"], after.params["vae"])
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), *(m.params["unet"] for m in (before, after))
+    )
+    assert 0 < max(jax.tree.leaves(moved)) < 0.1  # went on from there
+
+
+def test_a_start_of_another_shape_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"--config.start=tiny: its unet is UNetConfig.*but this"):
+        run(tmp_path, start="tiny")

@@ -1,4 +1,10 @@
-"""Phase 2: text tower and UNet together, by predicting the noise in latents of the finished VAE."""
+"""Phase 2: text tower and UNet together, by predicting the noise in latents of the finished VAE.
+
+Stable Diffusion's text tower has learned from contrasts (it is CLIP's) before the UNet sees it.
+Ours starts from nothing, and the denoising loss alone is slow to tell "a cat left of a dog" from "a
+dog left of a cat". So a part of the pictures is also denoised under a caption with the two things'
+places exchanged, which should do worse.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from dsd_jax.data.scenes import caption
+from dsd_jax.data.scenes import caption_pair
 from dsd_jax.diffusion import Schedule
 from dsd_jax.models.text import CLIPText, TextConfig
 from dsd_jax.models.unet import UNet2DCondition, UNetConfig
@@ -20,6 +26,8 @@ DRAWS = 2  # timesteps and noises per picture in a batch: the caption is encoded
 MIDDLE = (250, 950)  # timesteps at which objects and their places are decided
 MIDDLE_SHARE = 0.75
 EMPTY_SHARE = 0.1  # captions replaced by "", so that the model knows the unconditional case
+EXCHANGED_EVERY = 2  # of so many pictures one is denoised under an exchanged caption, too
+GAP = 0.05  # relative excess of the exchanged caption's error that the contrast asks for
 
 
 class State(NamedTuple):
@@ -32,10 +40,15 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """P pictures: latents (P, H, W, C), captions' ids (P, 77), timesteps (P, DRAWS)."""
+    """P pictures: latents (P, H, W, C), captions' ids (P, 77), timesteps (P, DRAWS).
+
+    `exchanged_ids` (P / EXCHANGED_EVERY, 77) are of the pictures 0, EXCHANGED_EVERY, ...; equal to
+    `ids` where there are no two things to exchange.
+    """
 
     latents: np.ndarray
     ids: np.ndarray
+    exchanged_ids: np.ndarray
     timesteps: np.ndarray
 
 
@@ -86,13 +99,15 @@ def batch(latents: Latents, tokenise: Callable, seed: int, pictures: int, step: 
     rows, scenes = latents.rows(step, pictures)
     rng = np.random.default_rng([seed, 5, step])
     concepts = latents.concepts
-    texts = [caption(scene, concepts, rng) for scene in scenes]
+    pairs = [caption_pair(scene, concepts, rng) for scene in scenes]
     empty = rng.random(pictures) < EMPTY_SHARE
-    texts = ["" if drop else text for text, drop in zip(texts, empty, strict=True)]
+    pairs = [("", "") if drop else pair for pair, drop in zip(pairs, empty, strict=True)]
+    texts, exchanged = zip(*pairs, strict=True)
     shape = (pictures, DRAWS)
     middle = rng.random(shape) < MIDDLE_SHARE
     steps = np.where(middle, rng.integers(*MIDDLE, shape), rng.integers(0, 1000, shape))
-    return Batch(rows, tokenise(texts), steps.astype(np.int32))
+    ids, exchanged_ids = tokenise(texts), tokenise(exchanged[::EXCHANGED_EVERY])
+    return Batch(rows, ids, exchanged_ids, steps.astype(np.int32))
 
 
 def optimiser(learning_rate: float, steps: int, cooldown: float) -> optax.GradientTransformation:
@@ -128,6 +143,11 @@ def init(
         )["params"],
     }
     params["unet"] = jax.tree_util.tree_map_with_path(_zero_residual, params["unet"])
+    return start(params, transform)
+
+
+def start(params: Any, transform: optax.GradientTransformation) -> State:
+    """The state before the first step from `params`, {"text", "unet"}."""
     average = jax.tree.map(jnp.copy, params)  # `update` donates its state: no buffer twice
     return State(params, transform.init(params), average, jnp.zeros((), jnp.int32))
 
@@ -137,50 +157,81 @@ def _zero_residual(path: tuple, leaf: jax.Array) -> jax.Array:
     return jnp.zeros_like(leaf) if last in ("conv2", "proj_out", "conv_out") else leaf
 
 
-def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule) -> Callable:
-    """(params, batch, key) -> mean squared error of the predicted noise (or v)."""
+def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule, order: float) -> Callable:
+    """(params, batch, key) -> (loss, {"denoising", "order"}).
+
+    The loss is the mean squared error of the predicted noise (or v), and `order` times the contrast
+    with exchanged captions. The metric "order" is how often the right caption does better, of those
+    that were exchanged.
+    """
     denoise, read = UNet2DCondition(unet), CLIPText(text)
 
-    def loss(params: Any, rows: Batch, key: jax.Array) -> jax.Array:
-        pictures = rows.latents.shape[0]
+    def loss(params: Any, rows: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
         steps = rows.timesteps.reshape(-1)
-        latents = jnp.repeat(rows.latents, DRAWS, axis=0)
-        noise = jax.random.normal(key, latents.shape)
-        states = read.apply({"params": params["text"]}, rows.ids)
+        captions = jnp.repeat(jnp.arange(len(rows.ids)), DRAWS)
+        clean = rows.latents[captions]
+        noise = jax.random.normal(key, clean.shape)
+        # The first draw of a picture is seen again under the exchanged caption.
+        again = jnp.arange(0, len(steps), DRAWS * EXCHANGED_EVERY)
+        captions = jnp.concatenate([captions, len(rows.ids) + jnp.arange(len(again))])
+        noisy, target = (
+            jnp.concatenate([x, x[again]])
+            for x in (schedule.add_noise(clean, noise, steps), schedule.target(clean, noise, steps))
+        )
+        ids = jnp.concatenate([rows.ids, rows.exchanged_ids])
         prediction, _ = denoise.apply(
             {"params": params["unet"]},
-            schedule.add_noise(latents, noise, steps),
-            steps,
-            states,
-            jnp.repeat(jnp.arange(pictures), DRAWS),
+            noisy,
+            jnp.concatenate([steps, steps[again]]),
+            read.apply({"params": params["text"]}, ids),
+            captions,
         )
-        return jnp.mean(jnp.square(prediction - schedule.target(latents, noise, steps)))
+        errors = jnp.mean(jnp.square(prediction - target), axis=(1, 2, 3))
+        right, wrong = errors[again], errors[len(steps) :]
+        differ = jnp.any(rows.ids[::EXCHANGED_EVERY] != rows.exchanged_ids, axis=1)
+        denoising = jnp.mean(errors[: len(steps)])
+        correct = _mean_where(differ, (right < wrong).astype(jnp.float32))
+        total = denoising + order * _mean_where(differ, contrast(right, wrong))
+        return total, {"denoising": denoising, "order": correct}
 
     return loss
+
+
+def contrast(right: jax.Array, wrong: jax.Array) -> jax.Array:
+    """(P,) errors -> (P,): how far `wrong` is from exceeding `right` by about GAP, relatively.
+
+    A softplus in the unit of an error, so that its gradient is at most that of the error itself.
+    """
+    unit = GAP * jax.lax.stop_gradient(right)
+    return unit * jax.nn.softplus((right - wrong) / unit)
+
+
+def _mean_where(condition: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where(condition, values, 0.0)) / jnp.maximum(1, condition.sum())
 
 
 def update_function(
     loss: Callable, transform: optax.GradientTransformation, mesh: Mesh, seed: int
 ) -> Callable:
-    """The jitted (state, batch) -> (state, {"loss"}); each device sees its share of pictures."""
+    """The jitted (state, batch) -> (state, metrics); each device sees its share of pictures."""
     rows, whole = PartitionSpec("data"), PartitionSpec()
 
     def gradient(params: Any, batch: Batch, step: jax.Array):
         key = jax.random.fold_in(jax.random.key(seed), step)
         key = jax.random.fold_in(key, jax.lax.axis_index("data"))
-        value, grads = jax.value_and_grad(loss)(params, batch, key)
-        return jax.lax.pmean(value, "data"), jax.lax.pmean(grads, "data")
+        grads, metrics = jax.grad(loss, has_aux=True)(params, batch, key)
+        return jax.lax.pmean((grads, metrics), "data")
 
     sharded = jax.shard_map(
         gradient, mesh=mesh, in_specs=(whole, rows, whole), out_specs=whole, check_vma=False
     )
 
     def update(state: State, batch: Batch):
-        value, grads = sharded(state.params, batch, state.step)
+        grads, metrics = sharded(state.params, batch, state.step)
         updates, opt_state = transform.update(grads, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(0.999, (1 + state.step) / (10 + state.step))
         average = optax.incremental_update(params, state.average, 1 - decay)
-        return State(params, opt_state, average, state.step + 1), {"loss": value}
+        return State(params, opt_state, average, state.step + 1), metrics
 
     return jax.jit(update, donate_argnums=0)

@@ -75,27 +75,84 @@ def test_pools_are_drawn_once_while_they_last():
 
 @pytest.fixture(scope="module")
 def batch():
-    """200 pictures of one and the same scene."""
+    """200 pictures of one scene with two things and one with one, in turns of two; ids, texts."""
     sprites, rng = load_sprites(), np.random.default_rng(0)
     pairs = scenes.allowed_pairs(len(sprites.concepts))
-    scene = scenes.sample_scene(rng, pairs, [0])
-    texts = []
+    two, one = (
+        scenes.lay_out(rng, scenes.sample_plan(rng, pairs, [0], single=single)) for single in (0, 1)
+    )
+    known = {}
     source = SimpleNamespace(
-        rows=lambda step, count: (np.zeros((count, 8, 8, 4)), [scene] * count),
+        rows=lambda step, count: (np.zeros((count, 8, 8, 4)), [two, two, one, one] * (count // 4)),
         concepts=sprites.concepts,
     )
 
     def tokenise(captions):
-        texts.extend(captions)
-        return np.zeros((len(captions), 77), np.int32)
+        numbers = [known.setdefault(text, len(known)) for text in captions]
+        return np.repeat(np.array(numbers, np.int32)[:, None], 77, axis=1)
 
-    return denoiser.batch(source, tokenise, 0, 200, 3), texts
+    rows = denoiser.batch(source, tokenise, 0, 200, 3)
+    return rows, np.array(list(known))
 
 
 def test_captions_are_drawn_anew_and_some_left_out(batch):
-    _, texts = batch
-    assert 8 <= texts.count("") <= 35
-    assert len(set(texts)) > 2
+    rows, texts = batch
+    captions = texts[rows.ids[:, 0]].tolist()
+    assert 8 <= captions.count("") <= 35
+    assert len(set(captions)) > 4
+
+
+def test_every_second_picture_has_an_exchanged_caption_if_it_can(batch):
+    rows, texts = batch
+    right, wrong = texts[rows.ids[::2, 0]], texts[rows.exchanged_ids[:, 0]]
+    assert len(wrong) == 100
+    can = (np.arange(100) % 2 == 0) & (right != "")
+    np.testing.assert_array_equal(right != wrong, can)
+
+
+def test_contrast_asks_for_a_gap_and_pulls_no_harder_than_the_error_itself():
+    right = jnp.array([0.5, 0.5, 0.01, 0.5])
+    wrong = jnp.array([0.5, 1.0, 0.01, 0.1])
+    found = denoiser.contrast(right, wrong)
+    unit = denoiser.GAP * right
+    np.testing.assert_allclose(found[0], unit[0] * np.log(2), rtol=1e-6)
+    assert found[1] < 1e-4 * found[0]  # far enough
+    np.testing.assert_allclose(found[2] / right[2], found[0] / right[0], rtol=1e-5)  # relative
+    pull, push = jax.grad(lambda *e: denoiser.contrast(*e).sum(), argnums=(0, 1))(right, wrong)
+    np.testing.assert_allclose(pull, [0.5, 0.0, 0.5, 1.0], atol=1e-4)
+    np.testing.assert_allclose(push, -pull, atol=1e-6)
+
+
+def tiny_loss(order, same):
+    """(loss, metrics) of two pictures; `same`: nothing is exchanged in the first."""
+    from dsd_jax.diffusion import Schedule
+    from tests.random_model import random_model
+
+    model = random_model()
+    ids = np.arange(2 * 77, dtype=np.int32).reshape(2, 77) % 5
+    rows = denoiser.Batch(
+        np.random.default_rng(0).standard_normal((2, *model.latent_shape)).astype(np.float32),
+        ids,
+        ids[:1] if same else ids[:1] + 1,
+        np.full((2, DRAWS), 500, np.int32),
+    )
+    loss = denoiser.loss_function(model.unet, model.text, Schedule(), order)
+    return loss(
+        {"unet": model.params["unet"], "text": model.params["text"]}, rows, jax.random.key(0)
+    )
+
+
+def test_loss_is_the_denoising_error_and_the_contrast():
+    alone, metrics = tiny_loss(0.0, same=False)
+    np.testing.assert_allclose(alone, metrics["denoising"], rtol=1e-6)
+    both, again = tiny_loss(2.0, same=False)
+    np.testing.assert_allclose(again["denoising"], metrics["denoising"], rtol=1e-6)
+    assert both > alone and again["order"] in (0.0, 1.0)
+
+
+def test_nothing_exchanged_costs_nothing():
+    total, metrics = tiny_loss(2.0, same=True)
+    np.testing.assert_allclose(total, metrics["denoising"], rtol=1e-6)
 
 
 def test_timesteps_are_mostly_in_the_middle(batch):
