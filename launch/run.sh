@@ -6,36 +6,118 @@
 #   bash launch/run.sh --config.seed=1          with a field of the config changed
 #   bash launch/run.sh --config=FILE --workdir=DIR
 #
-# All arguments go to `python -m dsd_jax.train`, whose own --help lists them.
+# All arguments go to `python -m dsd_jax.train`, whose own --help lists them. Other commands and
+# places (each has --help; --dry-run before the place prints what would be run):
+#
+#   bash launch/run.sh setup [--accelerator cuda|tpu]       the environment alone
+#   bash launch/run.sh here -- COMMAND...                   a command in that environment
+#   bash launch/run.sh local --procs 2 --devices 4 -- COMMAND...    a pod simulated on this machine
+#   bash launch/run.sh tpu create|setup|run|babysit|logs|delete ...  Cloud TPU slices
+#   bash launch/run.sh slurm --nodes 2 --gpus 8 -- COMMAND...        GPUs of a Slurm cluster
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-run_here() {
+dry_run=""
+if [[ "${1:-}" == --dry-run ]]; then
+  dry_run=yes
+  shift
+fi
+
+# The comment at the top of the script $1, from its second line.
+show_help() {
+  sed -n '1d;/^#/!q;s/^# \{0,1\}//;p' "$1"
+}
+
+# Runs a command, or prints it so that a shell would take it.
+execute() {
+  if [[ -n "$dry_run" ]]; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@"
+  fi
+}
+
+# Sets the array `command` to what follows `--` in the arguments of the place $1.
+take_command() {
+  local place="$1"
+  shift
+  [[ "${1:-}" == -- ]] || fail "$place: unknown option '${1:-}'; expected -- and a command."
+  shift
+  (($#)) || fail "$place: nothing after --; expected a command such as python -m dsd_jax.train ..."
+  # shellcheck disable=SC2034  # for the script of the place
+  command=("$@")
+}
+
+# Makes the environment and puts it first on PATH, so that `python` is its Python.
+enter_environment() {
+  use_environment "$root/requirements.txt"
+  if [[ -n "${DSD_ACCELERATOR:-}" ]]; then install_accelerator "$DSD_ACCELERATOR"; fi
+  PATH="$(dirname "$python"):$PATH"
+  # Huge pages for large buffers: on Linux CPUs XLA spends a good part of its time on page faults.
+  export PATH GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+  # Not installed but found: the caller's folder stays the one that relative paths start from.
+  export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+}
+
+run_main_job() {
   local workdir="$root/runs/emoji" previous="" argument
   for argument in "$@"; do
     if [[ "$argument" == --workdir=* ]]; then workdir="${argument#--workdir=}"; fi
     if [[ "$previous" == --workdir ]]; then workdir="$argument"; fi
     previous="$argument"
   done
-  use_environment "$root/requirements.txt"
-  # Huge pages for large buffers: on Linux CPUs XLA spends a good part of its time on page faults.
-  export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
-  # Not installed but found: the caller's folder stays the one that relative paths start from.
-  export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-  "$python" -m dsd_jax.train --config="$root/configs/emoji.py" --workdir="$root/runs/emoji" "$@"
+  local job=(-m dsd_jax.train --config="$root/configs/emoji.py" --workdir="$root/runs/emoji" "$@")
+  if [[ -n "$dry_run" ]]; then
+    execute python "${job[@]}"
+    return
+  fi
+  enter_environment
+  "$python" "${job[@]}"
   if [[ -f "$workdir/report.html" ]]; then echo "Report: $workdir/report.html"; fi
 }
 
-# The comment at the top of this file.
-show_help() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
-  sed -n '/DSD_VENV=DIR/s/^# *//p' "$root/launch/environment.sh"
+run_setup() {
+  case "${1:-}" in
+    "") ;;
+    --accelerator) export DSD_ACCELERATOR="${2:-}" ;;
+    *) fail "setup: unknown option '$1'; expected --accelerator cuda or --accelerator tpu." ;;
+  esac
+  enter_environment
+  echo "Ready: $python"
 }
 
-# Where to run. Other places (a TPU slice, several processes) become further cases.
-case "${1:-}" in
-  -h | --help) show_help ;;
-  "" | -*) run_here "$@" ;;
-  *) fail "unknown argument '$1': options begin with --; bash launch/run.sh --help shows some." ;;
+run_here() {
+  local command
+  take_command here "$@"
+  if [[ -z "$dry_run" ]]; then enter_environment; fi
+  execute "${command[@]}"
+}
+
+place="${1:-}"
+case "$place" in
+  -h | --help)
+    show_help "${BASH_SOURCE[0]}"
+    sed -n '/DSD_VENV=DIR/s/^# *//p' "$root/launch/environment.sh"
+    ;;
+  "" | -*) run_main_job "$@" ;;
+  setup | here)
+    shift
+    "run_$place" "$@"
+    ;;
+  local | tpu | slurm)
+    shift
+    if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+      show_help "$root/launch/$place.sh"
+      exit
+    fi
+    # shellcheck source=/dev/null
+    source "$root/launch/$place.sh"
+    "run_$place" "$@"
+    ;;
+  *)
+    fail "unknown argument '$place': options begin with --, places are here, local, tpu and slurm;" \
+      "bash launch/run.sh --help shows some."
+    ;;
 esac

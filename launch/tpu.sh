@@ -1,0 +1,192 @@
+# shellcheck shell=bash disable=SC2154 # root, dry_run: of run.sh, which sources this
+# Cloud TPU slices, through queued resources of gcloud.
+#
+#   bash launch/run.sh tpu create  --name pod --zone us-central2-b --type v5litepod-16 [--spot]
+#   bash launch/run.sh tpu setup   --name pod --zone us-central2-b
+#   bash launch/run.sh tpu run     --name pod --zone us-central2-b -- python -m dsd_jax.train \
+#       --config=configs/emoji.py --workdir=gs://bucket/run-1
+#   bash launch/run.sh tpu babysit --name pod --zone us-central2-b --type v5litepod-16 --spot \
+#       -- python -m dsd_jax.train --config=configs/emoji.py --workdir=gs://bucket/run-1
+#   bash launch/run.sh tpu logs    --name pod --zone us-central2-b
+#   bash launch/run.sh tpu delete  --name pod --zone us-central2-b
+#
+#   create   asks for the slice and waits until it is there
+#   setup    copies what is committed here to every worker, makes the environment with jax[tpu]
+#   run      runs the command on every worker; its exit code is passed on
+#   babysit  all of that, and again after each preemption or failure; a mistake in the command
+#            (exit code 2) ends it. The same --workdir (gs://...) each time is what resumes the run.
+#   logs     prints worker 0's output of the newest run, and goes on as it grows
+#   delete   gives the slice back
+#
+#   --name NAME      of the queued resource and its node
+#   --zone ZONE      --project PROJECT (gcloud's default)
+#   --type TYPE      accelerator type, such as v5litepod-16 or v6e-64
+#   --version V      runtime version (by the type: v2-alpha-tpuv5-lite, v2-alpha-tpuv6e, ...)
+#   --spot           cheaper, and may be taken away at any time
+#   --retries N      of babysit (100)
+#   --wait SECONDS   between looks at a slice that is not there yet (30)
+#
+# `bash launch/run.sh --dry-run tpu ...` prints the gcloud commands instead of running them.
+
+run_tpu() {
+  local action="${1:-}"
+  case "$action" in
+    create | setup | run | babysit | logs | delete) shift ;;
+    *) fail "tpu: '$action' is no action; expected create, setup, run, babysit, logs or delete." ;;
+  esac
+  local name="" zone="" project="" type="" version="" spot="" retries=100 pause=30 command=()
+  read_tpu_options "$@"
+  [[ -n "$name" ]] || fail "tpu $action: --name is missing."
+  [[ -n "$zone" ]] || fail "tpu $action: --zone is missing."
+  case "$action" in
+    create | babysit) [[ -n "$type" ]] || fail "tpu $action: --type is missing, such as v5litepod-16." ;;
+  esac
+  case "$action" in
+    run | babysit) ((${#command[@]})) || fail "tpu $action: expected -- and a command at the end." ;;
+    *) ((${#command[@]} == 0)) || fail "tpu $action takes no command." ;;
+  esac
+  [[ -n "$dry_run" ]] || command -v gcloud >/dev/null ||
+    fail "tpu: gcloud is not on PATH; see https://cloud.google.com/sdk/docs/install."
+  "tpu_$action"
+}
+
+read_tpu_options() {
+  while (($#)); do
+    case "$1" in
+      --spot)
+        spot=yes
+        shift
+        continue
+        ;;
+      --)
+        take_command tpu "$@"
+        return
+        ;;
+      --name | --zone | --project | --type | --version | --retries | --wait)
+        [[ -n "${2:-}" && "${2:-}" != -* ]] || fail "tpu: $1 needs a value."
+        ;;
+    esac
+    case "$1" in
+      --name) name="$2" ;;
+      --zone) zone="$2" ;;
+      --project) project="$2" ;;
+      --type) type="$2" ;;
+      --version) version="$2" ;;
+      --retries) retries="$2" ;;
+      --wait) pause="$2" ;;
+      *) fail "tpu: unknown option '$1'; bash launch/run.sh tpu --help lists them." ;;
+    esac
+    shift 2
+  done
+}
+
+# gcloud compute tpus WORDS..., with the zone and project.
+tpus() {
+  execute gcloud compute tpus "$@" "--zone=$zone" ${project:+"--project=$project"}
+}
+
+tpu_create() {
+  tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$type" \
+    "--runtime-version=${version:-$(runtime_of "$type")}" ${spot:+--spot}
+  wait_until_active
+}
+
+# The runtime that Google's documentation names for a type.
+runtime_of() {
+  case "$1" in
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    *) echo tpu-ubuntu2204-base ;;
+  esac
+}
+
+# The queued resource's state, such as ACTIVE or SUSPENDED; MISSING if there is none.
+state_of() {
+  tpus queued-resources describe "$name" "--format=value(state.state)" 2>/dev/null || echo MISSING
+}
+
+wait_until_active() {
+  if [[ -n "$dry_run" ]]; then
+    state_of
+    return
+  fi
+  local state
+  while true; do
+    state="$(state_of)"
+    case "$state" in
+      ACTIVE) return ;;
+      FAILED | SUSPENDED | SUSPENDING | MISSING)
+        echo "run.sh: tpu: $name is $state." >&2
+        return 1
+        ;;
+    esac
+    echo "$name is $state; looking again in $pause s."
+    sleep "$pause"
+  done
+}
+
+# Runs one line of shell on the workers $1.
+on_workers() {
+  tpus tpu-vm ssh "$name" "--worker=$1" "--command=$2"
+}
+
+tpu_setup() {
+  local archive="${TMPDIR:-/tmp}/dsd_jax-$name.tgz"
+  execute git -C "$root" archive --format=tar.gz "--output=$archive" HEAD
+  tpus tpu-vm scp "$archive" "$name:dsd_jax.tgz" --worker=all
+  on_workers all "mkdir -p dsd_jax && tar -xzf dsd_jax.tgz -C dsd_jax && bash dsd_jax/launch/run.sh setup --accelerator tpu"
+  execute rm -f "$archive"
+}
+
+tpu_run() {
+  # Quoted here for the workers' shells: arguments with spaces arrive as they are.
+  local line
+  line="$(printf '%q ' "${command[@]}")"
+  on_workers all "set -o pipefail; cd dsd_jax && DSD_CLUSTER=tpu DSD_ACCELERATOR=tpu bash launch/run.sh here -- ${line}2>&1 | tee run.log"
+}
+
+tpu_logs() {
+  on_workers 0 "tail -n 1000 -F dsd_jax/run.log"
+}
+
+tpu_delete() {
+  tpus queued-resources delete "$name" --force --quiet
+}
+
+tpu_babysit() {
+  local attempt code
+  for ((attempt = 1; attempt <= retries; attempt++)); do
+    code=0
+    one_attempt || code=$?
+    if ((code == 0 || code == 2)) || [[ -n "$dry_run" ]]; then return "$code"; fi
+    echo "run.sh: tpu babysit: attempt $attempt of $retries ended with $code; once more." >&2
+    sleep "$pause"
+  done
+  echo "run.sh: tpu babysit: gave up after $retries attempts." >&2
+  return "$code"
+}
+
+# Brings the slice to ACTIVE from whatever state it is in, then sets it up and runs the command.
+one_attempt() {
+  local state
+  state="$(state_of)"
+  case "$state" in
+    ACTIVE) ;;
+    FAILED | SUSPENDED | SUSPENDING)
+      tpu_delete || return 1 # a spot slice that was taken away can't be started again
+      tpu_create || return 1
+      ;;
+    MISSING) tpu_create || return 1 ;;
+    *)
+      if [[ -n "$dry_run" ]]; then
+        echo "$state"
+        tpu_create
+      else
+        wait_until_active || return 1
+      fi
+      ;;
+  esac
+  tpu_setup || return 1
+  tpu_run
+}
