@@ -78,14 +78,26 @@ def unet_config(config: Any):
     )
 
 
+def schedule(config: Any):
+    """The noise schedule: Stable Diffusion's betas, and what the UNet predicts."""
+    from dsd_jax.diffusion import Schedule
+
+    return Schedule(prediction=config.denoiser.prediction)
+
+
 def starting_weights(config: Any) -> dict[str, Any] | None:
     """The weights of the model that `config.start` names, whose VAE stays as it is; or None.
+
+    If that model predicts something else (noise or v), the UNet's last layer starts anew.
 
     Raises:
         UserError: that model has another shape than this config's.
     """
     if not config.start:
         return None
+    import jax
+    import jax.numpy as jnp
+
     from dsd_jax.errors import UserError
     from dsd_jax.weights.load import load
 
@@ -101,7 +113,11 @@ def starting_weights(config: Any) -> dict[str, Any] | None:
                 f"--config.start={config.start}: its {part} is {getattr(model, part)}, but this "
                 f"config makes {shape}; start from a model of the same shape, or from none."
             )
-    return model.params
+    if model.schedule == schedule(config):
+        return model.params
+    unet = model.params["unet"]
+    anew = {"conv_out": jax.tree.map(jnp.zeros_like, unet["conv_out"])}
+    return {**model.params, "unet": {**unet, **anew}}
 
 
 def train_vae(config: Any, workdir: Path) -> Any:
@@ -152,7 +168,6 @@ def train_denoiser(config: Any, workdir: Path, vae_params: Any, first: Any) -> A
 
     from dsd_jax import sharding
     from dsd_jax.checkpoints import Checkpoints, digest
-    from dsd_jax.diffusion import Schedule
     from dsd_jax.fitting import fit
     from dsd_jax.pretraining import denoiser
     from dsd_jax.pretraining.pictures import training_stream
@@ -167,9 +182,8 @@ def train_denoiser(config: Any, workdir: Path, vae_params: Any, first: Any) -> A
     else:
         state = denoiser.init(unet, text, transform, config.seed)
     state = sharding.replicate(mesh, state)
-    update = denoiser.update_function(
-        denoiser.loss_function(unet, text, Schedule(), settings.order), transform, mesh, config.seed
-    )
+    loss = denoiser.loss_function(unet, text, schedule(config), settings.order)
+    update = denoiser.update_function(loss, transform, mesh, config.seed)
     encode = denoiser.encoder(vae_config(config), vae_params)
     latents = denoiser.Latents(encode, stream, config.seed, settings.pool, settings.passes)
 
@@ -210,7 +224,6 @@ def bundled_tokenizer() -> Any:
 
 def write_model(config: Any, workdir: Path, params: Any) -> Any:
     """Write the model as a folder that `dsd_jax.load` and PyTorch diffusers read, in float16."""
-    from dsd_jax.diffusion import Schedule
     from dsd_jax.model import Model
     from dsd_jax.weights.save import save
 
@@ -220,7 +233,7 @@ def write_model(config: Any, workdir: Path, params: Any) -> Any:
         unet=unet_config(config),
         vae=vae,
         text=text_config(config, len(tokenizer)),
-        schedule=Schedule(),
+        schedule=schedule(config),
         params=params,
         tokenizer=tokenizer,
         image_size=vae.sample_size,

@@ -23,7 +23,7 @@ from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 from dsd_jax.pretraining.pictures import Stream, to_pixels
 
 DRAWS = 2  # timesteps and noises per picture in a batch: the caption is encoded once for all
-MIDDLE = (250, 950)  # timesteps at which objects and their places are decided
+MIDDLE = (300, 1000)  # timesteps at which objects and their places are decided
 MIDDLE_SHARE = 0.75
 EMPTY_SHARE = 0.1  # captions replaced by "", so that the model knows the unconditional case
 EXCHANGED_EVERY = 2  # of so many pictures one is denoised under an exchanged caption, too
