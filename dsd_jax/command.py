@@ -8,6 +8,7 @@ A command's module is a docstring (its purpose), a `main(argv)` and
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -155,6 +156,11 @@ def make_folder(folder: Path, option: str) -> Path:
     """Creates the folder that `option` names and makes sure, before hours of work, that it is
     possible to write there.
     """
+    if re.match(r"\w+:/", str(folder)):
+        raise UserError(
+            f"{option}={folder}: addresses are not understood; mount the bucket as a folder (for "
+            "gs://, gcsfuse does that) and name that."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"

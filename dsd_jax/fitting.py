@@ -9,21 +9,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from dsd_jax import hosts
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.errors import Preempted, UserError
 
+# Steps between two looks at the main process's clock, which all hosts must take together.
+_CLOCK_EVERY = 10
+
 
 @contextmanager
-def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGTERM has arrived, which then no longer kills."""
+def told_to_stop() -> Iterator[Callable[[int], bool]]:
+    """Yields a function of the steps done that says whether to stop there; SIGTERM no longer kills.
+
+    On several hosts SIGTERM to one of them stops all after the same step; JAX listens for it from
+    the moment they join.
+    """
+    if hosts.are_several():
+        yield multihost_utils.reached_preemption_sync_point
+        return
     received = []
     previous = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
     try:
-        yield lambda: bool(received)
+        yield lambda _: bool(received)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def is_time_to_save(done: int, saved: float, seconds: float) -> bool:
+    """Whether `seconds` have passed since `saved`, by the main process's clock."""
+    late = time.monotonic() - saved > seconds
+    if not hosts.are_several():
+        return late
+    return done % _CLOCK_EVERY == 0 and hosts.agree(late)
 
 
 def fit(
@@ -76,7 +96,12 @@ def fit(
     state, enough = look(done, state)
     saved = time.monotonic()
     bar = tqdm(
-        initial=done, total=steps, desc=name, unit="step", dynamic_ncols=True, disable=not progress
+        initial=done,
+        total=steps,
+        desc=name,
+        unit="step",
+        dynamic_ncols=True,
+        disable=not (progress and hosts.is_main()),
     )
     with told_to_stop() as stop, bar:
         ready = batch(done) if done < steps else None
@@ -89,11 +114,12 @@ def fit(
             last = enough or done == steps
             if done % log_every == 0 or last:
                 _write(log, bar, name, done, metrics)
-            if checkpoints and (stop() or last or time.monotonic() - saved > save_seconds):
+            told = stop(done)
+            if checkpoints and (told or last or is_time_to_save(done, saved, save_seconds)):
                 _finite(name, done, metrics)
                 checkpoints.save(done, state)
                 saved = time.monotonic()
-            if stop() and not last:
+            if told and not last:
                 raise Preempted(f"{name}: stopped at step {done}; resume with the same command.")
     return state
 
@@ -101,7 +127,7 @@ def fit(
 def _write(log: Path | None, bar: tqdm, name: str, done: int, metrics: dict[str, Any]) -> None:
     values = _finite(name, done, metrics)
     bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
-    if log:
+    if log and hosts.is_main():
         line = {"phase": name, "step": done, "time": time.time(), **values}
         with log.open("a") as lines:
             lines.write(json.dumps(line) + "\n")

@@ -20,7 +20,7 @@ from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.fitting import fit
 from dsd_jax.items import PICTURES
 from dsd_jax.model import Model
-from dsd_jax.sharding import data_mesh, replicate, shard_rows
+from dsd_jax.sharding import data_mesh, fetch, replicate, shard_rows
 from dsd_jax.shots import Recipe, Shots, scores_of, split, spread, take_timesteps
 from dsd_jax.terms import Network, Terms, Wanted, forward_terms, with_uncond
 from dsd_jax.weighting import fit_weights
@@ -253,7 +253,7 @@ def _descend(
             if prompts_now:
                 terms = batch_terms(net, params, prompts_now, batch)
             found = item_losses(terms, weights_at(fixed, batch), recipe, spreads)
-            values.append(np.asarray(found)[:count])
+            values.append(fetch(found)[:count])
         return float(np.concatenate(values).mean())
 
     def step(course: Course, batch: Batch) -> tuple[Course, dict[str, jax.Array]]:

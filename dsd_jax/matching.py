@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from dsd_jax import hosts
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
 from dsd_jax.prompts import merge
-from dsd_jax.sharding import data_mesh, replicate, shard_rows
+from dsd_jax.sharding import data_mesh, fetch, replicate, shard_rows
 from dsd_jax.terms import Network, Terms, Wanted, everything, forward_terms, with_uncond
 
 # Latent positions a call of the UNet works on: what fits caches on CPU, what fills an accelerator.
@@ -131,7 +132,8 @@ def group_terms(
     states = replicate(mesh, states)
     empty = replicate(mesh, model.encode_texts([""])) if wanted.uncond else None
     net = Network.of(model, wanted)
-    bar = tqdm(total=plan.calls, desc=progress, unit="call", disable=progress is None)
+    hidden = progress is None or not hosts.is_main()
+    bar = tqdm(total=plan.calls, desc=progress, unit="call", disable=hidden)
 
     def call(groups: np.ndarray, texts: tuple, times: np.ndarray) -> tuple:
         bar.update()
@@ -162,8 +164,9 @@ def _join(axis: int, parts: Sequence[tuple]) -> tuple:
     """
 
     def join(*pieces: jax.Array) -> jax.Array | np.ndarray:
-        traced = any(isinstance(piece, jax.core.Tracer) for piece in pieces)
-        return (jnp if traced else np).concatenate(pieces, axis=axis)
+        if any(isinstance(piece, jax.core.Tracer) for piece in pieces):
+            return jnp.concatenate(pieces, axis=axis)
+        return np.concatenate([fetch(piece) for piece in pieces], axis=axis)
 
     return jax.tree.map(join, *parts)
 

@@ -14,9 +14,14 @@ def main(argv: Sequence[str]) -> None:
         "Trains the bundled Stable Diffusion from scratch; resumes where the workdir left off.",
         "python -m dsd_jax.pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain",
     ).parse_args(argv)
-    from dsd_jax.sharding import simulate_cpu_devices  # heavy: after the arguments are known good
+    from dsd_jax import hosts  # heavy: after the arguments are known to be good
+    from dsd_jax.errors import UserError
+    from dsd_jax.sharding import simulate_cpu_devices
 
     simulate_cpu_devices(flags.config.cpu_devices)
+    hosts.join()
+    if hosts.are_several():
+        raise UserError("pretrain trains a small model on one host; start it on one alone.")
     first = starting_weights(flags.config)
     vae = first["vae"] if first else train_vae(flags.config, flags.workdir)
     params = train_denoiser(flags.config, flags.workdir, vae, first)

@@ -31,7 +31,7 @@ def start(config: Any, workdir: Path) -> Job:
         UserError: a method, layer or number in the config is not one we know.
     """
     started = time.monotonic()
-    from dsd_jax import diffusion, methods
+    from dsd_jax import diffusion, hosts, methods
     from dsd_jax.data.emoji import split_names
     from dsd_jax.sharding import simulate_cpu_devices
     from dsd_jax.weights.load import load
@@ -52,14 +52,17 @@ def start(config: Any, workdir: Path) -> Job:
             raise UserError(f"splits: '{name}' is unknown; expected {', '.join(split_names())}.")
     timesteps = diffusion.timesteps(config.timesteps)
     simulate_cpu_devices(config.cpu_devices)
-    (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
+    hosts.join()
+    if hosts.is_main():
+        (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
     model = load(config.weights)
     layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
     return Job(model, layers, timesteps, started)
 
 
-def report(config: Any, workdir: Path, job: Job, learned: Mapping[str, Any]) -> Path:
-    """Score the config's splits, print the table and write the report; returns its path."""
+def report(config: Any, workdir: Path, job: Job, learned: Mapping[str, Any]) -> None:
+    """Score the config's splits, print the table and write the report."""
+    from dsd_jax import hosts
     from dsd_jax.benchmark import load_split
     from dsd_jax.evaluation import evaluate
     from dsd_jax.report import print_table, write_report
@@ -68,10 +71,10 @@ def report(config: Any, workdir: Path, job: Job, learned: Mapping[str, Any]) -> 
     table = evaluate(
         job.model, splits, config.methods, job.layers, job.timesteps, config.seed, learned
     )
-    print_table(table.rows)
-    return write_report(
-        workdir, header(config, job), *table[:1], table.decisions, table.comparisons
-    )
+    if hosts.is_main():
+        print_table(table.rows)
+        about = header(config, job)
+        write_report(workdir, about, table.rows, table.decisions, table.comparisons)
 
 
 def header(config: Any, job: Job) -> dict[str, Any]:

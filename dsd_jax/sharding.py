@@ -1,9 +1,11 @@
 """Where arrays live: one mesh, batches split over its devices, everything else on all of them."""
 
+import os
 from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Tree = TypeVar("Tree")
@@ -15,7 +17,8 @@ def simulate_cpu_devices(count: int) -> None:
     Programs then run one after the other: the threads that carry the simulated devices are as many
     as there are cores, and two programs that wait for each other's threads wait for ever.
     """
-    jax.config.update("jax_num_cpu_devices", count)
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:  # by which a launcher says how many
+        jax.config.update("jax_num_cpu_devices", count)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
@@ -35,8 +38,8 @@ def by_row(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    """Put every leaf on all devices."""
-    return jax.device_put(tree, replicated(mesh))
+    """Put every leaf on all devices; the hosts of a pod must have the same."""
+    return jax.tree.map(lambda x: _place(x, replicated(mesh)), tree)
 
 
 def shard_rows(mesh: Mesh, batch: Tree) -> Tree:
@@ -44,6 +47,23 @@ def shard_rows(mesh: Mesh, batch: Tree) -> Tree:
 
     def place(x: jax.Array | np.ndarray) -> jax.Array:
         even = len(x) % mesh.size == 0
-        return jax.device_put(x, by_row(mesh) if even else replicated(mesh))
+        return _place(x, by_row(mesh) if even else replicated(mesh))
 
     return jax.tree.map(place, batch)
+
+
+def _place(x: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """An array that every host has, as one that each of them has its part of."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return x  # it is there already: nothing else makes such arrays
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+
+def fetch(x: jax.Array | np.ndarray) -> np.ndarray:
+    """The whole array, on every host; all must call it together."""
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        return multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)

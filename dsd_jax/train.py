@@ -47,6 +47,7 @@ def learn_from(
     config: Any, workdir: Path, job: Any, pool: Any, count: int, seed: int
 ) -> dict[str, dict]:
     """What every recipe learns from one draw of shots, which the frozen model sees once for all."""
+    from dsd_jax import hosts
     from dsd_jax.benchmark import draw_shots
     from dsd_jax.prompt_files import read_prompts, write_prompts
     from dsd_jax.shots import look_at
@@ -55,14 +56,15 @@ def learn_from(
     for label in config.learn:
         folder = workdir / "prompts" / f"{label}-{count}" / f"seed-{seed}"
         about = description(config, job, label, count, seed)
-        if is_learned(folder, about):
+        if hosts.agree(is_learned(folder, about)):
             learned[label] = read_prompts(folder, job.model.unet)
             continue
         if shots is None:
             items = draw_shots(pool, count, seed)
             shots = look_at(job.model, items, job.timesteps, seed, config.noises)
         found = learn_one(config, workdir, job, shots, label, about)
-        write_prompts(folder, found.prompts, {**about, "kept_step": found.kept})
+        if hosts.is_main():
+            write_prompts(folder, found.prompts, {**about, "kept_step": found.kept})
         learned[label] = found.prompts
     return learned
 
@@ -71,6 +73,7 @@ def learn_one(
     config: Any, workdir: Path, job: Any, shots: Any, label: str, about: dict[str, Any]
 ) -> Any:
     """Learn by one recipe, with checkpoints in the workdir and a line on how it went."""
+    from dsd_jax import hosts
     from dsd_jax.checkpoints import Checkpoints
     from dsd_jax.learning import learn
 
@@ -86,8 +89,9 @@ def learn_one(
             progress=name,
         )
     line = {"phase": name, "held_out": found.checks, "kept_step": found.kept}
-    with (workdir / "metrics.jsonl").open("a") as lines:
-        lines.write(json.dumps(line) + "\n")
+    if hosts.is_main():
+        with (workdir / "metrics.jsonl").open("a") as lines:
+            lines.write(json.dumps(line) + "\n")
     return found
 
 

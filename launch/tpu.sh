@@ -4,9 +4,9 @@
 #   bash launch/run.sh tpu create  --name pod --zone us-central2-b --type v5litepod-16 [--spot]
 #   bash launch/run.sh tpu setup   --name pod --zone us-central2-b
 #   bash launch/run.sh tpu run     --name pod --zone us-central2-b -- python -m dsd_jax.train \
-#       --config=configs/emoji.py --workdir=gs://bucket/run-1
+#       --config=configs/emoji.py --workdir=/shared/run-1
 #   bash launch/run.sh tpu babysit --name pod --zone us-central2-b --type v5litepod-16 --spot \
-#       -- python -m dsd_jax.train --config=configs/emoji.py --workdir=gs://bucket/run-1
+#       -- python -m dsd_jax.train --config=configs/emoji.py --workdir=/shared/run-1
 #   bash launch/run.sh tpu logs    --name pod --zone us-central2-b
 #   bash launch/run.sh tpu delete  --name pod --zone us-central2-b
 #
@@ -14,7 +14,7 @@
 #   setup    copies what is committed here to every worker, makes the environment with jax[tpu]
 #   run      runs the command on every worker; its exit code is passed on
 #   babysit  all of that, and again after each preemption or failure; a mistake in the command
-#            (exit code 2) ends it. The same --workdir (gs://...) each time is what resumes the run.
+#            (exit code 2) ends it. The same --workdir each time is what resumes the run.
 #   logs     prints worker 0's output of the newest run, and goes on as it grows
 #   delete   gives the slice back
 #
@@ -26,6 +26,8 @@
 #   --retries N      of babysit (100)
 #   --wait SECONDS   between looks at a slice that is not there yet (30)
 #
+# The --workdir must be a folder that all workers share and that outlives them, such as Filestore or
+# a bucket mounted with gcsfuse; gs:// itself is not understood.
 # `bash launch/run.sh --dry-run tpu ...` prints the gcloud commands instead of running them.
 
 run_tpu() {

@@ -171,6 +171,13 @@ def test_help_tells_all(config_file, capsys):
         assert part in text
 
 
+def test_addresses_are_not_taken_for_folders(config_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--workdir=gs:/bucket/run: addresses are not understood"):
+        parse(config_file, "--workdir=gs://bucket/run")
+    assert not (tmp_path / "gs:").exists()
+
+
 def test_workdir_is_created_or_refused(config_file):
     assert parse(config_file).workdir.is_dir()
     assert list(parse(config_file).workdir.iterdir()) == []

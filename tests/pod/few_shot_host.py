@@ -1,0 +1,46 @@
+"""One host of a pod that learns from a few items: python -m tests.pod.few_shot_host DIR [STOP].
+
+With STOP, the last host gets SIGTERM at that step. What was learned goes to DIR/prompts.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import jax
+
+from dsd_jax import hosts, learning
+from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.command import run_command
+from dsd_jax.prompt_files import write_prompts
+from dsd_jax.sharding import simulate_cpu_devices
+from dsd_jax.shots import look_at
+from tests.few_shots import NOISES, TIMESTEPS, few_model, recipe, telling_items
+
+RATE = 0.002  # that of configs/emoji.py: Adam blows up the noise of tiny gradients as rates do
+STEPS = 40
+
+
+def main(argv: list[str]) -> None:
+    folder, stop = Path(argv[0]), int(argv[1]) if len(argv) > 1 else None
+    simulate_cpu_devices(1)
+    hosts.join()
+    model = few_model()
+    shots = look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
+    settings = recipe(model, learning_rate=RATE, steps=STEPS, check_every=20, patience=9)
+    original = learning._training_batch
+
+    def training_batch(*arguments):
+        if arguments[-1] == stop and jax.process_index() == jax.process_count() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    learning._training_batch = training_batch
+    with Checkpoints(folder / "checkpoints", {}) as checkpoints:
+        found = learning.learn(model, shots, settings, 0, checkpoints=checkpoints, progress="few")
+    if hosts.is_main():
+        write_prompts(folder / "prompts", found.prompts, {"held_out": found.checks})
+
+
+if __name__ == "__main__":
+    run_command(main)
