@@ -1,8 +1,9 @@
 """Learning prompts from a few items: gradient steps, early stopping, a prior at zero-shot.
 
 Of the few shots a part is held out: it decides when to stop, and whether what was learned is kept
-at all. Both candidates of an item share timestep and noise; training sees the timesteps that are
-scored later, under several noises. The empty caption's row is the frozen model's, computed once.
+at all, which takes a gain of more than its standard error. Both candidates of an item share
+timestep and noise; training sees the timesteps that are scored later, under several noises. The
+empty caption's row is the frozen model's, computed once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from dsd_jax.model import Model
 from dsd_jax.sharding import data_mesh, fetch, replicate, shard_rows
 from dsd_jax.shots import Recipe, Shots, scores_of, split, spread, take_timesteps
 from dsd_jax.terms import Network, Terms, Wanted, forward_terms, with_uncond
-from dsd_jax.weighting import fit_weights
+from dsd_jax.weighting import fit_weights, is_gain
 
 
 class Learned(NamedTuple):
@@ -179,7 +180,8 @@ def init(model: Model, recipe: Recipe, seed: int) -> dict[str, Any]:
 class Course(NamedTuple):
     """How far learning has come; all that a resumed run needs.
 
-    held_out: (checks + 1,) float32, the held-out loss zero-shot and at every check, NaN ahead.
+    held_out: (checks + 1, held-out items) float32, their losses zero-shot and at every check, NaN
+        ahead.
     """
 
     state: State
@@ -212,7 +214,7 @@ def learn(
     part = split(len(shots.items.states), recipe.held_out, seed)
     fixed: dict[str, Any] = {}
     if "weights" in recipe.kinds:
-        weights = {name: fit_weights(shots, recipe, name, *part) for name in recipe.methods}
+        weights = {name: fit_weights(shots, recipe, name, seed) for name in recipe.methods}
         fixed = {"weights": weights}
     tree = init(model, recipe, seed)
     if not tree:
@@ -220,10 +222,11 @@ def learn(
     course = _descend(model, recipe, shots, part, tree, fixed, seed, checkpoints, log, progress)
     checks = {
         min(number * recipe.check_every, recipe.steps): float(value)
-        for number, value in enumerate(course.held_out)
+        for number, value in enumerate(course.held_out.mean(axis=1))
         if not np.isnan(value)
     }
-    kept = list(checks)[int(course.best_check)]
+    best = int(course.best_check)
+    kept = list(checks)[best] if is_gain(course.held_out[0] - course.held_out[best]) else 0
     return Learned({**(course.best if kept else {}), **fixed}, checks, kept)
 
 
@@ -246,7 +249,7 @@ def _descend(
     spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
     held = list(_held_batches(model, shots, part[1], recipe.batch))
 
-    def held_out_loss(prompts_now: Any) -> float:
+    def held_out_losses(prompts_now: Any) -> np.ndarray:
         values = []
         for batch, count in held:
             terms = batch.frozen
@@ -254,7 +257,7 @@ def _descend(
                 terms = batch_terms(net, params, prompts_now, batch)
             found = item_losses(terms, weights_at(fixed, batch), recipe, spreads)
             values.append(fetch(found)[:count])
-        return float(np.concatenate(values).mean())
+        return np.concatenate(values).reshape(-1, len(part[1])).mean(axis=0)  # over noises
 
     def step(course: Course, batch: Batch) -> tuple[Course, dict[str, jax.Array]]:
         state, loss = update(net, recipe, course.state, fixed, params, batch, spreads)
@@ -262,14 +265,15 @@ def _descend(
 
     def check(done: int, course: Course) -> tuple[Course, bool]:
         number = -(-done // recipe.check_every)
-        course.held_out[number] = held_out_loss(course.state.prompts)
-        if course.held_out[number] < course.held_out[int(course.best_check)]:
+        course.held_out[number] = held_out_losses(course.state.prompts)
+        if course.held_out[number].mean() < course.held_out[int(course.best_check)].mean():
             best = jax.tree.map(jnp.copy, course.state.prompts)
             course = course._replace(best=best, best_check=np.asarray(number))
         return course, number - int(course.best_check) >= recipe.patience
 
-    history = np.full(-(-recipe.steps // recipe.check_every) + 1, np.nan, np.float32)
-    history[0] = held_out_loss({})
+    checks = -(-recipe.steps // recipe.check_every)
+    history = np.full((checks + 1, len(part[1])), np.nan, np.float32)
+    history[0] = held_out_losses({})
     state = State(tree, replicate(mesh, optimiser(recipe).init(tree)))
     return fit(
         progress or "learning",

@@ -19,31 +19,45 @@ from dsd_jax.shots import Recipe, Shots, noise_slice, scores_of, spread
 from dsd_jax.terms import Terms
 
 _STEPS, _RATE = 300, 0.05
+FOLDS = 5
 
 
-def fit_weights(
-    shots: Shots, recipe: Recipe, name: str, learn: np.ndarray, held_out: np.ndarray
-) -> dict[str, Any]:
-    """The prompts kind `weights` for one method.
+def fit_weights(shots: Shots, recipe: Recipe, name: str, seed: int) -> dict[str, Any]:
+    """The prompts kind `weights` for one method, with all shots.
 
-    The strength of the prior is the one of `recipe.ridges` that serves the held-out items best;
-    infinity, the zero-shot formula, is among the choices. Then all items are used.
+    The strength of the prior is the one of `recipe.ridges` that serves the items of each fold best
+    that were not learned from. If even that does not serve them better than the zero-shot formula
+    does, by more than a standard error, the formula stays: a few pairs shouldn't make it worse.
     """
     scale, units = spread(shots, name, recipe), unit_weights(shots, recipe, name)
-    count = len(learn) + len(held_out)
-    parts = (learn, held_out, np.arange(count))
-    every = [noise_terms(shots.take(rows)) for rows in parts]
+    terms = noise_terms(shots)
+    count = len(shots.items.states)
+    apart = in_folds(count, seed)  # (F, n)
+    ridges = np.asarray(recipe.ridges, np.float32)
+
+    def fold_losses(ridge: jax.Array, unseen: jax.Array) -> jax.Array:
+        found = _regress(recipe, name, terms, units, scale, ridge, ~unseen)
+        return _losses(recipe, name, scale, found, terms)
+
+    every = jax.vmap(jax.vmap(fold_losses, (None, 0)), (0, None))(ridges, apart)  # (R, F, n)
+    unseen = np.sum(np.where(apart, every, 0.0), axis=1)  # each item once per ridge
     zero = jax.tree.map(jnp.zeros_like, units)
-    loss = partial(_mean_loss, recipe, name, scale)
-    best, chosen = float(loss(zero, every[1])), None
-    for ridge in recipe.ridges:
-        found = _regress(recipe, name, every[0], units, scale, ridge / len(learn))
-        value = float(loss(found, every[1]))
-        if value < best:
-            best, chosen = value, ridge
-    if chosen is None:
+    best = int(np.argmin(unseen.mean(axis=1)))
+    if not is_gain(np.asarray(_losses(recipe, name, scale, zero, terms)) - unseen[best]):
         return zero
-    return _regress(recipe, name, every[2], units, scale, chosen / count)
+    return _regress(recipe, name, terms, units, scale, ridges[best], np.ones(count, bool))
+
+
+def in_folds(count: int, seed: int) -> np.ndarray:
+    """(F, count) bool: which items each fold leaves out; every item is left out once."""
+    folds = min(FOLDS, count)
+    numbers = np.random.default_rng([seed, 9]).permutation(count) % folds
+    return numbers == np.arange(folds)[:, None]
+
+
+def is_gain(gains: np.ndarray) -> bool:
+    """Whether gains (n,) are positive on average by more than their standard error."""
+    return gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
 
 
 def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
@@ -74,30 +88,34 @@ def noise_terms(shots: Shots) -> list[Terms]:
     return [noise_slice(shots.terms, noise, times) for noise in range(len(shots.seeds))]
 
 
-def _mean_loss(
+def _losses(
     recipe: Recipe, name: str, scale: Any, weights: Mapping[str, Any], terms: list[Terms]
 ) -> jax.Array:
-    """Cross-entropy of all items under all noises."""
+    """Cross-entropy of each item, averaged over the noises: (n,)."""
     tree = {"weights": {name: weights}}
-    return jnp.mean(
-        jnp.stack(
-            [losses.cross_entropy(scores_of(x, name, recipe, tree) / scale).mean() for x in terms]
-        )
-    )
+    every = [losses.cross_entropy(scores_of(x, name, recipe, tree) / scale) for x in terms]
+    return jnp.mean(jnp.stack(every), axis=0)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _regress(
-    recipe: Recipe, name: str, terms: list[Terms], units: Any, scale: Any, ridge: Any
+    recipe: Recipe,
+    name: str,
+    terms: list[Terms],
+    units: Any,
+    scale: Any,
+    ridge: Any,
+    rows: Any,
 ) -> Any:
-    """Adam on the whole set; returns weights, not units."""
+    """Adam on the items where `rows` (n,) is true; returns weights, not units."""
 
     def weights_of(steps: Any) -> Any:
         return jax.tree.map(jnp.multiply, steps, units)
 
     def loss(steps: Any) -> jax.Array:
         prior = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(steps))
-        return _mean_loss(recipe, name, scale, weights_of(steps), terms) + ridge * prior
+        every = _losses(recipe, name, scale, weights_of(steps), terms)
+        return (jnp.sum(jnp.where(rows, every, 0.0)) + ridge * prior) / jnp.sum(rows)
 
     transform = optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax import losses, shots, weighting
+from dsd_jax import shots, weighting
 from dsd_jax.items import Items
 from dsd_jax.shots import Recipe, Shots
 from dsd_jax.terms import Terms
@@ -23,7 +23,6 @@ RECIPE = Recipe(
     held_out=0.25,
     **{name: LORA[name] for name in LORA.keys() - {"kinds", "methods", "ridges", "held_out"}},
 )
-PART = shots.split(COUNT, RECIPE.held_out, 0)
 
 
 def random_terms(seed: int) -> Terms:
@@ -63,20 +62,10 @@ def accuracy(seen: Shots, name: str, weights: dict | None) -> float:
     return float(np.mean([scores[:, 0] > scores[:, 1] for scores in every]))
 
 
-def held_out_loss(seen: Shots, name: str, weights: dict) -> float:
-    scale = shots.spread(seen, name, RECIPE)
-    tree = {"weights": {name: weights}}
-    every = [
-        losses.cross_entropy(shots.scores_of(terms, name, RECIPE, tree) / scale)
-        for terms in weighting.noise_terms(seen.take(PART[1]))
-    ]
-    return float(np.mean(every))
-
-
 @pytest.mark.parametrize("name", ["attention", "dsd"])
 def test_a_planted_head_is_found(name):
     seen = as_shots(with_shift(random_terms(0), "up", 1, 1.5))
-    weights = weighting.fit_weights(seen, RECIPE, name, *PART)
+    weights = weighting.fit_weights(seen, RECIPE, name, 0)
     found = weights["lse"]["up"]
     assert np.argmax(np.abs(found)) == 1 and found[1] > 0
     assert all(found[1] > 2 * np.abs(found[other]) for other in (0, 2))
@@ -94,7 +83,7 @@ def test_a_planted_head_is_found(name):
 
 def test_a_planted_head_that_is_wrong_counts_against():
     seen = as_shots(with_shift(random_terms(0), "up", 1, -1.5))
-    weights = weighting.fit_weights(seen, RECIPE, "attention", *PART)
+    weights = weighting.fit_weights(seen, RECIPE, "attention", 0)
     assert weights["lse"]["up"][1] < 0
 
 
@@ -102,27 +91,53 @@ def test_what_tells_nothing_gets_no_weight():
     """Both candidates alike: nothing can serve the held-out items better than zero-shot does."""
     terms = random_terms(0)
     alike = jax.tree.map(lambda x: np.repeat(x[::2], 2, axis=0), terms)
-    weights = weighting.fit_weights(as_shots(alike), RECIPE, "attention", *PART)
+    weights = weighting.fit_weights(as_shots(alike), RECIPE, "attention", 0)
     for leaf in jax.tree.leaves(weights):
         np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_held_out_items_are_never_served_worse(seed):
-    seen = as_shots(random_terms(seed))
-    weights = weighting.fit_weights(seen, RECIPE, "attention", *PART)
-    zero = jax.tree.map(jnp.zeros_like, weights)
-    assert held_out_loss(seen, "attention", weights) <= held_out_loss(seen, "attention", zero)
+def test_noise_is_not_learned():
+    """Random numbers seem to serve some few items by chance; hardly ever by a standard error."""
+    few = [as_shots(random_terms(seed)).take(np.arange(16)) for seed in range(12)]
+    found = [weighting.fit_weights(seen, RECIPE, "attention", 0) for seen in few]
+    assert sum(any(np.any(x) for x in jax.tree.leaves(weights)) for weights in found) <= 3
 
 
-def test_lessons_that_held_out_items_contradict_are_not_kept():
-    terms = with_shift(random_terms(0), "up", 1, 1.5)
-    lse = terms.lse["up"]
-    rows = 2 * PART[1]
-    lse[rows, ..., 1], lse[rows + 1, ..., 1] = lse[rows + 1, ..., 1], lse[rows, ..., 1].copy()
-    weights = weighting.fit_weights(as_shots(terms), RECIPE, "attention", *PART)
-    for leaf in jax.tree.leaves(weights):
-        np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
+def test_folds_leave_every_item_out_once():
+    for count in (80, 16, 3):
+        apart = weighting.in_folds(count, 0)
+        assert apart.shape == (min(weighting.FOLDS, count), count)
+        assert (apart.sum(axis=0) == 1).all()
+        assert np.ptp(apart.sum(axis=1)) <= 1
+    assert (weighting.in_folds(80, 0) != weighting.in_folds(80, 1)).any()
+
+
+def test_items_left_out_are_not_learned_from():
+    """What a fold learns does not depend on the items that it leaves out."""
+    terms, apart = random_terms(0), weighting.in_folds(COUNT, 0)
+    found = []
+    for by in (0.0, 5.0):
+        lse = terms.lse["up"].copy()
+        lse[2 * np.flatnonzero(apart[0])] += by
+        seen = as_shots(terms._replace(lse={**terms.lse, "up": lse}))
+        units = weighting.unit_weights(as_shots(terms), RECIPE, "attention")
+        every = weighting.noise_terms(seen)
+        found.append(weighting._regress(RECIPE, "attention", every, units, 1.0, 1.0, ~apart[0]))
+    for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gains", "kept"),
+    [
+        ([1.0, 1.1, 0.9], True),
+        ([-1.0, -1.1], False),
+        ([3.0, -1.0, -1.0], False),
+        ([0.0, 0.0], False),
+    ],
+)
+def test_a_gain_exceeds_its_standard_error(gains, kept):
+    assert weighting.is_gain(np.array(gains)) == kept
 
 
 def test_a_stronger_prior_stays_closer_to_zero_shot():
@@ -131,7 +146,7 @@ def test_a_stronger_prior_stays_closer_to_zero_shot():
         sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(weights))
         for ridge in (0.3, 30.0)
         for weights in [
-            weighting.fit_weights(seen, replace(RECIPE, ridges=(ridge,)), "attention", *PART)
+            weighting.fit_weights(seen, replace(RECIPE, ridges=(ridge,)), "attention", 0)
         ]
     ]
     assert 0 < sizes[1] < sizes[0]
