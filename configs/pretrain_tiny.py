@@ -26,6 +26,9 @@ def get_config() -> ConfigDict:
     config.text.hidden_size = 128
     config.text.layers = 3
     config.text.heads = 4
+    config.text.steps = 2000  # of learning to read
+    config.text.batch = 128  # captions per step
+    config.text.learning_rate = 1e-3
 
     config.unet = ConfigDict()
     config.unet.block_out_channels = (64, 128)
@@ -39,7 +42,6 @@ def get_config() -> ConfigDict:
     # "epsilon" or "v_prediction": v is the picture where the noise is strong, and so what captions
     # are about; as noise to be copied with a small correction it is learned much more slowly.
     config.denoiser.prediction = "v_prediction"
-    config.denoiser.order = 0.5  # weight of the contrast with captions whose things are exchanged
     config.denoiser.cooldown = 0.2  # part of the steps over which the rate falls to zero
     config.denoiser.pool = 8192  # pictures encoded at a time
     config.denoiser.passes = 4  # times each of them is used, with other captions and noise

@@ -8,7 +8,7 @@ from dsd_jax.command import ConfigParser, run_command
 
 
 def main(argv: Sequence[str]) -> None:
-    """Train the VAE, then text tower and UNet; write the model in the Hugging Face layout."""
+    """Train VAE, text tower and UNet; write the model in the Hugging Face layout."""
     flags = ConfigParser(
         "pretrain",
         "Trains the bundled Stable Diffusion from scratch; resumes where the workdir left off.",
@@ -24,7 +24,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("pretrain trains a small model on one host; start it on one alone.")
     first = starting_weights(flags.config)
     vae = first["vae"] if first else train_vae(flags.config, flags.workdir)
-    params = train_denoiser(flags.config, flags.workdir, vae, first)
+    text = train_reader(flags.config, flags.workdir, first)
+    params = train_denoiser(flags.config, flags.workdir, vae, text, first)
     model = write_model(flags.config, flags.workdir, {"vae": vae, **params})
     write_samples(model, flags.workdir)
 
@@ -167,8 +168,65 @@ def train_vae(config: Any, workdir: Path) -> Any:
     return params
 
 
-def train_denoiser(config: Any, workdir: Path, vae_params: Any, first: Any) -> Any:
-    """Phase 2, from `first`'s weights if given; returns the averaged ones {"text", "unet"}."""
+def train_reader(config: Any, workdir: Path, first: Any) -> Any:
+    """Phase 2: the text tower learns to read; returns {"text", "reader"}."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    from dsd_jax import sharding
+    from dsd_jax.checkpoints import Checkpoints
+    from dsd_jax.data.scenes import caption, sample_scene
+    from dsd_jax.fitting import fit
+    from dsd_jax.models.text import CLIPText
+    from dsd_jax.pretraining import reading
+    from dsd_jax.pretraining.pictures import training_stream
+    from dsd_jax.tokens import tokenise
+
+    settings, mesh, stream = config.text, sharding.data_mesh(), training_stream()
+    tokenizer, concepts = bundled_tokenizer(), stream.sprites.concepts
+    text, key = text_config(config, len(tokenizer)), jax.random.key(config.seed)
+    tower = first and first["text"]
+    if not tower:
+        ids = jnp.zeros((1, text.positions), jnp.int32)
+        tower = jax.jit(CLIPText(text).init)(key, ids)["params"]
+    reader = reading.init_reader(jax.random.fold_in(key, 1), text.hidden_size, len(concepts))
+    params = {"text": tower, "reader": reader}
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, settings.steps // 10, settings.steps
+    )
+    transform = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
+    state = sharding.replicate(mesh, reading.State(params, transform.init(params)))
+
+    def batch(step: int) -> tuple:
+        rng = np.random.default_rng([config.seed, 6, step])
+        some = range(settings.batch)
+        scenes = [sample_scene(rng, stream.pairs, stream.styles) for _ in some]
+        texts = [caption(scene, concepts, rng) for scene in scenes]
+        rows = tokenise(tokenizer, texts), reading.sides(scenes, len(concepts))
+        return sharding.shard_rows(mesh, rows)
+
+    identity = {"start": config.start, "text": settings.to_dict()}
+    with Checkpoints(workdir / "text", identity) as checkpoints:
+        state = fit(
+            "text",
+            state,
+            reading.update_function(text, transform),
+            batch,
+            settings.steps,
+            checkpoints,
+            workdir / "metrics.jsonl",
+            save_seconds=config.save_seconds,
+        )
+    return jax.device_get(state.params)
+
+
+def train_denoiser(config: Any, workdir: Path, vae_params: Any, read: Any, first: Any) -> Any:
+    """Phase 3, from what phase 2 has `read` and `first`'s UNet if given.
+
+    Returns the averaged parameters {"text", "unet"}.
+    """
     import jax
 
     from dsd_jax import sharding
@@ -182,12 +240,9 @@ def train_denoiser(config: Any, workdir: Path, vae_params: Any, first: Any) -> A
     tokenizer = bundled_tokenizer()
     text, unet = text_config(config, len(tokenizer)), unet_config(config)
     transform = denoiser.optimiser(settings.learning_rate, settings.steps, settings.cooldown)
-    if first:
-        state = denoiser.start({part: first[part] for part in ("text", "unet")}, transform)
-    else:
-        state = denoiser.init(unet, text, transform, config.seed)
-    state = sharding.replicate(mesh, state)
-    loss = denoiser.loss_function(unet, text, schedule(config), settings.order)
+    params = first and first["unet"] or denoiser.init_unet(unet, jax.random.key(config.seed))
+    state = sharding.replicate(mesh, denoiser.start({**read, "unet": params}, transform))
+    loss = denoiser.loss_function(unet, text, schedule(config))
     update = denoiser.update_function(loss, transform, mesh, config.seed)
     encode = denoiser.encoder(vae_config(config), vae_params)
     latents = denoiser.Latents(encode, stream, config.seed, settings.pool, settings.passes)
@@ -217,7 +272,8 @@ def train_denoiser(config: Any, workdir: Path, vae_params: Any, first: Any) -> A
             workdir / "metrics.jsonl",
             save_seconds=config.save_seconds,
         )
-    return jax.device_get(state.average)
+    average = jax.device_get(state.average)
+    return {part: average[part] for part in ("text", "unet")}
 
 
 def bundled_tokenizer() -> Any:

@@ -26,6 +26,8 @@ SETTINGS = {
     "text.hidden_size": 8,
     "text.layers": 1,
     "text.heads": 2,
+    "text.steps": 4,
+    "text.batch": 4,
     "unet.block_out_channels": "8,8",
     "unet.heads": 2,
     "unet.norm_num_groups": 4,
@@ -90,7 +92,7 @@ def test_the_model_it_writes_loads_and_scores(workdir):
 def test_log(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [(line["phase"], line["step"]) for line in lines] == [
-        *(("encoder", 2), ("vae", 4), ("denoiser", 4))
+        *(("encoder", 2), ("vae", 4), ("text", 4), ("denoiser", 4))
     ]
     assert {"loss", "linear_psnr"} <= set(lines[0]) and "psnr" in lines[1]
 
@@ -153,7 +155,7 @@ def test_going_on_from_a_model_keeps_its_vae(workdir, tmp_path):
     start = workdir / "model"
     run(tmp_path, start=start)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["phase"], line["step"]) for line in lines] == [("denoiser", 4)]
+    assert [(line["phase"], line["step"]) for line in lines] == [("text", 4), ("denoiser", 4)]
     before, after = dsd_jax.load(start), dsd_jax.load(tmp_path / "model")
     jax.tree.map(np.testing.assert_array_equal, before.params["vae"], after.params["vae"])
     moved = jax.tree.map(

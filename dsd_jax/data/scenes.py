@@ -200,23 +200,12 @@ def article(words):
     return "an" if (words[0] in "aeiou") != (words in SPELT_OTHERWISE) else "a"
 
 
-def caption_pair(
-    scene: Scene, concepts: Sequence[str], rng: np.random.Generator
-) -> tuple[str, str]:
-    """A true sentence about `scene`, and the same with its two things' places exchanged.
-
-    Which thing comes first, and whether each size and the background are named, are fair coins of
-    `rng`, so one scene has many captions. The false sentence has a coin of its own for which thing
-    comes first: neither the relation's word nor the order of the nouns alone gives it away. About
-    one thing, both are the same true sentence.
+def caption(scene: Scene, concepts: Sequence[str], rng: np.random.Generator) -> str:
+    """A true sentence about `scene`: which thing comes first, and whether each size and the
+    background are named, are fair coins of `rng`, so one scene has many captions.
     """
-    *named, first, other_first = (bool(coin) for coin in rng.random(5) < 0.5)
-    plan = read_plan(scene)
-    true = describe(plan, concepts, named[:2], named[2], int(first))
-    if plan.relation is None:
-        return true, true
-    exchanged = plan._replace(relation=INVERSE[plan.relation])
-    return true, describe(exchanged, concepts, named[:2], named[2], int(other_first))
+    coins = [bool(coin) for coin in rng.random(4) < 0.5]
+    return describe(read_plan(scene), concepts, coins[:2], coins[2], int(coins[3]))
 
 
 def draw(scene: Scene, sprites: Sprites) -> np.ndarray:
@@ -249,7 +238,7 @@ def pretraining_batch(
     rng: np.random.Generator, n: int, sprites: Sprites, pairs: Sequence | None = None
 ) -> tuple[np.ndarray, list[Scene]]:
     """`n` scenes by the seen artists with pairs that aren't held out: images uint8 (n, 64, 64, 3)
-    and the scenes, for drawing captions again and again with `caption_pair`.
+    and the scenes, for drawing captions again and again with `caption`.
 
     pairs: `allowed_pairs(len(sprites.concepts))`, worked out here if not given.
     """

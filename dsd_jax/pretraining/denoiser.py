@@ -1,10 +1,4 @@
-"""Phase 2: text tower and UNet together, by predicting the noise in latents of the finished VAE.
-
-Stable Diffusion's text tower has learned from contrasts (it is CLIP's) before the UNet sees it.
-Ours starts from nothing, and the denoising loss alone is slow to tell "a cat left of a dog" from "a
-dog left of a cat". So a part of the pictures is also denoised under a caption with the two things'
-places exchanged, which should do worse.
-"""
+"""Phase 3: text tower and UNet together, by denoising latents of the finished VAE."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,23 +9,23 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from dsd_jax.data.scenes import caption_pair
+from dsd_jax.data.scenes import caption
 from dsd_jax.diffusion import Schedule
 from dsd_jax.models.text import CLIPText, TextConfig
 from dsd_jax.models.unet import UNet2DCondition, UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
+from dsd_jax.pretraining import reading
 from dsd_jax.pretraining.pictures import Stream, to_pixels
 
 DRAWS = 2  # timesteps and noises per picture in a batch: the caption is encoded once for all
 MIDDLE = (300, 1000)  # timesteps at which objects and their places are decided
 MIDDLE_SHARE = 0.75
+READING = 0.1  # weight of the reading task, lest the tower forget what the UNet has yet to use
 EMPTY_SHARE = 0.1  # captions replaced by "", so that the model knows the unconditional case
-EXCHANGED_EVERY = 2  # of so many pictures one is denoised under an exchanged caption, too
-GAP = 0.05  # relative excess of the exchanged caption's error that the contrast asks for
 
 
 class State(NamedTuple):
-    """What denoiser training carries from step to step; `params` is {"text": ..., "unet": ...}."""
+    """What training carries from step to step; `params` is {"text", "reader", "unet"}."""
 
     params: Any
     optimiser: Any
@@ -40,15 +34,13 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """P pictures: latents (P, H, W, C), captions' ids (P, 77), timesteps (P, DRAWS).
-
-    `exchanged_ids` (P / EXCHANGED_EVERY, 77) are of the pictures 0, EXCHANGED_EVERY, ...; equal to
-    `ids` where there are no two things to exchange.
+    """P pictures: latents (P, H, W, C), captions' ids (P, 77), what they say stands on each side
+    (P, 4), timesteps (P, DRAWS).
     """
 
     latents: np.ndarray
     ids: np.ndarray
-    exchanged_ids: np.ndarray
+    sides: np.ndarray
     timesteps: np.ndarray
 
 
@@ -99,15 +91,15 @@ def batch(latents: Latents, tokenise: Callable, seed: int, pictures: int, step: 
     rows, scenes = latents.rows(step, pictures)
     rng = np.random.default_rng([seed, 5, step])
     concepts = latents.concepts
-    pairs = [caption_pair(scene, concepts, rng) for scene in scenes]
+    texts = [caption(scene, concepts, rng) for scene in scenes]
     empty = rng.random(pictures) < EMPTY_SHARE
-    pairs = [("", "") if drop else pair for pair, drop in zip(pairs, empty, strict=True)]
-    texts, exchanged = zip(*pairs, strict=True)
+    texts = ["" if drop else text for text, drop in zip(texts, empty, strict=True)]
+    sides = reading.sides(scenes, len(concepts))
+    sides[empty] = len(concepts)
     shape = (pictures, DRAWS)
     middle = rng.random(shape) < MIDDLE_SHARE
     steps = np.where(middle, rng.integers(*MIDDLE, shape), rng.integers(0, 1000, shape))
-    ids, exchanged_ids = tokenise(texts), tokenise(exchanged[::EXCHANGED_EVERY])
-    return Batch(rows, ids, exchanged_ids, steps.astype(np.int32))
+    return Batch(rows, tokenise(texts), sides, steps.astype(np.int32))
 
 
 def optimiser(learning_rate: float, steps: int, cooldown: float) -> optax.GradientTransformation:
@@ -126,28 +118,20 @@ def optimiser(learning_rate: float, steps: int, cooldown: float) -> optax.Gradie
     )
 
 
-def init(
-    unet: UNetConfig, text: TextConfig, transform: optax.GradientTransformation, seed: int
-) -> State:
+def init_unet(config: UNetConfig, key: jax.Array) -> Any:
     """Random weights; residual branches start at zero, so that every block starts as identity."""
-    size = unet.sample_size
-    key = jax.random.key(seed)
-    ids = jnp.zeros((1, text.positions), jnp.int32)
-    params = {
-        "text": jax.jit(CLIPText(text).init)(key, ids)["params"],
-        "unet": jax.jit(UNet2DCondition(unet).init)(
-            key,
-            jnp.zeros((1, size, size, unet.in_channels)),
-            jnp.zeros((1,), jnp.int32),
-            jnp.zeros((1, 1, unet.cross_attention_dim)),
-        )["params"],
-    }
-    params["unet"] = jax.tree_util.tree_map_with_path(_zero_residual, params["unet"])
-    return start(params, transform)
+    size = config.sample_size
+    params = jax.jit(UNet2DCondition(config).init)(
+        key,
+        jnp.zeros((1, size, size, config.in_channels)),
+        jnp.zeros((1,), jnp.int32),
+        jnp.zeros((1, 1, config.cross_attention_dim)),
+    )["params"]
+    return jax.tree_util.tree_map_with_path(_zero_residual, params)
 
 
 def start(params: Any, transform: optax.GradientTransformation) -> State:
-    """The state before the first step from `params`, {"text", "unet"}."""
+    """The state before the first step from `params`, {"text", "reader", "unet"}."""
     average = jax.tree.map(jnp.copy, params)  # `update` donates its state: no buffer twice
     return State(params, transform.init(params), average, jnp.zeros((), jnp.int32))
 
@@ -157,57 +141,31 @@ def _zero_residual(path: tuple, leaf: jax.Array) -> jax.Array:
     return jnp.zeros_like(leaf) if last in ("conv2", "proj_out", "conv_out") else leaf
 
 
-def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule, order: float) -> Callable:
-    """(params, batch, key) -> (loss, {"denoising", "order"}).
+def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule) -> Callable:
+    """(params, batch, key) -> (loss, {"denoising", "reading"}).
 
-    The loss is the mean squared error of the predicted noise (or v), and `order` times the contrast
-    with exchanged captions. The metric "order" is how often the right caption does better, of those
-    that were exchanged.
+    The mean squared error of the predicted noise (or v), and a little of the reading task.
     """
-    denoise, read = UNet2DCondition(unet), CLIPText(text)
+    denoise, tower = UNet2DCondition(unet), CLIPText(text)
 
     def loss(params: Any, rows: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
+        pictures = rows.latents.shape[0]
         steps = rows.timesteps.reshape(-1)
-        captions = jnp.repeat(jnp.arange(len(rows.ids)), DRAWS)
-        clean = rows.latents[captions]
-        noise = jax.random.normal(key, clean.shape)
-        # The first draw of a picture is seen again under the exchanged caption.
-        again = jnp.arange(0, len(steps), DRAWS * EXCHANGED_EVERY)
-        captions = jnp.concatenate([captions, len(rows.ids) + jnp.arange(len(again))])
-        noisy, target = (
-            jnp.concatenate([x, x[again]])
-            for x in (schedule.add_noise(clean, noise, steps), schedule.target(clean, noise, steps))
-        )
-        ids = jnp.concatenate([rows.ids, rows.exchanged_ids])
+        latents = jnp.repeat(rows.latents, DRAWS, axis=0)
+        noise = jax.random.normal(key, latents.shape)
+        states = tower.apply({"params": params["text"]}, rows.ids)
         prediction, _ = denoise.apply(
             {"params": params["unet"]},
-            noisy,
-            jnp.concatenate([steps, steps[again]]),
-            read.apply({"params": params["text"]}, ids),
-            captions,
+            schedule.add_noise(latents, noise, steps),
+            steps,
+            states,
+            jnp.repeat(jnp.arange(pictures), DRAWS),
         )
-        errors = jnp.mean(jnp.square(prediction - target), axis=(1, 2, 3))
-        right, wrong = errors[again], errors[len(steps) :]
-        differ = jnp.any(rows.ids[::EXCHANGED_EVERY] != rows.exchanged_ids, axis=1)
-        denoising = jnp.mean(errors[: len(steps)])
-        correct = _mean_where(differ, (right < wrong).astype(jnp.float32))
-        total = denoising + order * _mean_where(differ, contrast(right, wrong))
-        return total, {"denoising": denoising, "order": correct}
+        error = jnp.mean(jnp.square(prediction - schedule.target(latents, noise, steps)))
+        unread = reading.loss(params["reader"], states, rows.sides)
+        return error + READING * unread, {"denoising": error, "reading": unread}
 
     return loss
-
-
-def contrast(right: jax.Array, wrong: jax.Array) -> jax.Array:
-    """(P,) errors -> (P,): how far `wrong` is from exceeding `right` by about GAP, relatively.
-
-    A softplus in the unit of an error, so that its gradient is at most that of the error itself.
-    """
-    unit = GAP * jax.lax.stop_gradient(right)
-    return unit * jax.nn.softplus((right - wrong) / unit)
-
-
-def _mean_where(condition: jax.Array, values: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.where(condition, values, 0.0)) / jnp.maximum(1, condition.sum())
 
 
 def update_function(

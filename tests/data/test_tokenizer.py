@@ -8,7 +8,7 @@ from transformers import CLIPTokenizer
 
 import dsd_jax.assets
 from dsd_jax.assets.build_tokenizer import byte_symbols, caption_words, write_tokenizer
-from dsd_jax.data.scenes import allowed_pairs, caption_pair, sample_scene
+from dsd_jax.data.scenes import allowed_pairs, caption, sample_scene
 
 FOLDER = Path(dsd_jax.assets.__file__).parent / "tiny" / "tokenizer"
 
@@ -49,7 +49,7 @@ def test_every_word_of_the_captions_is_one_token(tokenizer, vocabulary, sprites)
     rng, pairs = np.random.default_rng(0), allowed_pairs(len(sprites.concepts))
     words = set()
     for _ in range(1500):
-        text, _ = caption_pair(sample_scene(rng, pairs, [0]), sprites.concepts, rng)
+        text = caption(sample_scene(rng, pairs, [0]), sprites.concepts, rng)
         words.update(text.split())
         ids = tokenizer(text)["input_ids"][1:-1]
         assert ids == [vocabulary[word + "</w>"] for word in text.split()]

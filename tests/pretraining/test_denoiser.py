@@ -10,8 +10,10 @@ import pytest
 
 from dsd_jax.data import scenes
 from dsd_jax.data.sprites import load_sprites
-from dsd_jax.pretraining import denoiser
+from dsd_jax.diffusion import Schedule
+from dsd_jax.pretraining import denoiser, reading
 from dsd_jax.pretraining.denoiser import DRAWS, Latents
+from tests.random_model import random_model
 
 POOL, BATCH, PASSES = 512, 64, 2
 STEPS = POOL // BATCH  # of one pass over a pool
@@ -75,84 +77,60 @@ def test_pools_are_drawn_once_while_they_last():
 
 @pytest.fixture(scope="module")
 def batch():
-    """200 pictures of one scene with two things and one with one, in turns of two; ids, texts."""
+    """200 pictures of one and the same scene of two things, and their captions."""
     sprites, rng = load_sprites(), np.random.default_rng(0)
     pairs = scenes.allowed_pairs(len(sprites.concepts))
-    two, one = (
-        scenes.lay_out(rng, scenes.sample_plan(rng, pairs, [0], single=single)) for single in (0, 1)
-    )
-    known = {}
+    scene = scenes.lay_out(rng, scenes.sample_plan(rng, pairs, [0], single=0))
+    texts = []
     source = SimpleNamespace(
-        rows=lambda step, count: (np.zeros((count, 8, 8, 4)), [two, two, one, one] * (count // 4)),
+        rows=lambda step, count: (np.zeros((count, 8, 8, 4)), [scene] * count),
         concepts=sprites.concepts,
     )
 
     def tokenise(captions):
-        numbers = [known.setdefault(text, len(known)) for text in captions]
-        return np.repeat(np.array(numbers, np.int32)[:, None], 77, axis=1)
+        texts.extend(captions)
+        return np.zeros((len(captions), 77), np.int32)
 
-    rows = denoiser.batch(source, tokenise, 0, 200, 3)
-    return rows, np.array(list(known))
+    return denoiser.batch(source, tokenise, 0, 200, 3), texts
 
 
 def test_captions_are_drawn_anew_and_some_left_out(batch):
+    _, texts = batch
+    assert 8 <= texts.count("") <= 35
+    assert len(set(texts)) > 2
+
+
+def test_empty_captions_say_nothing_of_the_sides(batch):
     rows, texts = batch
-    captions = texts[rows.ids[:, 0]].tolist()
-    assert 8 <= captions.count("") <= 35
-    assert len(set(captions)) > 4
+    says = (rows.sides < len(load_sprites().concepts)).sum(axis=1)
+    np.testing.assert_array_equal(says, [2 if text else 0 for text in texts])
 
 
-def test_every_second_picture_has_an_exchanged_caption_if_it_can(batch):
-    rows, texts = batch
-    right, wrong = texts[rows.ids[::2, 0]], texts[rows.exchanged_ids[:, 0]]
-    assert len(wrong) == 100
-    can = (np.arange(100) % 2 == 0) & (right != "")
-    np.testing.assert_array_equal(right != wrong, can)
-
-
-def test_contrast_asks_for_a_gap_and_pulls_no_harder_than_the_error_itself():
-    right = jnp.array([0.5, 0.5, 0.01, 0.5])
-    wrong = jnp.array([0.5, 1.0, 0.01, 0.1])
-    found = denoiser.contrast(right, wrong)
-    unit = denoiser.GAP * right
-    np.testing.assert_allclose(found[0], unit[0] * np.log(2), rtol=1e-6)
-    assert found[1] < 1e-4 * found[0]  # far enough
-    np.testing.assert_allclose(found[2] / right[2], found[0] / right[0], rtol=1e-5)  # relative
-    pull, push = jax.grad(lambda *e: denoiser.contrast(*e).sum(), argnums=(0, 1))(right, wrong)
-    np.testing.assert_allclose(pull, [0.5, 0.0, 0.5, 1.0], atol=1e-4)
-    np.testing.assert_allclose(push, -pull, atol=1e-6)
-
-
-def tiny_loss(order, same):
-    """(loss, metrics) of two pictures; `same`: nothing is exchanged in the first."""
-    from dsd_jax.diffusion import Schedule
-    from tests.random_model import random_model
-
-    model = random_model()
-    ids = np.arange(2 * 77, dtype=np.int32).reshape(2, 77) % 5
+def test_loss_is_of_the_schedules_target_and_a_little_reading():
+    model, key = random_model(), jax.random.key(0)
+    rng, pictures = np.random.default_rng(0), 2
     rows = denoiser.Batch(
-        np.random.default_rng(0).standard_normal((2, *model.latent_shape)).astype(np.float32),
-        ids,
-        ids[:1] if same else ids[:1] + 1,
-        np.full((2, DRAWS), 500, np.int32),
+        rng.standard_normal((pictures, *model.latent_shape)).astype(np.float32),
+        rng.integers(0, 900, (pictures, 77)).astype(np.int32),
+        np.array([[0, 1, 5, 5], [5, 5, 5, 5]], np.int32),
+        np.full((pictures, DRAWS), 500, np.int32),
     )
-    loss = denoiser.loss_function(model.unet, model.text, Schedule(), order)
-    return loss(
-        {"unet": model.params["unet"], "text": model.params["text"]}, rows, jax.random.key(0)
-    )
-
-
-def test_loss_is_the_denoising_error_and_the_contrast():
-    alone, metrics = tiny_loss(0.0, same=False)
-    np.testing.assert_allclose(alone, metrics["denoising"], rtol=1e-6)
-    both, again = tiny_loss(2.0, same=False)
-    np.testing.assert_allclose(again["denoising"], metrics["denoising"], rtol=1e-6)
-    assert both > alone and again["order"] in (0.0, 1.0)
-
-
-def test_nothing_exchanged_costs_nothing():
-    total, metrics = tiny_loss(2.0, same=True)
-    np.testing.assert_allclose(total, metrics["denoising"], rtol=1e-6)
+    params = {
+        "text": model.params["text"],
+        "unet": jax.tree.map(jnp.zeros_like, model.params["unet"]),
+        "reader": reading.init_reader(key, model.text.hidden_size, 5),
+    }
+    noise = jax.random.normal(key, (pictures * DRAWS, *model.latent_shape))
+    for prediction in ("epsilon", "v_prediction"):
+        schedule = Schedule(prediction=prediction)
+        total, parts = denoiser.loss_function(model.unet, model.text, schedule)(params, rows, key)
+        target = schedule.target(
+            np.repeat(rows.latents, DRAWS, axis=0), noise, rows.timesteps.reshape(-1)
+        )
+        np.testing.assert_allclose(parts["denoising"], np.square(target).mean(), rtol=1e-5)
+        expected = parts["denoising"] + denoiser.READING * parts["reading"]
+        np.testing.assert_allclose(total, expected, rtol=1e-6)
+    assert parts["reading"] > 1
 
 
 def test_timesteps_are_mostly_in_the_middle(batch):
