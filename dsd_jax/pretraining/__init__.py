@@ -1,1 +1,1 @@
-"""Training the bundled Stable Diffusion from scratch: first its VAE, then text tower and UNet."""
+"""Training the bundled Stable Diffusion from scratch: VAE, then text tower, then UNet."""

@@ -63,6 +63,12 @@ def loss(reader: dict[str, jax.Array], states: jax.Array, expected: jax.Array) -
     return optax.softmax_cross_entropy_with_integer_labels(logits, expected).mean()
 
 
+def optimiser(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam with a short warm-up and a cosine to nothing."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps // 10, steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
+
+
 def update_function(config: TextConfig, transform: optax.GradientTransformation) -> Callable:
     """The jitted (state, (ids, sides)) -> (state, {"loss", "read"}); "read": the part that is."""
     tower = CLIPText(config)

@@ -1,0 +1,135 @@
+"""The three phases of pre-training, each resumable: VAE, text tower, text tower and UNet."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax import sharding
+from dsd_jax.checkpoints import Checkpoints, digest
+from dsd_jax.data.scenes import caption, sample_scene
+from dsd_jax.fitting import fit
+from dsd_jax.models.text import CLIPText
+from dsd_jax.pretraining import autoencoder, denoiser, reading
+from dsd_jax.pretraining.pictures import to_pixels, training_stream
+from dsd_jax.pretraining.products import bundled_tokenizer
+from dsd_jax.pretraining.shapes import schedule, text_config, unet_config, vae_config
+from dsd_jax.tokens import tokenise
+
+
+def train_vae(config: Any, workdir: Path) -> Any:
+    """Phase 1; returns the averaged, whitened parameters."""
+    vae, settings, stream = vae_config(config), config.vae, training_stream()
+    mesh = sharding.data_mesh()
+    sample = to_pixels(stream.batch([config.seed, 0], 2048)[0])
+    transform = autoencoder.optimiser(settings.learning_rate, settings.steps)
+    state = sharding.replicate(mesh, autoencoder.init(vae, transform, config.seed, sample))
+    parts = (
+        ("encoder", settings.encoder_steps, 2 * settings.batch, False),
+        ("vae", settings.steps, settings.batch, True),
+    )
+    with Checkpoints(workdir / "vae", settings.to_dict()) as checkpoints:
+        for name, steps, rows, decoder in parts:
+            state = fit(
+                name,
+                state,
+                autoencoder.update_function(vae, transform, decoder=decoder),
+                lambda step, rows=rows: sharding.shard_rows(
+                    mesh, autoencoder.batch(stream, config.seed, rows, step)
+                ),
+                steps,
+                checkpoints,
+                workdir / "metrics.jsonl",
+                save_seconds=config.save_seconds,
+            )
+    params = autoencoder.whiten(jax.device_get(state.average["vae"]), vae, sample)
+    print(f"vae: {autoencoder.psnr(params, vae, sample[:512]):.1f} dB on seen artists")
+    return params
+
+
+def train_reader(config: Any, workdir: Path, first: Any) -> Any:
+    """Phase 2, from `first`'s text tower if given; returns {"text", "reader"}."""
+    settings, mesh, stream = config.text, sharding.data_mesh(), training_stream()
+    tokenizer, concepts = bundled_tokenizer(), stream.sprites.concepts
+    text, key = text_config(config, len(tokenizer)), jax.random.key(config.seed)
+    params = {
+        "text": first["text"] if first else _random_tower(text, key),
+        "reader": reading.init_reader(jax.random.fold_in(key, 1), text.hidden_size, len(concepts)),
+    }
+    transform = reading.optimiser(settings.learning_rate, settings.steps)
+    state = sharding.replicate(mesh, reading.State(params, transform.init(params)))
+
+    def batch(step: int) -> tuple:
+        rng = np.random.default_rng([config.seed, 6, step])
+        some = range(settings.batch)
+        scenes = [sample_scene(rng, stream.pairs, stream.styles) for _ in some]
+        texts = [caption(scene, concepts, rng) for scene in scenes]
+        rows = tokenise(tokenizer, texts), reading.sides(scenes, len(concepts))
+        return sharding.shard_rows(mesh, rows)
+
+    identity = {"start": config.start, "text": settings.to_dict()}
+    with Checkpoints(workdir / "text", identity) as checkpoints:
+        state = fit(
+            "text",
+            state,
+            reading.update_function(text, transform),
+            batch,
+            settings.steps,
+            checkpoints,
+            workdir / "metrics.jsonl",
+            save_seconds=config.save_seconds,
+        )
+    return jax.device_get(state.params)
+
+
+def _random_tower(text: Any, key: jax.Array) -> Any:
+    ids = jnp.zeros((1, text.positions), jnp.int32)
+    return jax.jit(CLIPText(text).init)(key, ids)["params"]
+
+
+def train_denoiser(config: Any, workdir: Path, vae_params: Any, read: Any, first: Any) -> Any:
+    """Phase 3, from what phase 2 has `read` and `first`'s UNet if given.
+
+    Returns:
+        The averaged parameters {"text", "unet"}.
+    """
+    settings, mesh, stream = config.denoiser, sharding.data_mesh(), training_stream()
+    tokenizer = bundled_tokenizer()
+    text, unet = text_config(config, len(tokenizer)), unet_config(config)
+    transform = denoiser.optimiser(settings.learning_rate, settings.steps, settings.cooldown)
+    key = jax.random.key(config.seed)
+    params = {**read, "unet": first["unet"] if first else denoiser.init_unet(unet, key)}
+    state = sharding.replicate(mesh, denoiser.start(params, transform))
+    loss = denoiser.loss_function(unet, text, schedule(config))
+    encode = denoiser.encoder(vae_config(config), vae_params)
+    latents = denoiser.Latents(encode, stream, config.seed, settings.pool, settings.passes)
+
+    def batch(step: int) -> denoiser.Batch:
+        rows = denoiser.batch(
+            latents, lambda texts: tokenise(tokenizer, texts), config.seed, settings.batch, step
+        )
+        return sharding.shard_rows(mesh, rows)
+
+    identity = {
+        # More steps, or fewer, are still the same run.
+        "denoiser": {k: v for k, v in settings.items() if k not in ("steps", "cooldown")},
+        "unet": config.unet.to_dict(),
+        "text": config.text.to_dict(),
+        "start": config.start,
+        "vae_weights": digest(vae_params),
+    }
+    with Checkpoints(workdir / "denoiser", identity) as checkpoints:
+        state = fit(
+            "denoiser",
+            state,
+            denoiser.update_function(loss, transform, mesh, config.seed),
+            batch,
+            settings.steps,
+            checkpoints,
+            workdir / "metrics.jsonl",
+            save_seconds=config.save_seconds,
+        )
+    average = jax.device_get(state.average)
+    return {part: average[part] for part in ("text", "unet")}
