@@ -34,8 +34,8 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """P pictures: latents (P, H, W, C), captions' ids (P, 77), what they say stands on each side
-    (P, 4), timesteps (P, DRAWS).
+    """P pictures: latents (P, H, W, C), captions' ids (P, 77) and what they say of each side
+    (P, 4, 2), timesteps (P, DRAWS).
     """
 
     latents: np.ndarray
@@ -94,8 +94,7 @@ def batch(latents: Latents, tokenise: Callable, seed: int, pictures: int, step: 
     texts = [caption(scene, concepts, rng) for scene in scenes]
     empty = rng.random(pictures) < EMPTY_SHARE
     texts = ["" if drop else text for text, drop in zip(texts, empty, strict=True)]
-    sides = reading.sides(scenes, len(concepts))
-    sides[empty] = len(concepts)
+    sides = reading.sides(scenes, texts, concepts)
     shape = (pictures, DRAWS)
     middle = rng.random(shape) < MIDDLE_SHARE
     steps = np.where(middle, rng.integers(*MIDDLE, shape), rng.integers(0, 1000, shape))
@@ -162,7 +161,7 @@ def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule) -> Cal
             jnp.repeat(jnp.arange(pictures), DRAWS),
         )
         error = jnp.mean(jnp.square(prediction - schedule.target(latents, noise, steps)))
-        unread = reading.loss(params["reader"], states, rows.sides)
+        unread, _ = reading.loss(params["reader"], states, rows.sides)
         return error + READING * unread, {"denoising": error, "reading": unread}
 
     return loss

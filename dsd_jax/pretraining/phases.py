@@ -66,7 +66,7 @@ def train_reader(config: Any, workdir: Path, first: Any) -> Any:
         some = range(settings.batch)
         scenes = [sample_scene(rng, stream.pairs, stream.styles) for _ in some]
         texts = [caption(scene, concepts, rng) for scene in scenes]
-        rows = tokenise(tokenizer, texts), reading.sides(scenes, len(concepts))
+        rows = tokenise(tokenizer, texts), reading.sides(scenes, texts, concepts)
         return sharding.shard_rows(mesh, rows)
 
     identity = {"start": config.start, "text": settings.to_dict()}

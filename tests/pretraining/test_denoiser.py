@@ -102,7 +102,7 @@ def test_captions_are_drawn_anew_and_some_left_out(batch):
 
 def test_empty_captions_say_nothing_of_the_sides(batch):
     rows, texts = batch
-    says = (rows.sides < len(load_sprites().concepts)).sum(axis=1)
+    says = (rows.sides[..., 0] < len(load_sprites().concepts)).sum(axis=1)
     np.testing.assert_array_equal(says, [2 if text else 0 for text in texts])
 
 
@@ -112,7 +112,7 @@ def test_loss_is_of_the_schedules_target_and_a_little_reading():
     rows = denoiser.Batch(
         rng.standard_normal((pictures, *model.latent_shape)).astype(np.float32),
         rng.integers(0, 900, (pictures, 77)).astype(np.int32),
-        np.array([[0, 1, 5, 5], [5, 5, 5, 5]], np.int32),
+        np.array([[[0, 0], [1, 2], [5, 1], [5, 1]], [[5, 1]] * 4], np.int32),
         np.full((pictures, DRAWS), 500, np.int32),
     )
     params = {
