@@ -96,6 +96,21 @@ def test_equal_best_values_are_both_marked():
     assert format_table([row(), row("noise")]).count("75.0 ± 1.2*") == 2
 
 
+def test_markdown_has_the_same_numbers_and_the_paired_differences(tmp_path):
+    write_report(tmp_path, HEADER, ROWS, comparisons=[COMPARISON, {**COMPARISON, "kind": "size"}])
+    unseen, seen, differences = (tmp_path / "report.md").read_text().split("\n\n|")[1:]
+    lines = [
+        line.strip("| ").split(" | ") for line in unseen.splitlines() if line.startswith((" ", "|"))
+    ]
+    assert lines[0] == ["unseen", "prompts", "subject", "relation", "mean"]
+    assert lines[2] == ["`dsd`", "zero-shot", "70.0 ± 1.2", "**90.2 ± 1.2**", "80.1 ± 1.2"]
+    assert lines[3] == ["`dsd`", "lora-256", "77.7 ± 1.2", "–", "–"]
+    assert lines[4][2:] == ["**84.9 ± 1.2**", "–", "**84.9 ± 1.2**"]
+    assert "51.0 ± 1.2" in seen
+    assert differences.count("-1.2 ± 0.4") == 1  # of the mean alone
+    assert "| `dsd` lora-256 | `noise` zero-shot |" in differences
+
+
 def test_json_is_as_documented(tmp_path):
     write_report(tmp_path, HEADER, ROWS, [decision()])
     report = json.loads((tmp_path / "report.json").read_text())
@@ -103,7 +118,11 @@ def test_json_is_as_documented(tmp_path):
     write_report(tmp_path, HEADER, ROWS, comparisons=[COMPARISON])
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["comparisons"] == [COMPARISON]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
 
 
 def test_numbers_of_numpy_are_written(tmp_path):

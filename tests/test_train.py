@@ -87,7 +87,15 @@ def report(run):
 def test_files(run):
     names = {file.name for file in run[0].iterdir()}
     assert names == {
-        *("config.json", "metrics.jsonl", "checkpoints", "prompts", "report.json", "report.html")
+        *(
+            "config.json",
+            "metrics.jsonl",
+            "checkpoints",
+            "prompts",
+            "report.json",
+            "report.md",
+            "report.html",
+        )
     }
     found = {str(file.relative_to(run[0] / "prompts")) for file in run[0].glob("prompts/*/*")}
     assert found == {f"{label}-10/seed-{seed}" for label in ("lora", "weights") for seed in (0, 1)}

@@ -1,4 +1,4 @@
-"""Results of a run: a table for the terminal, `report.json` and `report.html`."""
+"""Results of a run: a table for the terminal, `report.json`, `report.md`, `report.html`."""
 
 from dsd_jax.report.files import write_report
 from dsd_jax.report.rows import Decision

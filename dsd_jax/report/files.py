@@ -1,4 +1,4 @@
-"""`report.json` and `report.html` of a run."""
+"""`report.json`, `report.md` and `report.html` of a run."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsd_jax.report.markdown import format_markdown
 from dsd_jax.report.page import page
 from dsd_jax.report.rows import COMPARISON_FIELDS, ROW_FIELDS, Decision, Row
 
@@ -18,7 +19,7 @@ def write_report(
     decisions: Sequence[Decision] = (),
     comparisons: Sequence[Row] = (),
 ) -> Path:
-    """Writes `report.json` and `report.html` into `workdir`; returns the latter's path.
+    """Writes `report.json`, `report.md` and `report.html` into `workdir`; returns the last path.
 
     `header` holds "benchmark", "weights", "seed", "seconds", "device" and "versions" (a dict) and
     what else the run wants to tell. Raises ValueError for rows with other fields than `ROW_FIELDS`
@@ -28,6 +29,7 @@ def write_report(
     if comparisons:
         report["comparisons"] = [plain(row, COMPARISON_FIELDS) for row in comparisons]
     write_text(Path(workdir) / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(Path(workdir) / "report.md", format_markdown(rows, comparisons))
     path = Path(workdir) / "report.html"
     write_text(path, page(report, decisions))
     return path

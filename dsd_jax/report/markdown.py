@@ -1,0 +1,58 @@
+"""The results as Markdown, to paste into a README or an issue."""
+
+from collections.abc import Sequence
+
+from dsd_jax.report.rows import (
+    Row,
+    best_values,
+    by_series,
+    by_split,
+    kinds_of,
+    percent,
+    prompts_label,
+)
+from dsd_jax.report.text import table_caption
+
+
+def format_markdown(rows: Sequence[Row], comparisons: Sequence[Row] = ()) -> str:
+    """A table per split, the best of each column bold; then the paired differences of the means."""
+    blocks = [_split(some) for some in by_split(rows).values()]
+    means = [row for row in comparisons if row["kind"] == "mean"]
+    if means:
+        blocks.append(_differences(means))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _split(rows: Sequence[Row]) -> str:
+    kinds, best = kinds_of(rows), best_values(rows)
+    lines = [[rows[0]["split"].replace("-", " "), "prompts", *kinds], ["---"] * (2 + len(kinds))]
+    for (method, prompts), cells in by_series(rows).items():
+        lines.append([f"`{method}`", prompts_label(prompts)])
+        lines[-1] += [_cell(cells.get(kind), best[kind]) for kind in kinds]
+    caption = table_caption(rows).removesuffix("; * best of its column")
+    return "\n".join([f"{caption}; bold is the best of its column.", "", *map(_line, lines)])
+
+
+def _cell(row: Row | None, best: float) -> str:
+    if row is None:
+        return "–"
+    return f"**{percent(row)}**" if row["value"] == best else percent(row)
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    lines = [["split", "row", "less", "points", "n"], ["---"] * 5]
+    for row in rows:
+        lines.append(
+            [
+                row["split"],
+                f"`{row['method']}` {prompts_label(row['prompts'])}",
+                f"`{row['baseline_method']}` {prompts_label(row['baseline_prompts'])}",
+                f"{100 * row['difference']:+.1f} ± {100 * row['stderr']:.1f}",
+                str(row["n"]),
+            ]
+        )
+    return "\n".join(["Paired differences of the means, item by item:", "", *map(_line, lines)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
