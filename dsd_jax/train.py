@@ -31,8 +31,11 @@ def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
     for field in ("seeds", "noises"):
         if config[field] < 1:
             raise UserError(f"{field} is {config[field]}; expected 1 or more.")
-    for settings in config.learn.values():
-        recipe(settings, job.layers)  # finds mistakes before anything is computed
+    for label in config.recipes:
+        if label not in config.learn:
+            known = ", ".join(config.learn)
+            raise UserError(f"recipes: '{label}' is unknown; expected some of {known}.")
+        recipe(config.learn[label], job.layers)  # finds mistakes before anything is computed
     pool = load_split(job.model, config.shots_from)
     learned: dict[str, Learned] = {}
     for count in config.shots:
@@ -53,7 +56,7 @@ def learn_from(
     from dsd_jax.shots import look_at
 
     learned, shots = {}, None
-    for label in config.learn:
+    for label in config.recipes:
         folder = workdir / "prompts" / f"{label}-{count}" / f"seed-{seed}"
         about = description(config, job, label, count, seed)
         if hosts.agree(is_learned(folder, about)):

@@ -37,6 +37,7 @@ def options(folder, workdir, *more):
         "cpu_devices": -1,  # as many as this process has
         "learn.weights.methods": WEIGHED,
         "noises": NOISES,
+        "recipes": ("lora", "weights"),
         "learn.lora.methods": SERVED,
         "learn.lora.kinds": ("lora",),
         "learn.lora.patience": 10,
@@ -238,6 +239,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
         ("seeds=0", "seeds is 0; expected 1 or more"),
         ("shots=21", "shots is 21; expected 2 to 20"),
         ("shots=1", "shots is 1; expected 2 to 20"),
+        ("recipes=lora,prayer", "recipes: 'prayer' is unknown; expected some of adapted, lora"),
         ("learn.lora.kinds=lara", "kinds: 'lara' is unknown; expected lora, tokens, weights"),
         ("learn.lora.loss=hing", "loss: 'hing' is unknown; expected cross_entropy, hinge"),
         ("learn.lora.methods=clip", "method 'clip' is unknown"),
