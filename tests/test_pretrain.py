@@ -14,6 +14,7 @@ from dsd_jax import pretrain
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.pretraining import autoencoder, denoiser
 from dsd_jax.pretraining.pictures import Stream
+from tests.few_shots import quick_compilation
 
 SETTINGS = {
     "cpu_devices": -1,  # as many as this process has
@@ -51,7 +52,8 @@ def compiled_once(tmp_path_factory):
     for name, value in names.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
-    yield
+    with quick_compilation():
+        yield
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()

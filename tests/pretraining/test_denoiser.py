@@ -123,7 +123,8 @@ def test_loss_is_of_the_schedules_target_and_a_little_reading():
     noise = jax.random.normal(key, (pictures * DRAWS, *model.latent_shape))
     for prediction in ("epsilon", "v_prediction"):
         schedule = Schedule(prediction=prediction)
-        total, parts = denoiser.loss_function(model.unet, model.text, schedule)(params, rows, key)
+        loss = jax.jit(denoiser.loss_function(model.unet, model.text, schedule))
+        total, parts = loss(params, rows, key)
         target = schedule.target(
             np.repeat(rows.latents, DRAWS, axis=0), noise, rows.timesteps.reshape(-1)
         )
