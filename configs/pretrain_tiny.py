@@ -36,13 +36,13 @@ def get_config() -> ConfigDict:
     config.unet.norm_num_groups = 16
 
     config.denoiser = ConfigDict()
-    config.denoiser.steps = 7000
+    config.denoiser.steps = 15_000
     config.denoiser.batch = 32  # pictures per step, each with two timesteps and noises
     config.denoiser.learning_rate = 1e-3
     # "epsilon" or "v_prediction": v is the picture where the noise is strong, and so what captions
     # are about; as noise to be copied with a small correction it is learned much more slowly.
     config.denoiser.prediction = "v_prediction"
-    config.denoiser.cooldown = 0.2  # part of the steps over which the rate falls to zero
+    config.denoiser.cooldown = 0.3  # part of the steps over which the rate falls to zero
     config.denoiser.pool = 8192  # pictures encoded at a time
     config.denoiser.passes = 4  # times each of them is used, with other captions and noise
 
