@@ -22,7 +22,7 @@ run_local() {
     shift 2
   done
   take_command local "$@"
-  local port=$((20000 + RANDOM % 20000)) number
+  local port=$((20000 + RANDOM % 12000)) number # below those that systems hand out
   if [[ -n "$dry_run" ]]; then
     for ((number = 0; number < procs; number++)); do
       execute env "${simulated[@]}" "DSD_COORDINATOR=127.0.0.1:PORT" "DSD_PROCESSES=$procs" \
