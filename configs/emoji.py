@@ -35,7 +35,7 @@ def get_config(size: str = "quick") -> ConfigDict:
     lora.loss = "cross_entropy"  # or "hinge", as the authors have it
     lora.margin = 1.0  # of the hinge, in the unit that suits zero-shot margins
     lora.denoise = 0.0  # weight of the matching picture's denoising loss
-    lora.steps = 200 if full else 100
+    lora.steps = 200 if full else 60
     lora.batch = 8  # items per step
     lora.timesteps = 4  # of those that are scored, drawn anew for each step
     lora.learning_rate = 2e-3
@@ -58,7 +58,7 @@ def get_config(size: str = "quick") -> ConfigDict:
     adapted.methods = ("relative",)
     adapted.denoise = 3.0
     adapted.learning_rate = 3e-3
-    adapted.steps = 400 if full else 120
+    adapted.steps = 400 if full else 60
     adapted.batch = 16
     adapted.timesteps = 2
     return config
