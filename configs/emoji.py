@@ -1,7 +1,7 @@
 """The main job: few-shot learning on the bundled model, then evaluation; minutes on two cores.
 
 python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji
-The README's table, all test items and fewer shots too, takes longer:
+All test items, fewer shots too and more steps take longer:
 python -m dsd_jax.train --config=configs/emoji.py:full --workdir=runs/emoji-full
 """
 

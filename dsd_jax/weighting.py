@@ -56,8 +56,8 @@ def in_folds(count: int, seed: int) -> np.ndarray:
 
 
 def is_gain(gains: np.ndarray) -> bool:
-    """Whether gains (n,) are positive on average by more than their standard error."""
-    return gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
+    """Whether gains (n,) exceed zero on average by their standard error, which a lone one lacks."""
+    return len(gains) > 1 and gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
 
 
 def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:

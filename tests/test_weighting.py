@@ -134,6 +134,7 @@ def test_items_left_out_are_not_learned_from():
         ([-1.0, -1.1], False),
         ([3.0, -1.0, -1.0], False),
         ([0.0, 0.0], False),
+        ([1.0], False),
     ],
 )
 def test_a_gain_exceeds_its_standard_error(gains, kept):
