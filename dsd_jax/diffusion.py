@@ -120,43 +120,27 @@ def timesteps(count: int) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=3)
-def noise_for(
+def keyed_noise(
     seeds: jax.Array, images: jax.Array, timesteps: jax.Array, shape: tuple[int, ...]
 ) -> jax.Array:
     """Standard normal noise that depends on (seed, image, timestep) alone.
 
     Args:
-        seeds: int32 of any shape S, the run's seed.
-        images: uint32 (S), a number that stands for each row's picture.
-        timesteps: int32 (S), each row's timestep.
+        seeds: (T,) int32, each timestep's seed.
+        images: (I,) uint32, a number that stands for each picture; where they are split over
+            devices, each device draws the noise of its own.
+        timesteps: (T,) int32.
         shape: (h, w, channels) of one latent.
 
     Returns:
-        (S, h, w, channels) float32: the same for every caption, batch, chunk, device and host.
+        (I, T, h, w, channels) float32: the same for every caption, batch, chunk, device and host.
     """
 
-    def one(seed: jax.Array, image: jax.Array, timestep: jax.Array) -> jax.Array:
+    def one(image: jax.Array, seed: jax.Array, timestep: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image), timestep)
         return jax.random.normal(key, shape)
 
-    for _ in range(jnp.ndim(images)):
-        one = jax.vmap(one)
-    return one(seeds, images, timesteps)
+    def picture(image: jax.Array) -> jax.Array:
+        return jax.vmap(one, (None, 0, 0))(image, seeds, timesteps)
 
-
-def keyed_noise(
-    seeds: np.ndarray, images: np.ndarray, timesteps: np.ndarray, shape: tuple[int, ...]
-) -> jax.Array:
-    """Noise of I pictures at T timesteps, each with its seed: (I, T, h, w, channels).
-
-    Args:
-        seeds: (T,) ints.
-        images: (I,) what stands for a picture.
-        timesteps: (T,) ints.
-        shape: (h, w, channels).
-    """
-    grid = len(images), len(timesteps)
-    rows = np.broadcast_to(np.asarray(images, np.uint32)[:, None], grid)
-    columns = (np.broadcast_to(np.asarray(x, np.int32), grid) for x in (seeds, timesteps))
-    seed, step = columns
-    return noise_for(jnp.asarray(seed), jnp.asarray(rows), jnp.asarray(step), shape)
+    return jax.vmap(picture)(images)

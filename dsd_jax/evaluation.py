@@ -60,18 +60,19 @@ def split_series(
     learned: Mapping[str, Learned],
 ) -> tuple[list[Series], dict[tuple[str, str | None], np.ndarray]]:
     """Every series of a split, and the scores (n, 2) of each one's first seed."""
+    count = len(split.source.kinds)
     every = [tree for one in learned.values() for tree in one.prompts]
     wanted = wanted_for(model, names, layers, every)
     frozen = split_terms(model, split, timesteps, seed, wanted)
     found: dict[tuple[str, str | None], list[np.ndarray]] = {}
-    for name, scores in split_scores(frozen, names, layers, {}).items():
+    for name, scores in split_scores(frozen, count, names, layers, {}).items():
         found[name, None] = [scores]
     for label, (served, trees) in learned.items():
         some = [name for name in names if name in served]
         for tree in trees:
             needed = wanted_for(model, some, layers, [tree])
             terms = split_terms(model, split, timesteps, seed, needed, tree, frozen)
-            for name, scores in split_scores(terms, some, layers, tree).items():
+            for name, scores in split_scores(terms, count, some, layers, tree).items():
                 found.setdefault((name, label), []).append(scores)
     series = [
         Series(name, label, split.name.partition("/")[0], np.stack([*map(results.correct, scores)]))
@@ -84,11 +85,12 @@ def pictured(split: Split, series: Series, scores: np.ndarray) -> list[Decision]
     """Some right and some wrong decisions, of every kind in turn."""
     right = scores[:, 0] > scores[:, 1]
     numbers = [*np.flatnonzero(~right)[:SHOWN], *np.flatnonzero(right)[:SHOWN]]
+    images = split.source.images(map(int, numbers))
     return [
         Decision(
             caption=split.source.captions[i],
-            positive=split.source.images[i, 0],
-            negative=split.source.images[i, 1],
+            positive=pictures[0],
+            negative=pictures[1],
             positive_score=float(scores[i, 0]),
             negative_score=float(scores[i, 1]),
             method=series.method,
@@ -96,5 +98,5 @@ def pictured(split: Split, series: Series, scores: np.ndarray) -> list[Decision]
             kind=split.source.kinds[i],
             split=series.split,
         )
-        for i in numbers
+        for i, pictures in zip(numbers, images, strict=True)
     ]

@@ -18,9 +18,10 @@ from dsd_jax import diffusion, methods
 from dsd_jax.data.images import Picture, open_image, read_images
 from dsd_jax.model import Model
 from dsd_jax.models.attention import attention_maps
-from dsd_jax.models.unet import UNet2DCondition, UNetConfig
+from dsd_jax.models.unet import UNet2DCondition
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompt_files import read_prompts
-from dsd_jax.prompts import merge
+from dsd_jax.prompts import by_layer
 from dsd_jax.scoring import pixel_key
 from dsd_jax.tokens import check_captions, words_of
 
@@ -61,13 +62,12 @@ def explain(
     pixels = read_images([picture], model.image_size)
     latents, states = model.latents(pixels), model.encode_texts([caption])
     key = np.array([pixel_key(pixels[0])], np.uint32)
-    params = merge(model.params["unet"], prompts)
+    params, learned = model.params["unet"], by_layer(prompts)
     total = np.zeros((states.shape[1], *model.latent_shape[:2]), np.float32)
     for step in steps:
-        noise = diffusion.keyed_noise([seed], key, [step], model.latent_shape)[:, 0]
+        noise = diffusion.keyed_noise(np.array([seed]), key, step[None], model.latent_shape)[:, 0]
         noisy = model.schedule.add_noise(latents, noise, jnp.asarray([step]))
-        tokens = prompts.get("tokens", {})
-        total += _maps(model.unet, model.dtype, chosen, params, tokens, noisy, step[None], states)
+        total += _maps(model.unet, model.dtype, chosen, params, learned, noisy, step[None], states)
     words, spans = words_of(model.tokenizer, caption)
     maps = np.stack([total[start:end].sum(axis=0) for start, end in spans]) / len(steps)
     return words, np.stack([_enlarged(heat, picture.size) for heat in maps])
@@ -79,14 +79,14 @@ def _maps(
     dtype: Any,
     layers: tuple[str, ...],
     params: Any,
-    tokens: Any,
+    learned: Any,
     noisy: jax.Array,
     timestep: jax.Array,
     states: jax.Array,
 ) -> jax.Array:
     """Mean over layers of the probabilities of each text position: (L, H, W)."""
-    model = UNet2DCondition(config, attention_maps, dtype)
-    _, maps = model.apply({"params": params}, noisy, timestep, states, None, tokens)
+    model = UNet2DCondition(config, attention_maps, dtype=dtype)
+    _, maps = model.apply({"params": params}, noisy, timestep, states[:, None], learned)
     grid, length = noisy.shape[1:3], states.shape[1]
     return jnp.mean(
         jnp.stack([_resized(maps[layer][0, :length], grid) for layer in layers]), axis=0

@@ -1,12 +1,15 @@
-"""The processes of a run, one per host of a pod: how they join, agree, and who of them writes."""
+"""The processes of a run, one per host of a pod: how they join, agree, share work out."""
 
 import os
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from dsd_jax.errors import UserError
+
+Tree = TypeVar("Tree")
 
 _HERE = ("DSD_COORDINATOR", "DSD_PROCESSES", "DSD_PROCESS")
 _CLUSTERS = ("tpu", "slurm")
@@ -60,3 +63,35 @@ def agree(value: bool) -> bool:
     if not are_several():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def part(count: int) -> range:
+    """This host's part of `count` things, in their order; all of them where there are too few."""
+    if not _is_shared(count):
+        return range(count)
+    here, every = jax.process_index(), jax.process_count()
+    return range(count * here // every, count * (here + 1) // every)
+
+
+def gather(rows: Tree, count: int) -> Tree:
+    """What every host has of `part(count)`, leading axis, put together on all of them.
+
+    All must call it together. On one host it is `rows`.
+    """
+    if not _is_shared(count):
+        return rows
+    every = jax.process_count()
+    ends = [count * host // every for host in range(every + 1)]
+    size = max(np.diff(ends))
+
+    def put_together(x: jax.Array | np.ndarray) -> np.ndarray:
+        x = np.asarray(x)
+        padded = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
+        found = multihost_utils.process_allgather(padded)  # (hosts, size, ...)
+        return np.concatenate([x[:n] for x, n in zip(found, np.diff(ends), strict=True)])
+
+    return jax.tree.map(put_together, rows)
+
+
+def _is_shared(count: int) -> bool:
+    return are_several() and count >= jax.process_count()

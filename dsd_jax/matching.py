@@ -1,10 +1,11 @@
 """The engine: how well captions fit pictures, as raw terms of one frozen forward pass.
 
-Everything random is handed in. A *group* is one picture with the captions it is compared with;
-the match matrix is one group per picture with all captions, a benchmark of items is many groups
-with few. Per group and timestep the empty caption's row and whatever precedes the first
-cross-attention are computed once; per call of the UNet each caption's keys and values once. Calls
-have one fixed shape, the last ones filled up, so a pair's numbers don't depend on its company.
+Everything random is handed in. A *set* is some pictures and the captions that all of them are
+compared with: the match matrix is one set, a benchmark of items is many small ones. A *group* is
+one picture of a set with its captions. Per group and timestep the empty caption's row and whatever
+precedes the first cross-attention are computed once; per call of the UNet each caption's keys and
+values once. Calls have one fixed shape, the last ones filled up, so a pair's numbers don't depend
+on its company. All runs on this host's devices: hosts share items out, not calls.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,8 @@ from tqdm import tqdm
 from dsd_jax import hosts
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
-from dsd_jax.prompts import merge
-from dsd_jax.sharding import data_mesh, fetch, replicate, shard_rows
+from dsd_jax.prompts import by_layer
+from dsd_jax.sharding import in_mesh, shard_rows
 from dsd_jax.terms import Network, Terms, Wanted, everything, forward_terms, with_uncond
 
 # Latent positions a call of the UNet works on: what fits caches on CPU, what fills an accelerator.
@@ -68,9 +69,9 @@ def match_terms(
     def rows(array: jax.Array) -> Rows:
         return lambda groups, times: array[groups % array.shape[0]][:, times % array.shape[1]]
 
-    pairs = np.broadcast_to(np.arange(len(states)), (len(latents), len(states)))
+    groups, sets = len(latents), states[None]
     return group_terms(
-        model, rows(latents), rows(noise), states, pairs, timesteps, prompts, wanted, chunk
+        model, rows(latents), rows(noise), groups, sets, timesteps, prompts, wanted, chunk
     )
 
 
@@ -100,22 +101,22 @@ def group_terms(
     model: Model,
     latents: Rows,
     noise: Rows,
-    states: jax.Array,
-    captions: np.ndarray,
+    groups: int,
+    states: jax.Array | np.ndarray,
     timesteps: np.ndarray,
     prompts: Mapping[str, Any] | None = None,
     wanted: Wanted | None = None,
     chunk: int | None = None,
     progress: str | None = None,
 ) -> Terms:
-    """The terms of G groups of J captions each; memory does not grow with T or J.
+    """The terms of G groups with J captions each; memory does not grow with T or J.
 
     Args:
         model: from `dsd_jax.load`.
         latents: scaled latents of given groups at given timestep numbers.
         noise: noise of given groups at given timestep numbers.
-        states: (S, L, K) text states.
-        captions: (G, J) int, each group's captions as rows of `states`.
+        groups: G.
+        states: (S, J, L, K), text states of S sets; the groups of a set, G / S, stand side by side.
         timesteps: (T,) int32.
         prompts: a prompts pytree.
         wanted: which terms, all by default.
@@ -125,36 +126,34 @@ def group_terms(
     Returns:
         Terms with G for I and J for C.
     """
-    wanted, prompts, mesh = wanted or everything(model.unet), prompts or {}, data_mesh()
+    wanted, mesh, shape = wanted or everything(model.unet), model.mesh, states.shape[:2]
     rows = (chunk or _default_chunk(model)) * mesh.size
-    plan = _Plan.make(captions.shape, len(timesteps), rows, wanted.uncond, mesh.size)
-    params = replicate(mesh, merge(model.params["unet"], prompts))
-    states = replicate(mesh, states)
-    empty = replicate(mesh, model.encode_texts([""])) if wanted.uncond else None
-    net = Network.of(model, wanted)
+    plan = _Plan.make(groups, *shape, len(timesteps), rows, wanted.uncond, mesh.size)
+    empty = model.encode_texts([""]) if wanted.uncond else None
+    net, learned = Network.of(model, wanted), by_layer(prompts or {})
     hidden = progress is None or not hosts.is_main()
     bar = tqdm(total=plan.calls, desc=progress, unit="call", disable=hidden)
 
-    def call(groups: np.ndarray, texts: tuple, times: np.ndarray) -> tuple:
+    def call(groups: np.ndarray, texts: jax.Array, times: np.ndarray) -> tuple:
         bar.update()
         pictures = shard_rows(mesh, (latents(groups, times), noise(groups, times)))
-        tokens = prompts.get("tokens", {})
-        return forward_terms(net, params, tokens, *pictures, timesteps[times], *texts)
+        steps = timesteps[times]
+        with in_mesh(mesh):
+            return forward_terms(net, model.params["unet"], learned, *pictures, steps, texts)
 
-    def block(groups: np.ndarray, number: int) -> tuple:
+    def block(piece: np.ndarray, number: int) -> tuple:
+        sets, inside = plan.parts(piece)
         # The empty caption's row is computed with the first captions only.
         first = empty if number == 0 else None
-        here = captions[groups][:, plan.captions[number]]
-        texts = _texts(states, here, first)
-        texts = texts[0], shard_rows(mesh, texts[1])
-        return _join(1, [call(groups, texts, times) for times in plan.timesteps])
+        texts = shard_rows(mesh, _texts(states[sets][:, plan.captions[number]], first))
+        return _join(1, [call(inside, texts, times) for times in plan.timesteps])
 
     parts = [
-        _join(2, [block(groups, number) for number in range(len(plan.captions))])
-        for groups in plan.groups
+        _join(2, [block(piece, number) for number in range(len(plan.captions))])
+        for piece in plan.pieces
     ]
     bar.close()
-    return _deal(*_join(0, parts), captions.shape, len(timesteps), wanted)
+    return _deal(*_join(0, parts), (groups, shape[1]), len(timesteps), wanted)
 
 
 def _join(axis: int, parts: Sequence[tuple]) -> tuple:
@@ -166,33 +165,25 @@ def _join(axis: int, parts: Sequence[tuple]) -> tuple:
     def join(*pieces: jax.Array) -> jax.Array | np.ndarray:
         if any(isinstance(piece, jax.core.Tracer) for piece in pieces):
             return jnp.concatenate(pieces, axis=axis)
-        return np.concatenate([fetch(piece) for piece in pieces], axis=axis)
+        return np.concatenate(pieces, axis=axis)
 
     return jax.tree.map(join, *parts)
 
 
-def _texts(
-    states: jax.Array, captions: np.ndarray, empty: jax.Array | None
-) -> tuple[jax.Array, np.ndarray]:
-    """Each caption's states once, and (G, J) int32 into them; `empty` becomes the first column.
-
-    There are always G * J states, the last ones repeats, so that all calls have one shape.
-    """
-    here, index = np.unique(captions, return_inverse=True)
-    here = np.concatenate([here, np.repeat(here[:1], index.size - here.size)])
-    some, index = states[here], index.reshape(captions.shape).astype(np.int32)
+def _texts(states: jax.Array | np.ndarray, empty: jax.Array | None) -> jax.Array | np.ndarray:
+    """The states of some sets, (S, J, L, K), with the empty caption's as the first of each."""
     if empty is None:
-        return some, index
-    first = np.zeros((len(index), 1), np.int32)
-    return jnp.concatenate([empty, some]), np.concatenate([first, index + 1], axis=1)
+        return states
+    first = jnp.broadcast_to(empty, (len(states), *empty.shape))
+    return jnp.concatenate([first, states], axis=1)
 
 
 def score_terms(
     model: Model,
     latents: Rows,
     noise: Rows,
-    states: jax.Array,
-    captions: np.ndarray,
+    groups: int,
+    states: jax.Array | np.ndarray,
     timesteps: np.ndarray,
     prompts: Mapping[str, Any] | None,
     wanted: Wanted,
@@ -204,22 +195,19 @@ def score_terms(
     Prompts are learned for captions; what an empty caption predicts stays the yardstick that it
     is without them, and need not be computed anew for every set of prompts.
     """
-    rest = (latents, noise, states, captions, timesteps)
+    rest = (latents, noise, groups, states, timesteps)
     if not wanted.uncond or not set(prompts or ()) & {"lora", "tokens"}:
         return group_terms(model, *rest, prompts, wanted, chunk, progress)
     terms = group_terms(model, *rest, prompts, wanted._replace(uncond=False), chunk, progress)
-    return with_uncond(terms, uncond_terms(model, latents, noise, timesteps, len(captions), wanted))
+    return with_uncond(terms, uncond_terms(model, latents, noise, groups, timesteps, wanted))
 
 
 def uncond_terms(
-    model: Model, latents: Rows, noise: Rows, timesteps: np.ndarray, groups: int, wanted: Wanted
+    model: Model, latents: Rows, noise: Rows, groups: int, timesteps: np.ndarray, wanted: Wanted
 ) -> Terms:
     """The frozen model's terms of the empty caption alone, for `with_uncond`."""
-    empty = model.encode_texts([""])
-    none = np.zeros((groups, 1), int)
-    terms = group_terms(
-        model, latents, noise, empty, none, timesteps, wanted=wanted._replace(uncond=False)
-    )
+    empty, wanted = model.encode_texts([""])[None], wanted._replace(uncond=False)
+    terms = group_terms(model, latents, noise, groups, empty, timesteps, wanted=wanted)
     lse = {layer: x[:, 0] for layer, x in terms.lse.items()}
     return Terms({}, lse, None, None if terms.error is None else terms.error[:, 0])
 
@@ -250,27 +238,40 @@ def _default_chunk(model: Model) -> int:
 
 
 class _Plan(NamedTuple):
-    """Which groups, captions and timesteps share a call; each list has pieces of one size."""
+    """Which sets, captions and timesteps share a call; each list has pieces of one size.
 
-    groups: list[np.ndarray]
+    Where there is one set its groups are the pieces; otherwise calls take whole sets.
+    """
+
+    pieces: list[np.ndarray]
+    share: int  # groups of a set, or 0 where there is one set alone
     captions: list[np.ndarray]
     timesteps: list[np.ndarray]
 
     @property
     def calls(self) -> int:
-        return len(self.groups) * len(self.captions) * len(self.timesteps)
+        return len(self.pieces) * len(self.captions) * len(self.timesteps)
 
     @classmethod
     def make(
-        cls, shape: tuple[int, int], times: int, rows: int, uncond: bool, devices: int
+        cls, groups: int, sets: int, width: int, times: int, rows: int, uncond: bool, devices: int
     ) -> "_Plan":
         """Calls of about `rows` rows, their groups dealt evenly to the devices."""
-        groups, width = shape
         captions = min(width, max(1, rows - uncond))
         steps = min(times, max(1, rows // (captions + uncond)))
         together = min(groups, max(1, rows // ((captions + uncond) * steps)))
-        together = -(-together // devices) * devices if groups >= devices else together
-        return cls(_pieces(groups, together), _pieces(width, captions), _pieces(times, steps))
+        share = groups // sets if sets > 1 else 1
+        count = groups // share
+        size = -(-together // share)
+        size = -(-size // devices) * devices if count >= devices else size
+        pieces = _pieces(count, size)
+        return cls(pieces, share * (sets > 1), _pieces(width, captions), _pieces(times, steps))
+
+    def parts(self, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The sets and the groups of a piece."""
+        if not self.share:
+            return np.zeros(1, int), piece
+        return piece, (piece[:, None] * self.share + np.arange(self.share)).reshape(-1)
 
 
 def _pieces(count: int, size: int) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.unet import UNetConfig
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.terms import Terms, Wanted, cross_attention_layers
 
 # (error (..., T), error of the empty caption, broadcast alike) -> what a method reads off them.

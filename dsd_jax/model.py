@@ -1,6 +1,6 @@
 """A loaded Stable Diffusion: three networks' configs and weights, tokenizer and schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from dsd_jax.data.images import Picture, read_images
 from dsd_jax.diffusion import Schedule
 from dsd_jax.models.text import CLIPText, TextConfig
-from dsd_jax.models.unet import UNetConfig
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
+from dsd_jax.sharding import mesh_of, shard_rows
 from dsd_jax.tokens import tokenise
 
 _IMAGE_CHUNK = 32  # pictures of 64 pixels encoded at a time; fewer of larger ones
@@ -46,6 +48,11 @@ class Model:
         return jax.tree.leaves(self.params["unet"])[0].dtype
 
     @property
+    def mesh(self) -> Mesh:
+        """This host's devices, over which the weights lie."""
+        return mesh_of(self.params["unet"])
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(h, w, channels) of one picture's latent."""
         side = self.image_size // self.vae.downscale
@@ -66,11 +73,16 @@ class Model:
         pixels = read_images(images, self.image_size)
         rows = max(1, _IMAGE_CHUNK * 64**2 // self.image_size**2)
         encode = partial(_encode_images, self.vae, self.dtype, self.params["vae"])
-        chunks = [encode(chunk) for chunk in padded_chunks(pixels, rows)]
+        chunks = [encode(chunk) for chunk in self._chunks(pixels, rows)]
         mean, logvar = (
             jnp.concatenate(parts)[: len(pixels)] for parts in zip(*chunks, strict=True)
         )
         return mean, logvar
+
+    def _chunks(self, rows: np.ndarray, size: int) -> Iterator[jax.Array]:
+        """Rows in pieces of one shape, `size` for every device, each device with its part."""
+        mesh = self.mesh
+        return (shard_rows(mesh, x) for x in padded_chunks(rows, size * mesh.size))
 
     def latents(self, images: Sequence[Picture]) -> jax.Array:
         """Scaled latents at the posterior's mean: (I, h, w, channels) float32."""
@@ -84,7 +96,7 @@ class Model:
         """
         ids = tokenise(self.tokenizer, captions)
         encode = partial(_encode_texts, self.text, self.dtype, self.params["text"])
-        chunks = [encode(chunk) for chunk in padded_chunks(ids, _TEXT_CHUNK)]
+        chunks = [encode(chunk) for chunk in self._chunks(ids, _TEXT_CHUNK)]
         return jnp.concatenate(chunks)[: len(ids)]
 
 

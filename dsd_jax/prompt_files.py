@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.unet import UNetConfig
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts import KINDS, check_fit
 
 _TENSORS, _ABOUT = "prompts.safetensors", "prompts.json"

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.unet import UNetConfig, abstract_params
+from dsd_jax.models.unet import abstract_params
+from dsd_jax.models.unet_config import UNetConfig
 
 KINDS = ("lora", "tokens", "weights")
 Prompts = Mapping[str, Any]
@@ -84,32 +85,12 @@ def init_tokens(config: UNetConfig, key: jax.Array, count: int = 4) -> dict:
     return tokens
 
 
-def merge(unet_params: Any, prompts: Prompts) -> Any:
-    """UNet parameters with the LoRA updates added: W + down @ up; the tree is the same."""
-    params = unet_params
-    for path, updates in prompts.get("lora", {}).items():
-        for name, update in updates.items():
-            keys = (*_tree_path(path), _PROJECTIONS[name], "kernel")
-            params = _added(params, keys, update)
-    return params
-
-
-def _tree_path(path: str) -> tuple[str, ...]:
-    """down_blocks.0.attentions.1 -> (down_blocks_0, attentions_1)."""
-    names: list[str] = []
-    for part in path.split("."):
-        if part.isdigit():
-            names[-1] += f"_{part}"
-        else:
-            names.append(part)
-    return tuple(names)
-
-
-def _added(params: Any, keys: Sequence[str], update: Mapping[str, jax.Array]) -> Any:
-    if not isinstance(params, Mapping):
-        delta = jnp.matmul(update["down"], update["up"], precision="highest")
-        return (params + delta).astype(params.dtype)
-    return {**params, keys[0]: _added(params[keys[0]], keys[1:], update)}
+def by_layer(prompts: Prompts) -> dict[str, Any]:
+    """What an attention layer takes, by its path: LoRA per projection, and its "tokens"."""
+    layers = {path: dict(updates) for path, updates in prompts.get("lora", {}).items()}
+    for path, tokens in prompts.get("tokens", {}).items():
+        layers.setdefault(path, {})["tokens"] = tokens
+    return layers
 
 
 def check_fit(prompts: Prompts, config: UNetConfig) -> None:

@@ -33,7 +33,7 @@ def start(config: Any, workdir: Path) -> Job:
     started = time.monotonic()
     from dsd_jax import diffusion, hosts, methods
     from dsd_jax.data.emoji import split_names
-    from dsd_jax.sharding import simulate_cpu_devices
+    from dsd_jax.sharding import host_mesh, simulate_cpu_devices
     from dsd_jax.weights.load import load
 
     for field in ("methods", "splits"):
@@ -55,7 +55,7 @@ def start(config: Any, workdir: Path) -> Job:
     hosts.join()
     if hosts.is_main():
         (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
-    model = load(config.weights)
+    model = load(config.weights, config.dtype, host_mesh(config.fsdp))
     layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
     return Job(model, layers, timesteps, started)
 
@@ -67,7 +67,7 @@ def report(config: Any, workdir: Path, job: Job, learned: Mapping[str, Any]) -> 
     from dsd_jax.evaluation import evaluate
     from dsd_jax.report import print_table, write_report
 
-    splits = [load_split(job.model, name, config.per_kind) for name in config.splits]
+    splits = [load_split(job.model, name, config.per_kind, config.cache) for name in config.splits]
     table = evaluate(
         job.model, splits, config.methods, job.layers, job.timesteps, config.seed, learned
     )

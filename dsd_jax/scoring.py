@@ -13,6 +13,7 @@ from dsd_jax.data.images import Picture, read_images
 from dsd_jax.matching import score_terms
 from dsd_jax.model import Model
 from dsd_jax.prompt_files import read_prompts
+from dsd_jax.sharding import shard_rows
 from dsd_jax.tokens import check_captions
 
 
@@ -64,15 +65,15 @@ def match_scores(
     latents = model.latents(pixels)
 
     def noise(groups: np.ndarray, times: np.ndarray) -> jax.Array:
-        seeds = np.full(len(times), seed)
-        return diffusion.keyed_noise(seeds, keys[groups], steps[times], model.latent_shape)
+        seeds, here = np.full(len(times), seed), shard_rows(model.mesh, keys[groups])
+        return diffusion.keyed_noise(seeds, here, steps[times], model.latent_shape)
 
     terms = score_terms(
         model,
         lambda groups, times: latents[groups][:, None],
         noise,
-        model.encode_texts(captions),
-        np.broadcast_to(np.arange(len(captions)), (len(pixels), len(captions))),
+        len(pixels),
+        model.encode_texts(captions)[None],
         steps,
         prompts,
         methods.needs(model.unet, method, chosen, learned),

@@ -1,14 +1,30 @@
-"""Where arrays live: one mesh, batches split over its devices, everything else on all of them."""
+"""Where arrays live: meshes of devices, a table for weights, rows of a batch over all devices.
+
+Two meshes, both with the axes `data` and `fsdp`. A host's own holds the frozen weights, and all
+that needs no other host runs on it: encoding, scoring. The pod's puts the hosts' meshes one below
+the other; a training step runs on it, on the same buffers.
+"""
 
 import os
+import re
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dsd_jax.errors import UserError
 
 Tree = TypeVar("Tree")
+
+AXES = ("data", "fsdp")
+ROWS = PartitionSpec(AXES)  # the leading axis over all devices
+WHOLE = PartitionSpec()
+# From the ends of parameters' names to the axes of their last dims; what is not named, biases and
+# norms, is whole everywhere. Over `fsdp` a device keeps its part of the output features.
+TABLE = ((r"kernel$", ("fsdp",)), (r"embedding$", ("fsdp",)))
 
 
 def simulate_cpu_devices(count: int) -> None:
@@ -22,44 +38,111 @@ def simulate_cpu_devices(count: int) -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
-def data_mesh() -> Mesh:
-    """All devices in one row, along the axis `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def host_mesh(fsdp: int = 1) -> Mesh:
+    """This host's devices; `fsdp` of them share one copy of the weights.
+
+    Raises:
+        UserError: the devices cannot be divided so.
+    """
+    return _mesh(jax.local_devices(), fsdp)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+def pod_mesh(mesh: Mesh) -> Mesh:
+    """All hosts' devices, for the `mesh` of this host; the same object on a single host."""
+    if jax.process_count() == 1:
+        return mesh
+    return _mesh(jax.devices(), mesh.shape["fsdp"])
 
 
-def by_row(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over the devices; its length must be a multiple of their number."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def _mesh(devices: list[jax.Device], fsdp: int) -> Mesh:
+    here = jax.local_device_count()
+    if fsdp < 1 or here % fsdp:
+        raise UserError(
+            f"fsdp is {fsdp}, which does not divide the {here} devices of this host; expected "
+            f"one of {', '.join(str(n) for n in range(1, here + 1) if here % n == 0)}."
+        )
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered).reshape(-1, fsdp), AXES)
+
+
+def spec_of(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """How the parameter `name`, such as "mid_block/attentions_0/proj_in/kernel", is divided.
+
+    A dim that its axis does not divide stays whole.
+    """
+    for pattern, last in TABLE:
+        if re.search(pattern, name) and len(shape) >= len(last):
+            sizes = shape[len(shape) - len(last) :]
+            axes = [
+                axis if size % mesh.shape[axis] == 0 else None
+                for axis, size in zip(last, sizes, strict=True)
+            ]
+            return PartitionSpec(*(None,) * (len(shape) - len(last)), *axes)
+    return WHOLE
+
+
+def place_weight(name: str, array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """A parameter from the host's memory to the devices of `mesh`, each of which gets its part."""
+    return jax.device_put(array, NamedSharding(mesh, spec_of(name, array.shape, mesh)))
+
+
+def mesh_of(tree: object) -> Mesh:
+    """The mesh on which placed weights lie; that of their device where they were just computed."""
+    leaf = jax.tree.leaves(tree)[0]
+    sharding = getattr(leaf, "sharding", None)
+    if isinstance(sharding, NamedSharding):
+        return sharding.mesh
+    devices = sorted(sharding.device_set, key=lambda x: x.id) if sharding else jax.devices()[:1]
+    return Mesh(np.array(devices).reshape(-1, 1), AXES)
+
+
+def in_mesh(mesh: Mesh) -> AbstractContextManager:
+    """The context in which blocks gather weights that are divided over `mesh`, if they are."""
+    return jax.set_mesh(mesh) if mesh.shape["fsdp"] > 1 else nullcontext()
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    """Put every leaf on all devices; the hosts of a pod must have the same."""
-    return jax.tree.map(lambda x: _place(x, replicated(mesh)), tree)
+    """Put every leaf whole on all devices; the hosts of a pod must have the same."""
+    whole = NamedSharding(mesh, WHOLE)
+
+    def place(x: jax.Array | np.ndarray) -> jax.Array:
+        if whole.is_fully_addressable:
+            return jax.device_put(x, whole)
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return x  # it is there already: nothing else makes such arrays
+        return jax.make_array_from_process_local_data(whole, np.asarray(x))
+
+    return jax.tree.map(place, tree)
 
 
 def shard_rows(mesh: Mesh, batch: Tree) -> Tree:
-    """Split every leaf's rows over the devices; rows that don't divide evenly go to all whole."""
+    """Split the rows of this host over its devices; rows that don't divide go to all whole.
+
+    On a pod's mesh every leaf is this host's part of the rows, as many as the other hosts have,
+    and becomes a global array; there they must divide.
+    """
+    rows, here = NamedSharding(mesh, ROWS), len(mesh.local_devices)
 
     def place(x: jax.Array | np.ndarray) -> jax.Array:
-        even = len(x) % mesh.size == 0
-        return _place(x, by_row(mesh) if even else replicated(mesh))
+        if not rows.is_fully_addressable:
+            return jax.make_array_from_process_local_data(rows, np.asarray(x))
+        return jax.device_put(x, rows if len(x) % here == 0 else NamedSharding(mesh, WHOLE))
 
     return jax.tree.map(place, batch)
 
 
-def _place(x: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """An array that every host has, as one that each of them has its part of."""
-    if sharding.is_fully_addressable:
-        return jax.device_put(x, sharding)
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        return x  # it is there already: nothing else makes such arrays
-    host = np.asarray(x)
-    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+def on_pod(mesh: Mesh, weights: Tree) -> Tree:
+    """Weights that every host has on its own mesh, as arrays of the pod's, without a copy."""
+
+    def view(x: jax.Array) -> jax.Array:
+        sharding = x.sharding
+        if not isinstance(sharding, NamedSharding) or mesh == sharding.mesh:
+            return x
+        parts = [part.data for part in x.addressable_shards]
+        everywhere = NamedSharding(mesh, sharding.spec)
+        return jax.make_array_from_single_device_arrays(x.shape, everywhere, parts)
+
+    return jax.tree.map(view, weights)
 
 
 def fetch(x: jax.Array | np.ndarray) -> np.ndarray:

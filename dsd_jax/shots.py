@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dsd_jax import methods
+from dsd_jax import hosts, methods
 from dsd_jax.errors import UserError
-from dsd_jax.items import PICTURES, Items, item_terms
+from dsd_jax.items import Items, item_terms, terms_of_all_hosts
 from dsd_jax.losses import LOSSES
 from dsd_jax.model import Model
+from dsd_jax.models.blocks import check_remat
 from dsd_jax.prompts import KINDS
 from dsd_jax.terms import Terms
 
+_COUNTS = ("steps", "batch", "timesteps", "rank", "tokens", "accumulate", "check_every", "patience")
 _UNITS = np.geomspace(0.1, 4.0, 30)  # tried, times the margins' root mean square
 
 
@@ -35,6 +37,8 @@ class Recipe:
     weight_decay: float
     rank: int
     tokens: int
+    accumulate: int
+    remat: str
     ridges: tuple[float, ...]
     held_out: float
     check_every: int
@@ -49,7 +53,8 @@ class Recipe:
         for field in ("methods", "ridges"):
             if not getattr(self, field):
                 raise UserError(f"{field} is empty; expected at least one.")
-        for field in ("steps", "batch", "timesteps", "rank", "tokens", "check_every", "patience"):
+        check_remat(self.remat)
+        for field in _COUNTS:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}; expected 1 or more.")
 
@@ -66,6 +71,8 @@ class Shots(NamedTuple):
     """The few shots under every noise they are trained with, and what the frozen model says.
 
     terms: `item_terms` of all k items at R * T (noise, timestep)s, a noise's side by side.
+
+    Every host has them all: they are few, and which ones a step takes is drawn anew each time.
     """
 
     items: Items
@@ -75,15 +82,28 @@ class Shots(NamedTuple):
 
     def take(self, rows: np.ndarray) -> "Shots":
         """Some of the items."""
-        both = (PICTURES * rows[:, None] + np.arange(PICTURES)).reshape(-1)
-        terms = jax.tree.map(lambda x: x[both], self.terms)
+        pictures = self.items.pictures
+        inside = (pictures * rows[:, None] + np.arange(pictures)).reshape(-1)
+        terms = jax.tree.map(lambda x: x[inside], self.terms)
         return self._replace(items=self.items.take(rows), terms=terms)
 
 
 def look_at(model: Model, items: Items, timesteps: np.ndarray, seed: int, noises: int) -> Shots:
-    """Run the frozen model once over the few shots under `noises` noises of training's own."""
+    """Run the frozen model once over the few shots under `noises` noises of training's own.
+
+    Raises:
+        UserError: the items have several pictures and several captions each.
+    """
+    count, pictures, captions = len(items.states), items.pictures, items.states.shape[1]
+    if min(pictures, captions) > 1:
+        raise UserError(
+            f"items have {pictures} pictures and {captions} captions each; prompts are learned "
+            "from items with one caption and several pictures, or the other way round."
+        )
     seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
-    return Shots(items, timesteps, seeds, item_terms(model, items, timesteps, seeds))
+    mine = item_terms(model, items.take(hosts.part(count)), timesteps, seeds)
+    terms = jax.tree.map(np.asarray, terms_of_all_hosts(mine, pictures, count))
+    return Shots(items, timesteps, seeds, terms)
 
 
 def split(count: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,10 +128,12 @@ def take_timesteps(terms: Terms, columns: np.ndarray) -> Terms:
     )
 
 
-def scores_of(terms: Terms, name: str, recipe: Recipe, tree: Mapping[str, Any]) -> jax.Array:
-    """(B, 2) scores of items whose terms are (B * 2, 1, T, ...), the matching candidate first."""
+def scores_of(
+    terms: Terms, items: int, name: str, recipe: Recipe, tree: Mapping[str, Any]
+) -> jax.Array:
+    """(B, candidates) scores of B items, the matching candidate first."""
     scores = methods.score(terms, name, recipe.layers, tree.get("weights", {}).get(name))
-    return scores.reshape(-1, PICTURES)
+    return scores.reshape(items, -1)
 
 
 def spread(shots: Shots, name: str, recipe: Recipe) -> float:
@@ -120,12 +142,17 @@ def spread(shots: Shots, name: str, recipe: Recipe) -> float:
     In a smaller or larger unit a loss would fall by making margins larger or smaller alone, and
     held-out items would applaud although no decision gets better.
     """
-    times = len(shots.timesteps)
-    margins = []
+    times, count = len(shots.timesteps), len(shots.items.states)
+    found = []
     for noise in range(len(shots.seeds)):
-        scores = scores_of(noise_slice(shots.terms, noise, times), name, recipe, {})
-        margins.append(np.asarray(scores[:, 0] - scores[:, 1], np.float64))
-    every = np.concatenate(margins)
-    units = np.sqrt(np.mean(np.square(every)) + 1e-24) * _UNITS
-    losses = [np.mean(np.logaddexp(0.0, -every / unit)) for unit in units]
+        scores = scores_of(noise_slice(shots.terms, noise, times), count, name, recipe, {})
+        found.append(np.asarray(scores[:, 1:] - scores[:, :1], np.float64))
+    behind = np.concatenate(found)  # how far the others are behind the matching candidate, < 0
+    units = np.sqrt(np.mean(np.square(behind.max(axis=1))) + 1e-24) * _UNITS
+    losses = [np.mean(_log_sum(behind / unit)) for unit in units]
     return float(units[int(np.argmin(losses))])
+
+
+def _log_sum(behind: np.ndarray) -> np.ndarray:
+    """log(1 + sum exp(behind)) of each row: the cross-entropy."""
+    return np.logaddexp.reduce(np.concatenate([np.zeros((len(behind), 1)), behind], axis=1), axis=1)

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from dsd_jax.diffusion import Schedule
 from dsd_jax.model import Model
 from dsd_jax.models.attention import mean_lse
-from dsd_jax.models.unet import UNet2DCondition, UNetConfig
+from dsd_jax.models.blocks import Blocks
+from dsd_jax.models.unet import UNet2DCondition
+from dsd_jax.models.unet_config import UNetConfig
 
 
 class Terms(NamedTuple):
@@ -74,38 +76,46 @@ class Network(NamedTuple):
     schedule: Schedule
     dtype: Any
     wanted: Wanted
+    blocks: Blocks = Blocks()
 
     @classmethod
-    def of(cls, model: Model, wanted: Wanted) -> "Network":
+    def of(cls, model: Model, wanted: Wanted, remat: str = "nothing") -> "Network":
         """The static part of `model`."""
-        return cls(model.unet, model.schedule, jnp.dtype(model.dtype), wanted)
+        blocks = Blocks(remat, gather=model.mesh.shape["fsdp"] > 1)
+        return cls(model.unet, model.schedule, jnp.dtype(model.dtype), wanted, blocks)
 
 
 @partial(jax.jit, static_argnums=0)
 def forward_terms(
     net: Network,
     params: Any,
-    tokens: Any,
+    learned: Any,
     latents: jax.Array,
     noise: jax.Array,
     timesteps: jax.Array,
     states: jax.Array,
-    captions: jax.Array,
 ) -> tuple[dict[str, jax.Array], jax.Array | None]:
     """One call of the UNet on G groups x T timesteps x J captions.
+
+    Args:
+        net: what is static.
+        params: the UNet's.
+        learned: what is learned per attention layer (`prompts.by_layer`).
+        latents: (G, T or 1, h, w, channels), scaled.
+        noise: (G or 1, T, h, w, channels).
+        timesteps: (T,).
+        states: (S, J, L, K); set s is for the groups s * G / S and following.
 
     Returns:
         {layer: (G, T, J, N)} and errors (G, T, J).
     """
-    groups, width = captions.shape
-    times, shape = len(timesteps), latents.shape[2:]
+    groups, times, shape, width = len(latents), len(timesteps), latents.shape[2:], states.shape[1]
     latents = jnp.broadcast_to(latents, (groups, times, *shape)).reshape(-1, *shape)
     noise = jnp.broadcast_to(noise, (groups, times, *shape)).reshape(-1, *shape)
     steps = jnp.tile(timesteps, groups)
-    rows = jnp.broadcast_to(captions[:, None], (groups, times, width)).reshape(-1)
     noisy = net.schedule.add_noise(latents, noise, steps)
-    model = UNet2DCondition(net.unet, mean_lse, net.dtype)
-    prediction, scores = model.apply({"params": params}, noisy, steps, states, rows, tokens)
+    model = UNet2DCondition(net.unet, mean_lse, net.blocks, net.dtype)
+    prediction, scores = model.apply({"params": params}, noisy, steps, states, learned)
     lse = {layer: scores[layer].reshape(groups, times, width, -1) for layer in net.wanted.layers}
     if not net.wanted.error:
         return lse, None

@@ -24,7 +24,6 @@ def main(argv: Sequence[str]) -> None:
 
 def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
     """{"lora-256": `evaluation.Learned`}: from the workdir where it is there already."""
-    from dsd_jax.benchmark import load_split
     from dsd_jax.errors import UserError
     from dsd_jax.evaluation import Learned
 
@@ -36,22 +35,19 @@ def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
             known = ", ".join(config.learn)
             raise UserError(f"recipes: '{label}' is unknown; expected some of {known}.")
         recipe(config.learn[label], job.layers)  # finds mistakes before anything is computed
-    pool = load_split(job.model, config.shots_from)
     learned: dict[str, Learned] = {}
     for count in config.shots:
         for seed in range(config.seed, config.seed + config.seeds):
-            for label, tree in learn_from(config, workdir, job, pool, count, seed).items():
+            for label, tree in learn_from(config, workdir, job, count, seed).items():
                 one = Learned(tuple(config.learn[label].methods), [])
                 learned.setdefault(f"{label}-{count}", one).prompts.append(tree)
     return learned
 
 
-def learn_from(
-    config: Any, workdir: Path, job: Any, pool: Any, count: int, seed: int
-) -> dict[str, dict]:
+def learn_from(config: Any, workdir: Path, job: Any, count: int, seed: int) -> dict[str, dict]:
     """What every recipe learns from one draw of shots, which the frozen model sees once for all."""
     from dsd_jax import hosts
-    from dsd_jax.benchmark import draw_shots
+    from dsd_jax.benchmark import load_shots
     from dsd_jax.prompt_files import read_prompts, write_prompts
     from dsd_jax.shots import look_at
 
@@ -63,7 +59,7 @@ def learn_from(
             learned[label] = read_prompts(folder, job.model.unet)
             continue
         if shots is None:
-            items = draw_shots(pool, count, seed)
+            items = load_shots(job.model, config.shots_from, count, seed, config.cache)
             shots = look_at(job.model, items, job.timesteps, seed, config.noises)
         found = learn_one(config, workdir, job, shots, label, about)
         if hosts.is_main():

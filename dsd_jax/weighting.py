@@ -14,7 +14,6 @@ import numpy as np
 import optax
 
 from dsd_jax import losses, methods
-from dsd_jax.items import PICTURES
 from dsd_jax.shots import Recipe, Shots, noise_slice, scores_of, spread
 from dsd_jax.terms import Terms
 
@@ -37,13 +36,13 @@ def fit_weights(shots: Shots, recipe: Recipe, name: str, seed: int) -> dict[str,
 
     def fold_losses(ridge: jax.Array, unseen: jax.Array) -> jax.Array:
         found = _regress(recipe, name, terms, units, scale, ridge, ~unseen)
-        return _losses(recipe, name, scale, found, terms)
+        return _losses(recipe, name, scale, found, terms, count)
 
     every = jax.vmap(jax.vmap(fold_losses, (None, 0)), (0, None))(ridges, apart)  # (R, F, n)
     unseen = np.sum(np.where(apart, every, 0.0), axis=1)  # each item once per ridge
     zero = jax.tree.map(jnp.zeros_like, units)
     best = int(np.argmin(unseen.mean(axis=1)))
-    if not is_gain(np.asarray(_losses(recipe, name, scale, zero, terms)) - unseen[best]):
+    if not is_gain(np.asarray(_losses(recipe, name, scale, zero, terms, count)) - unseen[best]):
         return zero
     return _regress(recipe, name, terms, units, scale, ridges[best], np.ones(count, bool))
 
@@ -65,19 +64,26 @@ def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
     method, size = methods.method_named(name), spread(shots, name, recipe)
 
     def unit(x: jax.Array) -> jax.Array:
-        margins = jnp.std(x[::PICTURES] - x[1::PICTURES], axis=0)
+        """From what the candidates of each item have, (n, candidates, N), to (N,)."""
+        if x.shape[1] == 1:  # what all candidates share decides nothing: its weight stays as it is
+            return jnp.zeros(x.shape[2:])
+        margins = jnp.std(x[:, 0] - x[:, 1:].mean(axis=1), axis=0)
         return size / (margins + 1e-6)
 
-    times = len(shots.timesteps)
+    times, count = len(shots.timesteps), len(shots.items.states)
     units: dict[str, Any] = {
-        "lse": {layer: unit(x[:, 0, :times].mean(1)) for layer, x in shots.terms.lse.items()},
+        "lse": {
+            layer: unit(x[:, :, :times].mean(2).reshape(count, -1, x.shape[-1]))
+            for layer, x in shots.terms.lse.items()
+        },
         "timesteps": jnp.full(times, 1.0 / times),
     }
     if method.error is not None:
         units["error"] = jnp.ones(())
     if method.uncond:
         units["lse_uncond"] = {
-            layer: unit(x[:, :times].mean(1)) for layer, x in shots.terms.lse_uncond.items()
+            layer: unit(x[:, :times].mean(1).reshape(count, -1, x.shape[-1]))
+            for layer, x in shots.terms.lse_uncond.items()
         }
     return units
 
@@ -89,11 +95,16 @@ def noise_terms(shots: Shots) -> list[Terms]:
 
 
 def _losses(
-    recipe: Recipe, name: str, scale: Any, weights: Mapping[str, Any], terms: list[Terms]
+    recipe: Recipe,
+    name: str,
+    scale: Any,
+    weights: Mapping[str, Any],
+    terms: list[Terms],
+    count: int,
 ) -> jax.Array:
-    """Cross-entropy of each item, averaged over the noises: (n,)."""
+    """Cross-entropy of each of `count` items, averaged over the noises: (n,)."""
     tree = {"weights": {name: weights}}
-    every = [losses.cross_entropy(scores_of(x, name, recipe, tree) / scale) for x in terms]
+    every = [losses.cross_entropy(scores_of(x, count, name, recipe, tree) / scale) for x in terms]
     return jnp.mean(jnp.stack(every), axis=0)
 
 
@@ -114,7 +125,7 @@ def _regress(
 
     def loss(steps: Any) -> jax.Array:
         prior = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(steps))
-        every = _losses(recipe, name, scale, weights_of(steps), terms)
+        every = _losses(recipe, name, scale, weights_of(steps), terms, len(rows))
         return (jnp.sum(jnp.where(rows, every, 0.0)) + ridge * prior) / jnp.sum(rows)
 
     transform = optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))

@@ -32,6 +32,8 @@ LORA = {
     "weight_decay": 0.01,
     "rank": 2,
     "tokens": 2,
+    "accumulate": 1,
+    "remat": "nothing",
     "ridges": (1.0, 10.0),
     "held_out": 0.2,
     "check_every": 2,
@@ -39,9 +41,10 @@ LORA = {
 }
 
 
-def few_model() -> Model:
+def few_model(fsdp: int = 1) -> Model:
     """One level and two cross-attention layers, for what takes gradients compiles slowly."""
     return random_model(
+        fsdp,
         block_out_channels=[8],
         down_block_types=["CrossAttnDownBlock2D"],
         up_block_types=["UpBlock2D"],
@@ -77,7 +80,8 @@ def pictures(count: int = COUNT) -> np.ndarray:
 
 def random_items(model: Model, count: int = COUNT) -> Items:
     """Items of those pictures, each with a caption of its own."""
-    return encode(model, [f"a cat and {i}" for i in range(count)], pictures(count))
+    captions = [[f"a cat and {i}"] for i in range(count)]
+    return encode(model, captions, pictures(count), np.arange(count))
 
 
 def telling_items(model: Model) -> Items:

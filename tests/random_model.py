@@ -3,12 +3,14 @@
 from importlib.resources import as_file, files
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from dsd_jax.diffusion import Schedule
 from dsd_jax.model import Model
 from dsd_jax.models import text, unet, vae
+from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.sharding import host_mesh, place_weight
 from dsd_jax.weights.tokenizer import read_tokenizer
 
 UNET = {
@@ -40,7 +42,7 @@ TEXT = {
 }
 
 
-def random_model(**unet_changes) -> Model:
+def random_model(fsdp: int = 1, **unet_changes) -> Model:
     """Pictures of 8x8, latents of 4x4, four cross-attention layers with two heads each.
 
     Calls with the same changes give equal models, so that compiled functions are shared.
@@ -48,7 +50,7 @@ def random_model(**unet_changes) -> Model:
     with as_file(files("dsd_jax") / "assets" / "tiny" / "tokenizer") as folder:
         tokenizer = read_tokenizer(folder)
     configs = {
-        "unet": unet.UNetConfig.from_json(UNET | unet_changes),
+        "unet": UNetConfig.from_json(UNET | unet_changes),
         "vae": vae.VAEConfig.from_json(VAE),
         "text": text.TextConfig.from_json(TEXT),
     }
@@ -56,18 +58,20 @@ def random_model(**unet_changes) -> Model:
         name: module.abstract_params(configs[name])
         for name, module in (("unet", unet), ("vae", vae), ("text", text))
     }
-    rng = np.random.default_rng(0)
+    rng, mesh = np.random.default_rng(0), host_mesh(fsdp)
     return Model(
         name="random",
         **configs,
         schedule=Schedule(),
-        params=jax.tree_util.tree_map_with_path(lambda *leaf: _draw(rng, *leaf), shapes),
+        params=jax.tree_util.tree_map_with_path(lambda *leaf: _draw(rng, mesh, *leaf), shapes),
         tokenizer=tokenizer,
         image_size=configs["unet"].sample_size * configs["vae"].downscale,
     )
 
 
-def _draw(rng: np.random.Generator, path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+def _draw(
+    rng: np.random.Generator, mesh: Mesh, path: tuple, leaf: jax.ShapeDtypeStruct
+) -> jax.Array:
     """Weights that keep activations near one, and attention logits that differ between captions."""
     names = [entry.key for entry in path]
     values = rng.normal(size=leaf.shape)
@@ -77,4 +81,4 @@ def _draw(rng: np.random.Generator, path: tuple, leaf: jax.ShapeDtypeStruct) -> 
         values *= 0.5 if "conv_out" in names else 1
     elif names[-1] != "embedding":
         values = 0.1 * values + (names[-1] == "scale")
-    return jnp.asarray(values, jnp.float32)
+    return place_weight("/".join(names), values.astype(np.float32), mesh)

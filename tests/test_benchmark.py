@@ -10,7 +10,6 @@ from dsd_jax import benchmark
 from dsd_jax.benchmark import Split, draw_shots
 from dsd_jax.data import emoji, triples
 from dsd_jax.errors import UserError
-from dsd_jax.items import Items
 from dsd_jax.methods import chosen_layers
 from dsd_jax.terms import cross_attention_layers
 from tests.few_items import few_items
@@ -28,40 +27,44 @@ def cache(tmp_path_factory):
         yield
 
 
-def split_of(count: int) -> Split:
-    """Kinds take turns, as in the benchmark; arrays say which item they are of."""
-    kinds = [triples.KINDS[i % len(triples.KINDS)] for i in range(count)]
-    source = emoji.Items([""] * count, np.zeros((count, 2, 1, 1, 3)), kinds)
-    numbers = np.arange(count)
-    items = Items(numbers[:, None].repeat(2, axis=1), numbers[:, None], numbers)
-    return Split("unseen-artist/shots", source, items)
+def kinds_of(count: int) -> list[str]:
+    """Kinds take turns, as in the benchmark."""
+    return [triples.KINDS[i % len(triples.KINDS)] for i in range(count)]
 
 
 @pytest.mark.parametrize(("shots", "each"), [(16, {4: 1, 3: 4}), (25, {5: 5}), (3, {1: 3})])
 def test_shots_are_balanced_over_kinds_and_without_repeats(shots, each):
-    split = split_of(60)
-    items = draw_shots(split, shots, seed=0)
-    assert len(set(items.numbers)) == shots
-    kinds = Counter(split.source.kinds[number] for number in items.numbers)
-    assert Counter(kinds.values()) == each
-    np.testing.assert_array_equal(items.latents[:, 0], items.numbers)
-    np.testing.assert_array_equal(items.states[:, 0], items.numbers)
+    kinds = kinds_of(60)
+    numbers = draw_shots("a split", kinds, shots, seed=0)
+    assert len(set(numbers)) == shots
+    counts = Counter(kinds[number] for number in numbers)
+    assert Counter(counts.values()) == each
 
 
 def test_shots_are_drawn_by_seed():
-    split = split_of(60)
-    draws = [set(draw_shots(split, 16, seed).numbers) for seed in (0, 0, 1, 2)]
+    draws = [set(draw_shots("a split", kinds_of(60), 16, seed)) for seed in (0, 0, 1, 2)]
     assert draws[0] == draws[1] and len(set(map(frozenset, draws))) == 3
 
 
 def test_all_items_may_be_shots():
-    assert sorted(draw_shots(split_of(20), 20, 0).numbers) == list(range(20))
+    assert sorted(draw_shots("a split", kinds_of(20), 20, 0)) == list(range(20))
 
 
 @pytest.mark.parametrize("shots", [21, 1, 0, -4])
 def test_more_shots_than_there_are_or_too_few(shots):
     with pytest.raises(UserError, match=f"shots is {shots}; expected 2 to 20, the number of items"):
-        draw_shots(split_of(20), shots, 0)
+        draw_shots("a split", kinds_of(20), shots, 0)
+
+
+def test_shots_are_the_drawn_items_encoded(model):
+    source = emoji.load_items("unseen-artist/shots")
+    numbers = draw_shots("unseen-artist/shots", source.kinds, 6, 3)
+    items = benchmark.load_shots(model, "unseen-artist/shots", 6, 3)
+    assert items.numbers.tolist() == numbers
+    expected = model.latents(source.images(numbers)[:, 1])
+    np.testing.assert_allclose(items.latents[:, 1], expected, rtol=0, atol=1e-5)
+    states = model.encode_texts([source.captions[number] for number in numbers])
+    np.testing.assert_allclose(items.states[:, 0], states, rtol=0, atol=1e-5)
 
 
 def test_per_kind_takes_the_first_of_each_kind(model):
@@ -70,7 +73,7 @@ def test_per_kind_takes_the_first_of_each_kind(model):
     assert len(whole.source.kinds) == 15 and some.name == "unseen-artist/test"
     assert Counter(some.source.kinds) == dict.fromkeys(triples.KINDS, 2)
     assert some.source.captions == whole.source.captions[:10]
-    np.testing.assert_array_equal(some.source.images, whole.source.images[:10])
+    np.testing.assert_array_equal(some.source.images([3]), whole.source.images([3]))
     np.testing.assert_array_equal(some.items.numbers, np.arange(10))
     np.testing.assert_allclose(some.items.latents, whole.items.latents[:10], rtol=0, atol=1e-5)
     everything = benchmark.load_split(model, "unseen-artist/test", 500)
@@ -92,5 +95,6 @@ def test_weights_alone_need_no_second_look(model):
     frozen = object()
     tree = {"weights": {"dsd": {"timesteps": jnp.zeros(2)}}}
     for prompts in (tree, {}):
-        found = benchmark.split_terms(model, split_of(5), None, 0, None, prompts, frozen)
+        split = Split("a split", None, None)
+        found = benchmark.split_terms(model, split, None, 0, None, prompts, frozen)
         assert found is frozen

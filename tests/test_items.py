@@ -35,11 +35,11 @@ def terms(model, items):
 
 def test_encoding(model, items):
     assert items.latents.shape == (COUNT, 2, *model.latent_shape)
-    assert items.states.shape == (COUNT, 77, 12)
+    assert items.states.shape == (COUNT, 1, 77, 12) and items.pictures == 2
     np.testing.assert_array_equal(items.numbers, np.arange(COUNT))
     images = pictures()
     np.testing.assert_allclose(items.latents[3, 1], model.latents(images[3, 1:])[0], atol=1e-5)
-    again = encode(model, ["a cat and 3"], images[3:4])
+    again = encode(model, [["a cat and 3"]], images[3:4], [3])
     np.testing.assert_allclose(again.states[0], items.states[3], atol=1e-5)
 
 
@@ -54,7 +54,7 @@ def test_terms_are_those_of_the_matching_engine(model, items, terms):
     """Item 2's, by hand: candidates side by side, and a seed's timesteps side by side."""
     seeds, steps = np.repeat(SEEDS, 2), np.tile(TIMESTEPS, 2)
     noise = diffusion.keyed_noise(seeds, np.array([2]), steps, model.latent_shape)[0]
-    expected = match_terms(model, items.latents[2], items.states[2:3], noise, steps)
+    expected = match_terms(model, items.latents[2], items.states[2], noise, steps)
     for ours, one in zip(jax.tree.leaves(terms), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours[4:6], one, rtol=1e-5, atol=1e-5)
 
@@ -62,8 +62,8 @@ def test_terms_are_those_of_the_matching_engine(model, items, terms):
 def test_candidates_share_their_noise_and_items_do_not(model, items):
     """One picture and caption everywhere: only noise is left to differ."""
     same = Items(
-        jax.numpy.broadcast_to(items.latents[:1, :1], items.latents.shape),
-        jax.numpy.broadcast_to(items.states[:1], items.states.shape),
+        np.broadcast_to(items.latents[:1, :1], items.latents.shape),
+        np.broadcast_to(items.states[:1], items.states.shape),
         items.numbers,
     )
     error = np.asarray(item_terms(model, same, TIMESTEPS, SEEDS).error)[:, 0]
@@ -84,5 +84,5 @@ def test_noise_goes_with_the_items_number_and_the_seed(model, items, terms):
 
 
 def test_scores_of_candidates_side_by_side():
-    scores = candidate_scores(jax.numpy.arange(6.0)[:, None])
+    scores = candidate_scores(np.arange(6.0)[:, None], 3)
     np.testing.assert_array_equal(scores, [[0, 1], [2, 3], [4, 5]])

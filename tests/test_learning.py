@@ -1,23 +1,18 @@
 """Few-shot learning: it learns, it stops, it keeps nothing that doesn't help, it resumes."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax import learning, losses, methods
+from dsd_jax import batches, learning, losses, methods, steps
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.prompt_files import read_prompts, write_prompts
 from dsd_jax.prompts import attention_shapes
-from dsd_jax.sharding import data_mesh, replicate
 from dsd_jax.shots import Recipe, look_at, noise_slice, scores_of, split
 from dsd_jax.terms import Terms
 from tests.few_shots import (
@@ -78,18 +73,23 @@ def contradicted(model, items):
     return look_at(model, items, TIMESTEPS, SEED, NOISES)
 
 
+def step_of(model, settings):
+    net = learning.Network.of(model, learning.wanted_by(model, settings, {}))
+    return steps.Step(net, settings, model.mesh)
+
+
+def terms_of(model, settings, tree, batch):
+    return steps.batch_terms(step_of(model, settings).net, model.params["unet"], tree, batch)
+
+
 def margins(model, seen, tree, name):
     """(noises, COUNT) score of the matching picture less that of the other."""
     found = []
     settings = recipe(model)
-    net = learning.Network.of(model, learning.wanted_by(model, settings, {}))
     for noise in range(len(seen.seeds)):
         for rows in (np.arange(4), np.arange(4, 8), np.arange(6, 10)):  # of one size
-            batch = learning.draw(model, seen, rows, noise)
-            terms = learning.batch_terms(
-                net, replicate(data_mesh(), model.params["unet"]), tree, batch
-            )
-            scores = scores_of(terms, name, settings, tree)
+            batch = batches.draw(model.mesh, seen, rows, noise)
+            scores = scores_of(terms_of(model, settings, tree, batch), 4, name, settings, tree)
             found.append(scores[:, 0] - scores[:, 1])
     return np.concatenate(found)
 
@@ -122,15 +122,13 @@ def test_decisions_on_the_shots_improve(model, seen, learned):
 
 def test_a_step_lowers_the_loss_of_its_batch(model, seen):
     settings = recipe(model)
-    net = learning.Network.of(model, learning.wanted_by(model, settings, {}))
     tree = learning.init(model, settings, SEED)
-    state = replicate(data_mesh(), learning.State(tree, learning.optimiser(settings).init(tree)))
-    params = replicate(data_mesh(), model.params["unet"])
-    batch = learning.draw(model, seen, LEARN[:4], 0)
+    state = steps.State(tree, steps.optimiser(settings).init(tree))
+    batch = batches.draw(model.mesh, seen, LEARN[:4], 0)
     spreads = {name: learning.spread(seen, name, settings) for name in settings.methods}
-    values = []
+    update, values = steps.update_function(step_of(model, settings)), []
     for _ in range(5):
-        state, value = learning.update(net, settings, state, {}, params, batch, spreads)
+        state, value = update(state, {}, model.params["unet"], batch, spreads)
         values.append(float(value))
     assert values[-1] < values[1] < values[0]
 
@@ -145,20 +143,20 @@ def test_loss_is_what_the_recipe_says(model, seen):
         scores = methods.score(terms, name, settings.layers).reshape(-1, 2) / spreads[name]
         expected += losses.cross_entropy(scores) / 2
     np.testing.assert_allclose(
-        learning.item_losses(terms, {}, settings, spreads), expected, rtol=1e-6
+        steps.item_losses(terms, COUNT, {}, settings, spreads), expected, rtol=1e-6
     )
     settings, expected = recipe(model, loss="hinge", margin=0.7, methods=("relative",)), []
     for first, second in methods.score(terms, "relative", settings.layers).reshape(-1, 2) / 2:
         expected.append(max(0.0, second - first + 0.7))
-    found = learning.item_losses(terms, {}, settings, spreads)
+    found = steps.item_losses(terms, COUNT, {}, settings, spreads)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_denoising_loss_is_of_the_matching_pictures():
     error = jnp.array([[[2.0, 4.0]], [[9.0, 9.0]], [[1.0, 3.0]], [[9.0, 9.0]]])
     uncond = jnp.array([[4.0, 4.0], [7.0, 7.0], [2.0, 6.0], [7.0, 7.0]])
-    expected = np.mean([0.5**2, 1.0, 0.5**2, 0.5**2])
-    found = learning.denoising_loss(Terms({}, {}, error, uncond))
+    expected = [np.mean([0.5**2, 1.0]), 0.5**2]
+    found = steps.denoising_losses(Terms({}, {}, error, uncond), 2)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -187,13 +185,13 @@ def test_nothing_is_kept_that_held_out_shots_contradict(model, contradicted):
 def test_stopped_and_resumed_is_never_stopped(model, seen, learned, tmp_path, monkeypatch, stop_at):
     asked = []
 
-    def batch_with_sigterm(*args, original=learning._training_batch):
+    def batch_with_sigterm(*args, original=learning.training_batch):
         asked.append(args[-1])
         if args[-1] == stop_at and len(asked) == stop_at + 1:
             signal.raise_signal(signal.SIGTERM)
         return original(*args)
 
-    monkeypatch.setattr(learning, "_training_batch", batch_with_sigterm)
+    monkeypatch.setattr(learning, "training_batch", batch_with_sigterm)
 
     def run():
         with Checkpoints(tmp_path, {}) as checkpoints:
@@ -227,14 +225,14 @@ def test_batches(model, seen, monkeypatch):
     """Held-out items never among them; the same for the same step; every noise comes up."""
     drawn = []
 
-    def draw(*args, original=learning.draw):
+    def draw(*args, original=batches.draw):
         drawn.append((sorted(args[2].tolist()), args[3]))
         return original(*args)
 
     def fit(name, course, step, batch, *rest, **options):
         raise Caught(batch)
 
-    monkeypatch.setattr(learning, "draw", draw)
+    monkeypatch.setattr(batches, "draw", draw)
     monkeypatch.setattr(learning, "fit", fit)
     with pytest.raises(Caught) as caught:
         learning.learn(model, seen, recipe(model), SEED)
@@ -250,23 +248,23 @@ def test_batches(model, seen, monkeypatch):
 
 
 def test_a_batch_larger_than_what_there_is(model, seen):
-    batch = learning._training_batch(model, seen, LEARN[:2], recipe(model), SEED, 0)
-    assert batch.states.shape[0] == 4 and batch.latents.shape[0] == 8
+    batch = batches.training_batch(model.mesh, seen, LEARN[:2], recipe(model), SEED, 0)
+    assert sorted(batch.rows.numbers.tolist()) == sorted([*LEARN[:2], *LEARN[:2]])
+    np.testing.assert_allclose(batch.rows.share, 1 / 4)
 
 
 def test_held_out_items_count_once(model, seen):
-    every = list(learning._held_batches(model, seen, np.arange(6), 4))
-    assert [count for _, count in every] == [4, 2, 4, 2]
-    assert {batch.states.shape[0] for batch, _ in every} == {4}
+    found = list(batches.held_out_batches(model.mesh, seen, np.arange(6), 4))
+    assert [batch.rows.numbers.tolist() for batch in found] == 2 * [[0, 1, 2, 3], [4, 5, 4, 4]]
+    assert len({int(batch.seed) for batch in found}) == 2
 
 
 def test_a_batch_is_the_frozen_models_terms_and_noise(model, seen):
     """With no prompts, the terms of a batch are those of the look before training."""
     settings = recipe(model)
-    net = learning.Network.of(model, learning.wanted_by(model, settings, {}))
     rows = np.array([7, 2, 5, 3])
-    batch = learning.draw(model, seen, rows, 1)
-    terms = learning.batch_terms(net, replicate(data_mesh(), model.params["unet"]), {}, batch)
+    batch = batches.draw(model.mesh, seen, rows, 1)
+    terms = terms_of(model, settings, {}, batch)
     expected = noise_slice(seen.take(rows).terms, 1, len(TIMESTEPS))
     np.testing.assert_allclose(terms.error, expected.error, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(terms.error_uncond, expected.error_uncond)
@@ -310,38 +308,10 @@ def test_weights_alone_take_no_steps(model, seen):
         ({"rank": 0}, "rank is 0"),
         ({"kinds": ("tokens",), "tokens": 0}, "tokens is 0"),
         ({"steps": 0}, "steps is 0"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"remat": "all"}, "remat is 'all'; expected one of nothing, products, blocks"),
     ],
 )
 def test_recipes_that_cannot_be_followed(changes, message):
     with pytest.raises(UserError, match=message):
         Recipe(layers=("mid",), **LORA | changes)
-
-
-TWO_DEVICES = """
-import sys, jax
-from dsd_jax.sharding import simulate_cpu_devices
-simulate_cpu_devices(2)
-from dsd_jax import learning
-from dsd_jax.prompt_files import write_prompts
-from dsd_jax.shots import look_at
-from tests.few_shots import NOISES, TIMESTEPS, few_model, recipe, telling_items
-assert jax.device_count() == 2
-model = few_model()
-shots = look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
-found = learning.learn(model, shots, recipe(model, learning_rate=float(sys.argv[2])), 0)
-write_prompts(__import__("pathlib").Path(sys.argv[1]), found.prompts, {"kept": found.kept})
-"""
-RATE = 0.002  # that of configs/emoji.py: Adam blows up the noise of tiny gradients as rates do
-
-
-def test_two_devices_learn_the_same(model, seen, tmp_path):
-    learned = learning.learn(model, seen, recipe(model, learning_rate=RATE), SEED)
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES, str(tmp_path), str(RATE)],
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert_close(read_prompts(tmp_path, model.unet), learned.prompts, 1e-5)

@@ -139,8 +139,8 @@ def test_groups_with_captions_of_their_own(model, inputs, whole):
         model,
         lambda groups, times: latents[groups][:, None],
         lambda groups, times: noise[None, times],
-        states,
-        captions,
+        len(captions),
+        states[captions],
         np.array(TIMESTEPS, np.int32),
         chunk=9,
     )

@@ -7,7 +7,7 @@ import pytest
 
 from dsd_jax import methods
 from dsd_jax.errors import UserError
-from dsd_jax.models.unet import UNetConfig
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.terms import Terms, cross_attention_layers
 from tests.random_model import UNET
 

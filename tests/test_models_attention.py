@@ -7,6 +7,7 @@ import pytest
 
 from dsd_jax.models.attention import (
     CrossAttention,
+    Project,
     attend,
     attention_maps,
     mean_lse,
@@ -31,9 +32,10 @@ def params(scale=1.0):
     return {"params": tree}
 
 
-def cross(hidden, states, captions, tokens=None, upcast=False, scale=1.0, reduce=lambda x: x):
+def cross(hidden, states, tokens=None, upcast=False, scale=1.0, reduce=lambda x: x):
     layer = CrossAttention(HEADS, upcast, reduce, hidden.dtype)
-    return layer.apply(params(scale), hidden, states, jnp.asarray(captions), tokens)
+    learned = {} if tokens is None else {"tokens": tokens}
+    return layer.apply(params(scale), hidden, states, learned)
 
 
 def softmax_attention(query, key, value):
@@ -89,24 +91,24 @@ def test_rows_repeat_side_by_side():
 
 
 def test_scores_are_scaled_logits_of_the_rows_own_caption():
-    hidden, states = numbers(3, 5, FEATURES), numbers(2, 7, WIDTH, seed=1)
-    captions = [1, 0, 1]
-    _, logits = cross(hidden, states, captions)
-    assert logits.shape == (3, HEADS, 5, 7) and logits.dtype == jnp.float32
+    """Two sets of three captions, each set for two latents."""
+    hidden, states = numbers(12, 5, FEATURES), numbers(2, 3, 7, WIDTH, seed=1)
+    _, logits = cross(hidden, states)
+    assert logits.shape == (12, HEADS, 5, 7) and logits.dtype == jnp.float32
     tree = params()["params"]
-    query = np.asarray(hidden @ tree["to_q"]["kernel"]).reshape(3, 5, HEADS, 4)
-    key = np.asarray(states @ tree["to_k"]["kernel"]).reshape(2, 7, HEADS, 4)
-    for row, caption in enumerate(captions):
+    query = np.asarray(hidden @ tree["to_q"]["kernel"]).reshape(12, 5, HEADS, 4)
+    key = np.asarray(states @ tree["to_k"]["kernel"]).reshape(6, 7, HEADS, 4)
+    for row, caption in enumerate([0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]):
         expected = np.einsum("qnd,lnd->nql", query[row], key[caption]) / 2
         np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_learned_tokens():
-    hidden, states = numbers(1, 5, FEATURES), numbers(1, 7, WIDTH, seed=1)
-    out, logits = cross(hidden, states, [0])
+    hidden, states = numbers(1, 5, FEATURES), numbers(1, 1, 7, WIDTH, seed=1)
+    out, logits = cross(hidden, states)
     count = 3
     nothing = {name: jnp.zeros((count, FEATURES)) for name in ("key", "value")}
-    diluted, more = cross(hidden, states, [0], nothing)
+    diluted, more = cross(hidden, states, nothing)
     # A key of zeros has logit 0 everywhere: exp(lse) grows by one for each, and what the
     # caption's tokens contributed shrinks by the share that is left to them.
     lse = jax.nn.logsumexp(logits, -1)
@@ -122,9 +124,9 @@ def test_learned_tokens():
 
 
 def test_tokens_are_every_captions_own():
-    hidden, states = numbers(2, 5, FEATURES), numbers(2, 7, WIDTH, seed=1)
+    hidden, states = numbers(2, 5, FEATURES), numbers(2, 1, 7, WIDTH, seed=1)
     tokens = {"key": numbers(3, FEATURES, seed=2), "value": numbers(3, FEATURES, seed=3)}
-    _, logits = cross(hidden, states, [0, 1], tokens)
+    _, logits = cross(hidden, states, tokens)
     query = np.asarray(hidden @ params()["params"]["to_q"]["kernel"]).reshape(2, 5, HEADS, 4)
     key = np.asarray(tokens["key"]).reshape(3, HEADS, 4)
     expected = np.einsum("bqnd,mnd->bnqm", query, key) / 2
@@ -135,6 +137,35 @@ def test_tokens_are_every_captions_own():
 def test_logits_beyond_16_bits(upcast):
     """Scores are summed in float32: products that float16 can't hold stay finite."""
     hidden = numbers(1, 5, FEATURES, dtype=jnp.float16)
-    states = numbers(1, 7, WIDTH, seed=1, dtype=jnp.float16)
-    _, logits = cross(hidden, states, [0], upcast=upcast, scale=100.0)
+    states = numbers(1, 1, 7, WIDTH, seed=1, dtype=jnp.float16)
+    _, logits = cross(hidden, states, upcast=upcast, scale=100.0)
     assert np.isfinite(logits).all() and np.abs(logits).max() > 65_504
+
+
+UPDATE = {"down": 0.01 * numbers(FEATURES, 2, seed=4), "up": 0.01 * numbers(2, 6, seed=5)}
+
+
+def project(x, update, dtype=jnp.float32):
+    weights = {"kernel": numbers(FEATURES, 6, seed=6), "bias": numbers(6, seed=7)}
+    return Project(6, True, dtype).apply({"params": weights}, x, update)
+
+
+def test_low_rank_update_is_that_of_merged_weights():
+    x = numbers(3, 5, FEATURES)
+    merged = np.asarray(numbers(FEATURES, 6, seed=6)) + UPDATE["down"] @ UPDATE["up"]
+    np.testing.assert_allclose(project(x, UPDATE), x @ merged + numbers(6, seed=7), atol=1e-5)
+    np.testing.assert_allclose(project(x, None), project(x, UPDATE), atol=0.01)
+
+
+def test_updates_too_small_for_16_bit_weights_have_a_gradient_in_float32():
+    """Merged into W they would vanish: W is near 1 and has 8 bits, they are near 1e-4."""
+    x = numbers(3, 5, FEATURES, dtype=jnp.bfloat16)
+
+    def total(update, dtype):
+        return jnp.sum(project(x, update, dtype).astype(jnp.float32) ** 2)
+
+    exact, low = (jax.grad(total)(UPDATE, dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    for name, gradient in low.items():
+        assert gradient.dtype == jnp.float32
+        error = np.linalg.norm(gradient - exact[name]) / np.linalg.norm(exact[name])
+        assert 0 < error < 0.02

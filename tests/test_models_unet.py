@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.unet import UNet2DCondition, UNetConfig, abstract_params, sinusoidal_embedding
+from dsd_jax.models.unet import UNet2DCondition, abstract_params, sinusoidal_embedding
+from dsd_jax.models.unet_config import UNetConfig
 from tests.random_model import UNET, random_model
 
 
@@ -84,12 +85,13 @@ def test_rows_of_one_latent_share_it(model):
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(2, *model.latent_shape)).astype(np.float32)
     states = rng.normal(size=(2, 77, 12)).astype(np.float32)
-    steps, captions = np.array([5, 700]), np.array([0, 1, 1, 1, 0, 1])
+    steps, captions = np.array([5, 700]), np.array([[0, 1, 1], [1, 0, 1]])
     apply = jax.jit(
         lambda *rest: UNet2DCondition(model.unet).apply({"params": model.params["unet"]}, *rest)
     )
-    shared = apply(latents, steps, states, captions)
-    alone = apply(np.repeat(latents, 3, axis=0), np.repeat(steps, 3), states[captions])
+    shared = apply(latents, steps, states[captions])
+    rows = states[captions.reshape(-1, 1)]
+    alone = apply(np.repeat(latents, 3, axis=0), np.repeat(steps, 3), rows)
     assert shared[0].shape == (6, *model.latent_shape) and shared[0].dtype == jnp.float32
     for one, other in zip(*map(jax.tree.leaves, (shared, alone)), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
@@ -103,7 +105,7 @@ def test_16_bits_are_close_and_scores_are_float32(model):
     def apply(dtype):
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.params["unet"])
         network = UNet2DCondition(model.unet, dtype=dtype)
-        return jax.jit(network.apply)({"params": params}, latents, np.array([5]), states)
+        return jax.jit(network.apply)({"params": params}, latents, np.array([5]), states[:, None])
 
     (prediction, scores), (low, low_scores) = apply(jnp.float32), apply(jnp.bfloat16)
     assert low.dtype == jnp.float32

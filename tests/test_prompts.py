@@ -56,32 +56,15 @@ def test_lora_of_cross_attention_alone(model, lora):
         jax.tree.map(np.testing.assert_array_equal, updates, lora[path])
 
 
-def test_merging_what_was_not_trained_changes_nothing(model, lora):
-    merged = prompts.merge(model.params["unet"], {"lora": lora})
-    jax.tree.map(np.testing.assert_array_equal, merged, model.params["unet"])
-    assert prompts.merge(model.params["unet"], {}) is model.params["unet"]
-
-
-def test_merging_adds_down_times_up(model, lora):
-    rng = np.random.default_rng(0)
-    trained = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), lora)
-    merged = prompts.merge(model.params["unet"], {"lora": trained})
-    assert jax.tree.structure(merged) == jax.tree.structure(model.params["unet"])
-    (before, others), (after, other_merged) = map(kernels, (model.params["unet"], merged))
-    for path, leaf in others.items():
-        np.testing.assert_array_equal(other_merged[path], leaf)
-    assert len(before) == 4 * len(lora)
-    for path, leaf in before.items():
-        *modules, projection, _ = path.split("/")
-        update = trained[prompts.module_path(modules)][projection.removesuffix("_0")]
-        expected = leaf + np.asarray(update["down"]) @ np.asarray(update["up"])
-        np.testing.assert_allclose(after[path], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_merged_weights_keep_their_dtype(model, lora):
-    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.params["unet"])
-    merged = prompts.merge(half, {"lora": lora})
-    assert {leaf.dtype for leaf in jax.tree.leaves(merged)} == {jnp.dtype(jnp.bfloat16)}
+def test_layers_take_what_is_learned_of_them(model, lora):
+    tokens = prompts.init_tokens(model.unet, jax.random.key(0), count=5)
+    layers = prompts.by_layer({"lora": lora, "tokens": tokens, "weights": {}})
+    assert set(layers) == set(lora) and prompts.by_layer({}) == {}
+    for path, layer in layers.items():
+        assert layer["to_q"] is lora[path]["to_q"]
+        assert layer.get("tokens") is tokens.get(path)
+    assert "tokens" not in lora[PATH]
+    assert set(prompts.by_layer({"tokens": tokens})) == set(tokens)
 
 
 def test_tokens_start_with_small_keys_and_no_values(model):

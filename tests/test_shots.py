@@ -67,7 +67,7 @@ def test_some_of_the_shots(seen):
 def test_scores(model, seen):
     settings = recipe(model)
     terms = shots.noise_slice(seen.terms, 1, len(TIMESTEPS))
-    scores = shots.scores_of(terms, "relative", settings, {})
+    scores = shots.scores_of(terms, COUNT, "relative", settings, {})
     assert scores.shape == (COUNT, 2)
     expected = methods.score(terms, "relative", settings.layers)
     np.testing.assert_array_equal(scores.ravel(), expected[:, 0])
@@ -92,5 +92,5 @@ def test_learned_weights_count_for_their_method(model, seen):
     tree = {"weights": {"noise": {"lse": {layer: np.ones(2, np.float32)}}}}
     terms = shots.noise_slice(seen.terms, 0, len(TIMESTEPS))
     for name, changes in (("noise", True), ("relative", False)):
-        learned, frozen = (shots.scores_of(terms, name, settings, x) for x in (tree, {}))
+        learned, frozen = (shots.scores_of(terms, COUNT, name, settings, x) for x in (tree, {}))
         assert (np.abs(learned - frozen).max() > 1e-3) == changes

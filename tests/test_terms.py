@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dsd_jax.models.unet import UNetConfig
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.terms import Network, Wanted, cross_attention_layers, everything, forward_terms
 from tests.random_model import UNET, random_model
 
@@ -55,8 +55,7 @@ def flops(model, wanted, captions=1):
             grid,
             grid,
             shape((1,), jnp.int32),
-            shape((captions, 77, model.unet.cross_attention_dim), jnp.float32),
-            shape((1, captions), jnp.int32),
+            shape((1, captions, 77, model.unet.cross_attention_dim), jnp.float32),
         )
         .compile()
         .cost_analysis()

@@ -1,4 +1,4 @@
-"""The emoji benchmark as arrays: prepared once into a cache folder, then read from there."""
+"""The emoji benchmark: prepared once into a cache folder, then read from there item by item."""
 
 import contextlib
 import io
@@ -8,29 +8,49 @@ import shutil
 import sys
 import tempfile
 import time
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from dsd_jax.data.scenes import SIDE
 from dsd_jax.data.triples import ARTISTS, SPLITS
 from dsd_jax.errors import UserError
 
 IMAGES = ("positive", "negative")
 UNFINISHED = "unfinished-"  # starts the name of a folder that is being written, or was until a kill
+THREADS = 4  # that read and decode pictures
 FORGOTTEN_AFTER = 24 * 3600  # seconds until such a folder is nobody's any more
 
 
 class Items(NamedTuple):
-    """A split's items in order; item i is row i of each.
+    """A split's items in order; their pictures are read when asked for.
 
-    captions: n sentences. images: uint8 (n, 2, 64, 64, 3), the picture that the caption fits, then
-    the one it does not. kinds: n of `triples.KINDS`, taking turns.
+    captions: n sentences. kinds: n of `triples.KINDS`, taking turns. records: n dicts, the PNGs of
+    "positive" and "negative" still encoded.
     """
 
     captions: list[str]
-    images: np.ndarray
     kinds: list[str]
+    records: Sequence[Mapping[str, Any]]
+
+    def images(self, numbers: Iterable[int] | None = None) -> np.ndarray:
+        """Pictures of some items, of all by default: uint8 (n, 2, 64, 64, 3).
+
+        The one that the caption fits, then the one it does not. Several threads read.
+        """
+        import grain
+
+        numbers = list(range(len(self.captions)) if numbers is None else numbers)
+        chosen = grain.MapDataset.source(numbers).map(lambda number: self.records[number])
+        decoded = chosen.map(lambda row: np.stack([read_png(row[name]) for name in IMAGES]))
+        found = list(decoded.to_iter_dataset(grain.ReadOptions(num_threads=THREADS)))
+        return np.stack(found) if found else np.empty((0, len(IMAGES), SIDE, SIDE, 3), np.uint8)
+
+    def first(self, count: int) -> "Items":
+        """The first items alone."""
+        return Items(self.captions[:count], self.kinds[:count], self.records)
 
 
 def split_names() -> list[str]:
@@ -106,19 +126,19 @@ def remove_forgotten(data_dir):
 
 
 def read_items(folder: pathlib.Path, split: str) -> Items:
-    """The items of `split` in a folder that `prepare` wrote, in the order of their ids."""
+    """The items of `split` in a folder that `prepare` wrote; no picture is decoded yet."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(folder)
     as_bytes = {name: tfds.decode.SkipDecoding() for name in IMAGES}
     source = builder.as_data_source(split, decoders=as_bytes)
-    rows = sorted((source[i] for i in range(len(source))), key=lambda row: row["id"])
+    rows = [source[i] for i in range(len(source))]
     if [row["id"] for row in rows] != list(range(SPLITS[split])):
         raise ValueError(f"{len(rows)} items of {split} instead of {SPLITS[split]}")
     return Items(
         [row["caption"].decode() for row in rows],
-        np.stack([[read_png(row[name]) for name in IMAGES] for row in rows]),
         [builder.info.features["kind"].int2str(int(row["kind"])) for row in rows],
+        source,
     )
 
 

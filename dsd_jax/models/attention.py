@@ -1,19 +1,24 @@
 """Attention layers: self-attention, and cross-attention that returns its scores.
 
-Reference: diffusers `models/attention_processor.py` (`AttnProcessor`) and `models/attention.py`
-(`BasicTransformerBlock`). Parameter names are those of diffusers' Flax tree.
+Reference: diffusers `models/attention_processor.py` (`AttnProcessor`). Parameter names are those of
+diffusers' Flax tree.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from dsd_jax.models.blocks import ATTENDED
 
 # A static reduction of cross-attention logits (B, N, Q, L), float32, to what the caller wants.
 Reduce = Callable[[jax.Array], jax.Array]
-# Learned key and value tokens of one cross-attention layer: {"key": (M, F), "value": (M, F)}.
-Tokens = Mapping[str, jax.Array]
+# What is learned of one attention layer: any of {"to_q" | "to_k" | "to_v" | "to_out": {"down":
+# (F, r), "up": (r, F')}, "tokens": {"key": (M, F), "value": (M, F)}}.
+Learned = Mapping[str, Any]
 
 _QUERY_CHUNK = 512
 
@@ -34,6 +39,45 @@ def attention_maps(logits: jax.Array) -> jax.Array:
 def repeat_rows(x: jax.Array, rows: int) -> jax.Array:
     """Repeat each row so that there are `rows`: the captions of one image stand side by side."""
     return x if x.shape[0] == rows else jnp.repeat(x, rows // x.shape[0], axis=0)
+
+
+def deal(x: jax.Array, rows: int) -> jax.Array:
+    """What S sets of J captions have, (S, J, ...), to `rows` rows: (rows, ...).
+
+    A set serves its part of the latents, each latent with all J captions side by side. A broadcast
+    instead of a gather, so that where rows are split over devices each needs its own sets only.
+    """
+    sets, width = x.shape[:2]
+    times = rows // (sets * width)
+    return jnp.broadcast_to(x[:, None], (sets, times, *x.shape[1:])).reshape(rows, *x.shape[2:])
+
+
+class Project(nn.Module):
+    """A matrix product, and what is learned on top of it: x W + (x down) up.
+
+    The update is computed beside the frozen product and not merged into W: 16-bit weights would
+    round small updates away, and the gradient of all of W would be computed only for `down` and
+    `up`. It is computed in float32, and recomputed for the gradient rather than kept.
+    """
+
+    features: int
+    use_bias: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, update: Mapping[str, jax.Array] | None) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        out = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.use_bias:
+            out += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        if update is None:
+            return out
+        return out + _low_rank(x, update["down"], update["up"]).astype(self.dtype)
+
+
+@jax.checkpoint
+def _low_rank(x: jax.Array, down: jax.Array, up: jax.Array) -> jax.Array:
+    return (x.astype(jnp.float32) @ down) @ up
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -70,18 +114,19 @@ class SelfAttention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: jax.Array, learned: Learned) -> jax.Array:
         features = hidden.shape[-1]
         query, key, value = (
             split_heads(
-                nn.Dense(features, use_bias=False, dtype=self.dtype, name=name)(hidden), self.heads
+                Project(features, False, self.dtype, name=name)(hidden, learned.get(name)),
+                self.heads,
             )
             for name in ("to_q", "to_k", "to_v")
         )
         if self.upcast:  # SD 2.x: 16-bit q·k overflows in some heads
             query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-        out = attend(query, key, value).reshape(hidden.shape)
-        return nn.Dense(features, dtype=self.dtype, name="to_out_0")(out)
+        out = checkpoint_name(attend(query, key, value), ATTENDED).reshape(hidden.shape)
+        return Project(features, True, self.dtype, name="to_out_0")(out, learned.get("to_out"))
 
 
 class CrossAttention(nn.Module):
@@ -94,119 +139,32 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, states: jax.Array, captions: jax.Array, tokens: Tokens | None
+        self, hidden: jax.Array, states: jax.Array, learned: Learned
     ) -> tuple[jax.Array, jax.Array]:
-        """Attend from `hidden` (B, Q, F) to `states[captions]`; return new hidden and scores.
+        """Attend from `hidden` (B, Q, F) to `states` (S, J, L, K); return new hidden and scores.
 
-        Keys and values are projected once per caption of `states` (C, L, K), then dealt to the
-        rows by `captions` (B,); `tokens` are appended to every caption's own.
+        Keys and values are projected once per caption, then dealt to the rows.
         """
         features = hidden.shape[-1]
-        query = nn.Dense(features, use_bias=False, dtype=self.dtype, name="to_q")(hidden)
-        key = nn.Dense(features, use_bias=False, dtype=self.dtype, name="to_k")(states)
-        value = nn.Dense(features, use_bias=False, dtype=self.dtype, name="to_v")(states)
-        if tokens is not None:
+        query = Project(features, False, self.dtype, name="to_q")(hidden, learned.get("to_q"))
+        key = Project(features, False, self.dtype, name="to_k")(states, learned.get("to_k"))
+        value = Project(features, False, self.dtype, name="to_v")(states, learned.get("to_v"))
+        if tokens := learned.get("tokens"):
             key, value = _append(key, tokens["key"]), _append(value, tokens["value"])
-        query, key, value = (
-            split_heads(x, self.heads) for x in (query, key[captions], value[captions])
-        )
+        key, value = deal(key, hidden.shape[0]), deal(value, hidden.shape[0])
+        query, key, value = (split_heads(x, self.heads) for x in (query, key, value))
         if self.upcast:
             query, key = query.astype(jnp.float32), key.astype(jnp.float32)
         logits = jnp.einsum("BQND,BLND->BNQL", query, key, preferred_element_type=jnp.float32)
         logits = logits * query.shape[-1] ** -0.5
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-        out = jnp.einsum("BNQL,BLND->BQND", weights, value).reshape(hidden.shape)
-        return nn.Dense(features, dtype=self.dtype, name="to_out_0")(out), self.reduce(logits)
+        out = jnp.einsum("BNQL,BLND->BQND", weights, value)
+        out = checkpoint_name(out, ATTENDED).reshape(hidden.shape)
+        out = Project(features, True, self.dtype, name="to_out_0")(out, learned.get("to_out"))
+        return out, self.reduce(logits)
 
 
 def _append(states: jax.Array, tokens: jax.Array) -> jax.Array:
-    """Append learned tokens (M, F) to every caption's (C, L, F)."""
-    tokens = jnp.broadcast_to(tokens.astype(states.dtype), (states.shape[0], *tokens.shape))
-    return jnp.concatenate([states, tokens], axis=1)
-
-
-class GEGLU(nn.Module):
-    """Gated linear unit with exact (erf) GELU; diffusers calls its projection `proj`."""
-
-    features: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        hidden = nn.Dense(2 * self.features, dtype=self.dtype, name="proj")(hidden)
-        hidden, gate = jnp.split(hidden, 2, axis=-1)
-        return hidden * jax.nn.gelu(gate, approximate=False)
-
-
-class FeedForward(nn.Module):
-    """The transformer block's MLP, four times as wide inside."""
-
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        features = hidden.shape[-1]
-        hidden = GEGLU(4 * features, self.dtype, name="net_0")(hidden)
-        return nn.Dense(features, dtype=self.dtype, name="net_2")(hidden)
-
-
-class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention, feed-forward; all pre-norm and residual."""
-
-    heads: int
-    upcast: bool
-    reduce: Reduce
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(
-        self, hidden: jax.Array, states: jax.Array, captions: jax.Array, tokens: Tokens | None
-    ) -> tuple[jax.Array, jax.Array]:
-        def norm(name: str) -> nn.LayerNorm:
-            return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
-
-        hidden += SelfAttention(self.heads, self.upcast, self.dtype, name="attn1")(
-            norm("norm1")(hidden)
-        )
-        # Here captions first matter: what came before was shared by all captions of an image.
-        hidden = repeat_rows(hidden, captions.shape[0])
-        attn2 = CrossAttention(self.heads, self.upcast, self.reduce, self.dtype, name="attn2")
-        out, scores = attn2(norm("norm2")(hidden), states, captions, tokens)
-        hidden += out
-        return hidden + FeedForward(self.dtype, name="ff")(norm("norm3")(hidden)), scores
-
-
-class Transformer(nn.Module):
-    """A spatial transformer (diffusers `Transformer2DModel`) over a feature map (B, H, W, F)."""
-
-    heads: int
-    depth: int
-    groups: int
-    linear: bool
-    upcast: bool
-    reduce: Reduce
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, states: jax.Array, captions: jax.Array, tokens: Mapping[str, Tokens]
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the new feature map and `{"transformer_blocks.0.attn2": scores, ...}`."""
-        h, w, features = x.shape[1:]
-        hidden = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
-        hidden = self._project("proj_in", hidden, features).reshape(x.shape[0], h * w, features)
-        scores = {}
-        for i in range(self.depth):
-            block = TransformerBlock(
-                self.heads, self.upcast, self.reduce, self.dtype, name=f"transformer_blocks_{i}"
-            )
-            path = f"transformer_blocks.{i}.attn2"
-            hidden, scores[path] = block(hidden, states, captions, tokens.get(path))
-        hidden = hidden.reshape(-1, h, w, features)
-        return repeat_rows(x, hidden.shape[0]) + self._project("proj_out", hidden, features), scores
-
-    def _project(self, name: str, x: jax.Array, features: int) -> jax.Array:
-        # The same map either way; SD 1.x stores it as a 1x1 convolution, SD 2.x as a matrix.
-        if self.linear:
-            return nn.Dense(features, dtype=self.dtype, name=name)(x)
-        return nn.Conv(features, (1, 1), dtype=self.dtype, name=name)(x)
+    """Append learned tokens (M, F) to every caption's (S, J, L, F)."""
+    tokens = jnp.broadcast_to(tokens.astype(states.dtype), (*states.shape[:2], *tokens.shape))
+    return jnp.concatenate([states, tokens], axis=2)

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, PartitionSpec
 from dsd_jax.data.scenes import caption
 from dsd_jax.diffusion import Schedule
 from dsd_jax.models.text import CLIPText, TextConfig
-from dsd_jax.models.unet import UNet2DCondition, UNetConfig
+from dsd_jax.models.unet import UNet2DCondition
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 from dsd_jax.pretraining import reading
 from dsd_jax.pretraining.pictures import Stream, to_pixels
@@ -124,7 +125,7 @@ def init_unet(config: UNetConfig, key: jax.Array) -> Any:
         key,
         jnp.zeros((1, size, size, config.in_channels)),
         jnp.zeros((1,), jnp.int32),
-        jnp.zeros((1, 1, config.cross_attention_dim)),
+        jnp.zeros((1, 1, 1, config.cross_attention_dim)),
     )["params"]
     return jax.tree_util.tree_map_with_path(_zero_residual, params)
 
@@ -148,7 +149,6 @@ def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule) -> Cal
     denoise, tower = UNet2DCondition(unet), CLIPText(text)
 
     def loss(params: Any, rows: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
-        pictures = rows.latents.shape[0]
         steps = rows.timesteps.reshape(-1)
         latents = jnp.repeat(rows.latents, DRAWS, axis=0)
         noise = jax.random.normal(key, latents.shape)
@@ -157,8 +157,7 @@ def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule) -> Cal
             {"params": params["unet"]},
             schedule.add_noise(latents, noise, steps),
             steps,
-            states,
-            jnp.repeat(jnp.arange(pictures), DRAWS),
+            states[:, None],
         )
         error = jnp.mean(jnp.square(prediction - schedule.target(latents, noise, steps)))
         unread, _ = reading.loss(params["reader"], states, rows.sides)

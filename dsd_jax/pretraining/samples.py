@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dsd_jax.diffusion import Schedule, keyed_noise
 from dsd_jax.model import Model
-from dsd_jax.models.unet import UNet2DCondition, UNetConfig
+from dsd_jax.models.unet import UNet2DCondition
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL
 
 CAPTIONS = (
@@ -39,7 +40,7 @@ def sample(model: Model, captions: Sequence[str], seed: int) -> np.ndarray:
     """Draw every caption: uint8 (C, size, size, 3). Noise is keyed by seed and number."""
     count = len(captions)
     steps = np.linspace(model.schedule.steps - 1, 0, STEPS).round().astype(np.int32)
-    latents = keyed_noise([seed], np.arange(count), steps[:1], model.latent_shape)[:, 0]
+    latents = keyed_noise(np.array([seed]), np.arange(count), steps[:1], model.latent_shape)[:, 0]
     states = jnp.concatenate([model.encode_texts([""]), model.encode_texts(captions)])
     step = partial(_step, model.unet, model.schedule, model.params["unet"], states)
     for now, then in zip(steps, [*steps[1:], -1], strict=True):
@@ -63,8 +64,8 @@ def _step(
     """One DDIM step from timestep `now` to `then`; -1 is the end."""
     count = len(latents)
     times = jnp.full(count, now)
-    rows = jnp.stack([jnp.zeros(count, jnp.int32), jnp.arange(1, count + 1)], axis=1).reshape(-1)
-    prediction, _ = UNet2DCondition(config).apply({"params": params}, latents, times, states, rows)
+    both = jnp.stack([jnp.broadcast_to(states[0], states[1:].shape), states[1:]], axis=1)
+    prediction, _ = UNet2DCondition(config).apply({"params": params}, latents, times, both)
     pairs = schedule.epsilon(prediction, jnp.repeat(latents, 2, 0), jnp.repeat(times, 2))
     uncond, cond = pairs[::2], pairs[1::2]
     noise = uncond + GUIDANCE * (cond - uncond)

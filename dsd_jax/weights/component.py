@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsd_jax.models import text, unet, vae
+from dsd_jax.models.unet_config import UNetConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ UNET = Component(
     classes=("UNet2DConditionModel",),
     torch_stem="diffusion_pytorch_model",
     flax_stem="diffusion_flax_model",
-    read_config=unet.UNetConfig.from_json,
+    read_config=UNetConfig.from_json,
     abstract_params=functools.cache(unet.abstract_params),
 )
 VAE = Component(

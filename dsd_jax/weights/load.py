@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
+from dsd_jax.sharding import host_mesh, place_weight
 from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
 from dsd_jax.weights.configs import abstract_params, read_config, read_schedule
 from dsd_jax.weights.files import read_headers
@@ -19,7 +20,7 @@ from dsd_jax.weights.names import unflatten
 from dsd_jax.weights.tokenizer import read_tokenizer
 
 
-def load(where: str | os.PathLike, dtype: Any = jnp.float32) -> Model:
+def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None) -> Model:
     """Loads a Stable Diffusion 1.x or 2.x model.
 
     Args:
@@ -27,10 +28,12 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32) -> Model:
             `text_encoder/`, `tokenizer/`, `scheduler/`), with safetensors or Flax msgpack in
             float16, bfloat16 or float32, whole or sharded; or a model on the Hub, as "org/name"
             or "org/name@revision", of which only what is needed is fetched.
-        dtype: float type of all parameters.
+        dtype: float type of all parameters, in which matrix products run.
+        mesh: of this host's devices, from `sharding.host_mesh`; by default every device has a whole
+            copy.
 
     Returns:
-        The model, its parameters as JAX arrays on the default device.
+        The model, each parameter placed as `sharding.TABLE` says while the next is read.
 
     Raises:
         UserError: no such model, or a file of it is missing, damaged or of an unsupported kind; or
@@ -48,7 +51,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32) -> Model:
         name=str(where),
         **configs,
         schedule=schedule,
-        params=_read(folder, leaves, dtype),
+        params=_read(folder, leaves, dtype, mesh or host_mesh()),
         tokenizer=tokenizer,
         image_size=configs[UNET.key].sample_size * configs[VAE.key].downscale,
     )
@@ -100,7 +103,9 @@ def _fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
     return leaves
 
 
-def _read(folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype) -> dict[str, Any]:
+def _read(
+    folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype, mesh: Mesh
+) -> dict[str, Any]:
     """Converts tensor by tensor, so that the peak is the parameters and little more."""
     params, broken = {}, []
     for component in COMPONENTS:
@@ -109,7 +114,7 @@ def _read(folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype) -> dict[
             array = leaf.read(dtype)
             if not np.isfinite(array).all():
                 broken.append(f"  {component.folder}: {leaf.stored.name}")
-            tree[leaf.path] = place(array)
+            tree[leaf.path] = place_weight("/".join(leaf.path), array, mesh)
         params[component.key] = unflatten(tree)
     if broken:
         shown = "\n".join(broken[:20]) + ("\n  ..." if len(broken) > 20 else "")
@@ -118,8 +123,3 @@ def _read(folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype) -> dict[
             f"model again, or load it in another dtype:\n{shown}"
         )
     return params
-
-
-def place(array: np.ndarray) -> jax.Array:
-    """The one place where a parameter goes from the host's memory to a device."""
-    return jnp.asarray(array)

@@ -41,9 +41,12 @@ def test_round_trip_in_order(split, prepared, sprites):
     assert len(made) == FEW[split.split("/")[1]]
     assert items.captions == [triple.caption for triple in made]
     assert items.kinds == [triple.kind for triple in made]
-    assert items.images.dtype == np.uint8
-    expected = [[draw(t.positive, sprites), draw(t.negative, sprites)] for t in made]
-    np.testing.assert_array_equal(items.images, expected)
+    images = items.images()
+    assert images.dtype == np.uint8
+    expected = np.array([[draw(t.positive, sprites), draw(t.negative, sprites)] for t in made])
+    np.testing.assert_array_equal(images, expected)
+    np.testing.assert_array_equal(items.images([3, 1]), expected[[3, 1]])
+    assert items.images([]).shape == (0, *expected.shape[1:])
 
 
 def test_second_load_prepares_nothing(prepared, monkeypatch, capfd):
@@ -109,7 +112,7 @@ def test_damaged_copy_is_named(tmp_path, prepared):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     (record,) = tmp_path.rglob("emoji-test.array_record*")
     record.write_bytes(record.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"unseen-artist/1\.0\.0 is damaged .* delete it"):
+    with pytest.raises(UserError, match=r"unseen-artist/1\.1\.0 is damaged .* delete it"):
         load_items(SPLIT, tmp_path)
 
 

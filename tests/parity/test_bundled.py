@@ -67,7 +67,7 @@ def test_pytorch_computes_the_same(ours, theirs, pictures):
     predict = jax.jit(partial(UNet2DCondition(ours.unet).apply, {"params": ours.params["unet"]}))
     their_states = torch.tensor(np.asarray(states))
     expected = theirs.unet(nchw(latents), torch.from_numpy(steps), their_states).sample
-    assert_same(expected, predict(latents, steps, states)[0])
+    assert_same(expected, predict(latents, steps, states[:, None])[0])
     decode = jax.jit(partial(AutoencoderKL(ours.vae).apply, method="decode"))
     assert_same(theirs.vae.decode(nchw(mean)).sample, decode({"params": ours.params["vae"]}, mean))
 

@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 import dsd_jax
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.vae import AutoencoderKL as OurAutoencoderKL
-from dsd_jax.prompts import init_lora, merge
+from dsd_jax.prompts import by_layer, init_lora
 from dsd_jax.terms import cross_attention_layers
 
 TOLERANCE = 1e-4
@@ -243,14 +243,13 @@ def their_unet(pair, latents, timesteps, states, tokens=None):
     return nhwc(out), store
 
 
-def our_unet(pair, prompts=None, tokens=None):
-    """The same by ours; jitted once per model for all tests without tokens."""
-    params = merge(pair.ours.params["unet"], prompts or {})
+def our_unet(pair, prompts=None):
+    """The same by ours; jitted once per model and kind of prompts."""
     if not hasattr(pair, "apply"):
         network = UNet2DCondition(pair.ours.unet)
         pair.apply = jax.jit(lambda params, *rest: network.apply({"params": params}, *rest))
-    extra = () if tokens is None else (None, tokens)
-    return pair.apply(params, pair.latents, pair.timesteps, pair.states, *extra)
+    inputs = pair.latents, pair.timesteps, pair.states[:, None]
+    return pair.apply(pair.ours.params["unet"], *inputs, by_layer(prompts or {}))
 
 
 def test_text(pair):
@@ -297,7 +296,7 @@ def test_unet(pair):
 
 
 def test_lora(pair):
-    """Merged by us, in PyTorch a branch beside each projection."""
+    """A branch beside each projection, ours and in PyTorch."""
     lora = init_lora(pair.ours.unet, jax.random.key(0), rank=2)
     rng = np.random.default_rng(2)
     lora = jax.tree.map(lambda x: (0.3 * rng.normal(size=x.shape)).astype(np.float32), lora)
@@ -360,7 +359,7 @@ def test_tokens(pair):
         for path, features in features_of_layers(pair).items()
     }
     expected, store = their_unet(pair, pair.latents, pair.timesteps, pair.states, tokens)
-    prediction, scores = our_unet(pair, tokens=jax.tree.map(jnp.asarray, tokens))
+    prediction, scores = our_unet(pair, {"tokens": jax.tree.map(jnp.asarray, tokens)})
     assert_close(prediction, expected)
     for path, score in scores.items():
         assert_close(score, store[path])

@@ -1,0 +1,118 @@
+"""Transformer blocks over a feature map: self-attention, cross-attention, feed-forward.
+
+Reference: diffusers `models/attention.py` (`BasicTransformerBlock`), `transformer_2d.py`. Parameter
+names are those of diffusers' Flax tree.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dsd_jax.models.attention import (
+    CrossAttention,
+    Learned,
+    Reduce,
+    SelfAttention,
+    repeat_rows,
+)
+from dsd_jax.models.blocks import Blocks
+
+
+class GEGLU(nn.Module):
+    """Gated linear unit with exact (erf) GELU; diffusers calls its projection `proj`."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        hidden = nn.Dense(2 * self.features, dtype=self.dtype, name="proj")(hidden)
+        hidden, gate = jnp.split(hidden, 2, axis=-1)
+        return hidden * jax.nn.gelu(gate, approximate=False)
+
+
+class FeedForward(nn.Module):
+    """The transformer block's MLP, four times as wide inside."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        features = hidden.shape[-1]
+        hidden = GEGLU(4 * features, self.dtype, name="net_0")(hidden)
+        return nn.Dense(features, dtype=self.dtype, name="net_2")(hidden)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward; all pre-norm and residual."""
+
+    heads: int
+    upcast: bool
+    reduce: Reduce
+    rows: int  # of the result: B
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, hidden: jax.Array, states: jax.Array, learned: Mapping[str, Learned]
+    ) -> tuple[jax.Array, jax.Array]:
+        """`hidden` (R or B, Q, F), `states` (S, J, L, K), `learned` of "attn1" and "attn2"."""
+
+        def norm(name: str) -> nn.LayerNorm:
+            return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
+
+        hidden += SelfAttention(self.heads, self.upcast, self.dtype, name="attn1")(
+            norm("norm1")(hidden), learned.get("attn1", {})
+        )
+        # Here captions first matter: what came before was shared by all captions of an image.
+        hidden = repeat_rows(hidden, self.rows)
+        attn2 = CrossAttention(self.heads, self.upcast, self.reduce, self.dtype, name="attn2")
+        out, scores = attn2(norm("norm2")(hidden), states, learned.get("attn2", {}))
+        hidden += out
+        return hidden + FeedForward(self.dtype, name="ff")(norm("norm3")(hidden)), scores
+
+
+class Transformer(nn.Module):
+    """A spatial transformer (diffusers `Transformer2DModel`) over a feature map (B, H, W, F)."""
+
+    heads: int
+    depth: int
+    groups: int
+    linear: bool
+    upcast: bool
+    reduce: Reduce
+    rows: int
+    blocks: Blocks
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, states: jax.Array, learned: Mapping[str, Learned]
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the new feature map and `{"transformer_blocks.0.attn2": scores, ...}`."""
+        h, w, features = x.shape[1:]
+        hidden = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+        hidden = self._project("proj_in", hidden, features).reshape(x.shape[0], h * w, features)
+        scores, block_class = {}, self.blocks.prepare(TransformerBlock)
+        for i in range(self.depth):
+            block = block_class(
+                self.heads,
+                self.upcast,
+                self.reduce,
+                self.rows,
+                self.dtype,
+                name=f"transformer_blocks_{i}",
+            )
+            path = f"transformer_blocks.{i}."
+            here = {name: learned.get(f"{path}{name}", {}) for name in ("attn1", "attn2")}
+            hidden, scores[f"{path}attn2"] = block(hidden, states, here)
+        hidden = hidden.reshape(-1, h, w, features)
+        return repeat_rows(x, hidden.shape[0]) + self._project("proj_out", hidden, features), scores
+
+    def _project(self, name: str, x: jax.Array, features: int) -> jax.Array:
+        # The same map either way; SD 1.x stores it as a 1x1 convolution, SD 2.x as a matrix.
+        if self.linear:
+            return self.blocks.prepare(nn.Dense)(features, dtype=self.dtype, name=name)(x)
+        return self.blocks.prepare(nn.Conv)(features, (1, 1), dtype=self.dtype, name=name)(x)

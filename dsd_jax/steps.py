@@ -1,0 +1,218 @@
+"""One step of learning on the devices of a pod: losses, their gradient, the optimiser.
+
+Every device computes the gradient for its own items, in as many parts as the recipe says; the sum
+over devices of the prompts' gradient (and of the loss) is all that crosses them.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from dsd_jax import diffusion, losses
+from dsd_jax.batches import PLACES, Batch, Rows
+from dsd_jax.prompts import by_layer
+from dsd_jax.sharding import WHOLE
+from dsd_jax.shots import Recipe, scores_of
+from dsd_jax.terms import Network, Terms, forward_terms
+
+Spreads = Mapping[str, Any]  # {method: the unit of its margins}
+
+
+class Step(NamedTuple):
+    """What of a step is static."""
+
+    net: Network
+    recipe: Recipe
+    mesh: Mesh
+
+
+class State(NamedTuple):
+    """What learning carries from step to step."""
+
+    prompts: Any
+    optimiser: Any
+
+
+def item_losses(
+    terms: Terms, items: int, tree: Mapping[str, Any], recipe: Recipe, spreads: Spreads
+) -> jax.Array:
+    """The loss of each of B items, averaged over the recipe's methods: (B,)."""
+    total = 0.0
+    for name in recipe.methods:
+        scores = scores_of(terms, items, name, recipe, tree) / spreads[name]
+        if recipe.loss == "hinge":
+            total += losses.hinge(scores, recipe.margin)
+        else:
+            total += losses.cross_entropy(scores)
+    return total / len(recipe.methods)
+
+
+def denoising_losses(terms: Terms, items: int) -> jax.Array:
+    """Squared error at the matching candidate, as a part of the empty caption's: (B,)."""
+    pictures = len(terms.error) // items
+    matching = jnp.square(terms.error[::pictures, 0] / terms.error_uncond[::pictures])
+    return jnp.mean(matching, axis=1)
+
+
+def weights_at(tree: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
+    """Prompts whose learned timestep weights are those of the batch's timesteps."""
+    weights = {}
+    for name, learned in tree.get("weights", {}).items():
+        every = learned["timesteps"]
+        part = every[batch.columns] * (len(every) / len(batch.columns))
+        weights[name] = {**learned, "timesteps": part}
+    return {**tree, "weights": weights}
+
+
+def batch_terms(net: Network, params: Any, tree: Mapping[str, Any], batch: Batch) -> Terms:
+    """The terms of a batch under prompts, with the frozen model's empty caption."""
+    rows = batch.rows
+    items, pictures, *shape = rows.latents.shape
+    times = len(batch.timesteps)
+    seeds = jnp.full(times, batch.seed)
+    noise = diffusion.keyed_noise(seeds, rows.numbers, batch.timesteps, tuple(shape))
+    lse, error = forward_terms(
+        net,
+        params,
+        by_layer(tree),
+        rows.latents.reshape(-1, 1, *shape),
+        jnp.repeat(noise, pictures, axis=0),
+        batch.timesteps,
+        rows.states,
+    )
+    return Terms(
+        {layer: x.swapaxes(1, 2) for layer, x in lse.items()},
+        {layer: x.reshape(-1, *x.shape[2:]) for layer, x in rows.lse_uncond.items()},
+        None if error is None else error.swapaxes(1, 2),
+        rows.error_uncond.reshape(-1, times),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def batch_losses(
+    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
+) -> jax.Array:
+    """The loss of each item of a batch, without that of denoising: (B,)."""
+    terms = batch_terms(step.net, params, tree, batch)
+    weights = weights_at(fixed, batch)
+    return item_losses(terms, len(batch.rows.share), weights, step.recipe, spreads)
+
+
+def hardest_candidates(
+    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
+) -> Batch:
+    """The batch with those candidates alone that the hinge loss depends on.
+
+    These are the matching one and, for each method, the best of the others: its loss and gradient
+    are the same without the rest, which are scored here without gradient.
+    """
+    rows, count = batch.rows, len(batch.rows.share)
+    pictures, captions = rows.latents.shape[1], rows.states.shape[1]
+    if step.recipe.loss != "hinge" or pictures * captions <= 1 + len(step.recipe.methods):
+        return batch
+    tree = jax.lax.stop_gradient(tree)
+    terms, weights = batch_terms(step.net, params, tree, batch), weights_at(fixed, batch)
+    chosen = [jnp.zeros(count, int)]
+    for name in step.recipe.methods:
+        scores = scores_of(terms, count, name, step.recipe, weights) / spreads[name]
+        chosen.append(1 + jnp.argmax(scores[:, 1:], axis=1))
+    columns = jnp.stack(chosen, axis=1)
+
+    def take(x: jax.Array) -> jax.Array:
+        return jax.vmap(lambda row, which: row[which])(x, columns)
+
+    if captions > 1:
+        return batch._replace(rows=rows._replace(states=take(rows.states)))
+    uncond = {layer: take(x) for layer, x in rows.lse_uncond.items()}
+    some = rows._replace(
+        latents=take(rows.latents), lse_uncond=uncond, error_uncond=take(rows.error_uncond)
+    )
+    return batch._replace(rows=some)
+
+
+def gradient(
+    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
+) -> tuple[jax.Array, Any]:
+    """Loss and gradient of some items, each with its share of the whole batch's mean."""
+    few = hardest_candidates(step, tree, fixed, params, batch, spreads)
+    items, denoise = len(batch.rows.share), step.recipe.denoise
+
+    def loss(tree: Any) -> jax.Array:
+        terms = batch_terms(step.net, params, tree, few)
+        every = item_losses(terms, items, weights_at(fixed, few), step.recipe, spreads)
+        if denoise:
+            every += denoise * denoising_losses(terms, items)
+        return jnp.sum(every * few.rows.share)
+
+    return jax.value_and_grad(loss)(tree)
+
+
+def accumulated(
+    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
+) -> tuple[jax.Array, Any]:
+    """The same in `recipe.accumulate` parts, one after the other: memory for one of them."""
+    parts = step.recipe.accumulate
+    if parts == 1:
+        return gradient(step, tree, fixed, params, batch, spreads)
+
+    def add(total: Any, rows: Rows) -> tuple[Any, None]:
+        found = gradient(step, tree, fixed, params, batch._replace(rows=rows), spreads)
+        return jax.tree.map(jnp.add, total, found), None
+
+    # Neighbours go to different parts, so that each part has items on every device.
+    apart = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch.rows)
+    nothing = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), tree))
+    return jax.lax.scan(add, nothing, apart)[0]
+
+
+def optimiser(recipe: Recipe) -> optax.GradientTransformation:
+    """AdamW on a cosine; decay pulls LoRA towards the zero-shot model."""
+    schedule = optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps, alpha=0.1)
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=recipe.weight_decay)
+    )
+
+
+@cache
+def update_function(step: Step) -> Callable[..., tuple[State, jax.Array]]:
+    """The jitted (state, fixed prompts, params, batch, spreads) -> (state, loss) of a mesh.
+
+    State and loss are whole everywhere, and the state is donated; batches are as `batches.PLACES`
+    says; params stay as they lie, whole or divided over `fsdp`.
+    """
+    whole = NamedSharding(step.mesh, WHOLE)
+    rows = jax.tree.map(lambda spec: NamedSharding(step.mesh, spec), PLACES)
+    # Manual over `data`, so that nothing but this sum can cross it; XLA divides what is left over
+    # `fsdp` as the weights lie.
+    by_device = jax.shard_map(
+        lambda *inputs: jax.lax.psum(accumulated(step, *inputs), "data"),
+        mesh=step.mesh,
+        axis_names={"data"},
+        in_specs=(WHOLE, WHOLE, WHOLE, jax.tree.map(_along_data, PLACES), WHOLE),
+        out_specs=WHOLE,
+        check_vma=False,
+    )
+
+    def update(
+        state: State, fixed: Any, params: Any, batch: Batch, spreads: Spreads
+    ) -> tuple[State, jax.Array]:
+        value, grads = by_device(state.prompts, fixed, params, batch, spreads)
+        updates, opt_state = optimiser(step.recipe).update(grads, state.optimiser, state.prompts)
+        return State(optax.apply_updates(state.prompts, updates), opt_state), value
+
+    return jax.jit(
+        update,
+        donate_argnums=0,
+        in_shardings=(whole, whole, None, rows, whole),
+        out_shardings=whole,
+    )
+
+
+def _along_data(spec: Any) -> Any:
+    """The part of a PartitionSpec that concerns the axis `data`."""
+    return jax.sharding.PartitionSpec("data") if spec else WHOLE

@@ -1,0 +1,53 @@
+"""One host of a pod that learns, evaluates and matches: python -m tests.pod.everything DIR FSDP.
+
+The first host writes DIR/found.npz: what is learned and how it went, scores and a match matrix.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dsd_jax import hosts
+from dsd_jax.command import run_command
+from dsd_jax.sharding import simulate_cpu_devices
+
+RATE = 0.002  # that of configs/emoji.py: Adam blows up the noise of tiny gradients as rates do
+
+
+def main(argv: list[str]) -> None:
+    folder, fsdp = Path(argv[0]), int(argv[1])
+    simulate_cpu_devices(1)
+    hosts.join()
+    import dsd_jax
+    from dsd_jax import learning, methods
+    from dsd_jax.items import candidate_scores, item_terms, terms_of_all_hosts
+    from dsd_jax.shots import look_at
+    from tests.few_shots import COUNT, NOISES, TIMESTEPS, few_model, pictures, recipe, telling_items
+
+    model = few_model(fsdp)
+    items = telling_items(model)
+    shots = look_at(model, items, TIMESTEPS, 0, NOISES)
+    settings = recipe(model, learning_rate=RATE)
+    found = learning.learn(model, shots, settings, 0)
+    mine = item_terms(
+        model, items.take(hosts.part(COUNT)), TIMESTEPS, (5,), {"lora": found.prompts["lora"]}
+    )
+    terms = terms_of_all_hosts(mine, items.pictures, COUNT)
+    result = {
+        "held_out": list(found.checks.values()),
+        "scores": candidate_scores(methods.score(terms, "dsd", settings.layers), COUNT),
+        "matrix": dsd_jax.match_scores(
+            model, list(pictures(3)[:, 0]), ["a cat", "a dog"], timesteps=2
+        ),
+    }
+    leaves = jax.tree_util.tree_leaves_with_path(found.prompts)
+    result |= {f"prompts{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
+    if hosts.is_main():
+        np.savez(folder / "found.npz", **result)
+    print(f"{len(jax.devices())} devices, {dict(model.mesh.shape)} here", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_command(main)
