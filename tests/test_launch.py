@@ -131,6 +131,15 @@ def test_exit_code_of_train_is_passed_on(checkout):
     assert "Report" not in failed.stdout
 
 
+@pytest.mark.parametrize(("kind", "last"), [("cuda", "jax[cuda]"), ("tpu", "gcsfs")])
+def test_setup_for_an_accelerator_installs_it_once(checkout, kind, last):
+    done = checkout.start("run.sh", "setup", "--accelerator", kind)
+    assert done.returncode == 0, done.stderr
+    assert f"jax[{kind}]" in done.stdout and f"pip {last}" in checkout.calls()
+    checkout.start("run.sh", "setup", "--accelerator", kind)
+    assert checkout.calls() == []
+
+
 def test_own_environment(checkout):
     checkout.start("run.sh", DSD_VENV="mine")
     assert (checkout.elsewhere / "mine" / "bin" / "python").exists()
