@@ -22,6 +22,7 @@ from dsd_jax.version import __version__
 
 MISTAKE = 2  # exit code of a user's mistake
 INTERRUPTED = 130  # what shells report after Ctrl-C: 128 + SIGINT
+STOPPED = 143  # 128 + SIGTERM: to a scheduler 0 would mean that there is nothing left to resume
 
 
 def run_command(
@@ -30,7 +31,7 @@ def run_command(
     """Runs `main(argv)` (by default the process's arguments) as a command, then exits.
 
     The exit code is 0, or 2 after a `UserError`, whose message becomes one line on stderr, or 130
-    after Ctrl-C. A run that was told to stop and saved its state ends well, with 0. Any other
+    after Ctrl-C, or 143 if SIGTERM told a run to stop and its state is saved. Any other
     exception is a bug and stays a traceback. Warnings become one line each.
     """
     code = 0
@@ -45,6 +46,7 @@ def run_command(
             code = MISTAKE
         except Preempted as stop:
             tell("stopped", stop)
+            code = STOPPED
         except KeyboardInterrupt:
             tell("stopped", "interrupted by the user")
             code = INTERRUPTED

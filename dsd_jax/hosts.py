@@ -13,14 +13,16 @@ Tree = TypeVar("Tree")
 
 _HERE = ("DSD_COORDINATOR", "DSD_PROCESSES", "DSD_PROCESS")
 _CLUSTERS = ("tpu", "slurm")
+_TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 
 
 def join() -> None:
     """Join the run's other processes, before JAX is first used; nothing happens where it has none.
 
     `launch/run.sh` says in the environment where to look: `DSD_COORDINATOR`, `DSD_PROCESSES` and
-    `DSD_PROCESS` for processes on this machine, `DSD_CLUSTER` for a cluster that JAX finds its way
-    in by itself. Slurm's and GKE's own variables do, too.
+    `DSD_PROCESS` for processes on this machine or in pods with GPUs, `DSD_CLUSTER` for a cluster
+    that JAX finds its way in by itself. Slurm's own variables do, too, and those that GKE gives
+    to pods with TPUs.
 
     Raises:
         UserError: the variables contradict each other.
@@ -31,7 +33,10 @@ def join() -> None:
             missing = next(name for name in _HERE if name not in given)
             raise UserError(f"{given[0]} is set but {missing} is not; set {', '.join(_HERE)}.")
         address, processes, number = (os.environ[name] for name in _HERE)
-        jax.distributed.initialize(address, int(processes), int(number))
+        # Nothing is left to detect. JAX would: it warns in Kubernetes, takes one GPU in Slurm.
+        jax.distributed.initialize(
+            address, int(processes), int(number), cluster_detection_method="deactivate"
+        )
     elif in_cluster():
         jax.distributed.initialize()
 
@@ -41,8 +46,8 @@ def in_cluster() -> bool:
     named = os.environ.get("DSD_CLUSTER", "")
     if named and named not in _CLUSTERS:
         raise UserError(f"DSD_CLUSTER is '{named}'; expected one of {', '.join(_CLUSTERS)}.")
-    several_tpu_hosts = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    several_slices = "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
+    several_tpu_hosts = any("," in os.environ.get(name, "") for name in _TPU_HOSTS)
+    several_slices = os.environ.get("MEGASCALE_NUM_SLICES", "1") != "1"  # GKE tells one slice, too
     # An interactive allocation has SLURM_JOB_ID, too; only srun's tasks have a number.
     several_tasks = "SLURM_PROCID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
     return bool(named) or several_tpu_hosts or several_slices or several_tasks

@@ -65,20 +65,22 @@ install_once() {
   cp "$2" "$(stamp "$1" "$2")"
 }
 
-# jax[cuda] or jax[tpu] in the environment of `python`: the requirements are for any machine.
+# jax[cuda], or jax[tpu] and what reads gs://, in the environment of `python`: the requirements are
+# for any machine.
 install_accelerator() {
-  local kind="$1" venv
+  local kind="$1" venv packages=("jax[$1]")
   case "$kind" in
-    cuda | tpu) ;;
+    cuda) ;;
+    tpu) packages+=(gcsfs) ;;
     *) fail "accelerator '$kind' is unknown; expected cuda or tpu." ;;
   esac
   venv="$(dirname "$(dirname "$python")")"
   if [[ -f "$venv/.installed-$kind" ]]; then return; fi
-  echo "Installing jax[$kind] into $venv (once; this can take some minutes)"
+  echo "Installing ${packages[*]} into $venv (once; this can take some minutes)"
   # Constrained by what is there: the version of jax that the requirements chose stays.
   "$python" -m pip install --quiet --disable-pip-version-check \
-    --constraint <("$python" -m pip freeze --disable-pip-version-check) "jax[$kind]" ||
-    fail "could not install jax[$kind]; pip says why above."
+    --constraint <("$python" -m pip freeze --disable-pip-version-check) "${packages[@]}" ||
+    fail "could not install ${packages[*]}; pip says why above."
   touch "$venv/.installed-$kind"
 }
 

@@ -40,12 +40,6 @@ run_local() {
 
 simulated=(JAX_PLATFORMS=cpu PYTHONUNBUFFERED=1)
 
-# The number that follows option $2 of place $1.
-positive() {
-  [[ "${3:-}" =~ ^[1-9][0-9]*$ ]] || fail "$1: $2 is '${3:-}'; expected a number from 1."
-  echo "$3"
-}
-
 # Starts `procs` copies of `command` in sessions of their own; sets the array `pids`.
 start_processes() {
   pids=()

@@ -13,6 +13,7 @@
 #   bash launch/run.sh here -- COMMAND...                   a command in that environment
 #   bash launch/run.sh local --procs 2 --devices 4 -- COMMAND...    a pod simulated on this machine
 #   bash launch/run.sh tpu create|setup|run|babysit|logs|delete ...  Cloud TPU slices
+#   bash launch/run.sh gke apply|logs|delete ...                     TPUs or GPUs of a GKE cluster
 #   bash launch/run.sh slurm --nodes 2 --gpus 8 -- COMMAND...        GPUs of a Slurm cluster
 set -euo pipefail
 # shellcheck source=launch/environment.sh
@@ -48,6 +49,12 @@ take_command() {
   (($#)) || fail "$place: nothing after --; expected a command such as python -m dsd_jax.train ..."
   # shellcheck disable=SC2034  # for the script of the place
   command=("$@")
+}
+
+# The number that follows option $2 of place $1.
+positive() {
+  [[ "${3:-}" =~ ^[1-9][0-9]*$ ]] || fail "$1: $2 is '${3:-}'; expected a number from 1."
+  echo "$3"
 }
 
 # Makes the environment and puts it first on PATH, so that `python` is its Python.
@@ -91,8 +98,12 @@ run_setup() {
 run_here() {
   local command
   take_command here "$@"
-  if [[ -z "$dry_run" ]]; then enter_environment; fi
-  execute "${command[@]}"
+  if [[ -n "$dry_run" ]]; then
+    execute "${command[@]}"
+    return
+  fi
+  enter_environment
+  exec "${command[@]}" # in place of the shell: SIGTERM then goes to the command
 }
 
 place="${1:-}"
@@ -106,7 +117,7 @@ case "$place" in
     shift
     "run_$place" "$@"
     ;;
-  local | tpu | slurm)
+  local | tpu | gke | slurm)
     shift
     if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
       show_help "$root/launch/$place.sh"
@@ -117,7 +128,7 @@ case "$place" in
     "run_$place" "$@"
     ;;
   *)
-    fail "unknown argument '$place': options begin with --, places are here, local, tpu and slurm;" \
+    fail "unknown argument '$place': options begin with --, places are here, local, tpu, gke and slurm;" \
       "bash launch/run.sh --help shows some."
     ;;
 esac

@@ -10,8 +10,9 @@
 #   --sbatch OPTION   any other option of sbatch, such as --sbatch --partition=a100; may be repeated
 #
 # The checkout and the --workdir must be on a file system that all nodes share. Two minutes before
-# the limit, and on preemption, the processes get SIGTERM: they save and end, and Slurm starts the
-# job again, which goes on from there. `bash launch/run.sh --dry-run slurm ...` prints the command.
+# the limit, and on preemption, the processes get SIGTERM: they save and end with 143, upon which the
+# job asks Slurm for another turn, which goes on from there. (Slurm itself requeues only what it
+# preempted or what lost a node.) `bash launch/run.sh --dry-run slurm ...` prints the command.
 
 run_slurm() {
   local nodes=1 gpus=1 name=dsd_jax limit=24:00:00 more=() command
@@ -32,6 +33,8 @@ run_slurm() {
     fail "slurm: sbatch is not on PATH; run this where jobs are submitted from."
   local line
   line="$(printf '%q ' srun --kill-on-bad-exit=1 bash "$root/launch/run.sh" here -- "${command[@]}")"
+  # shellcheck disable=SC2016 # for the shell of the job
+  line+='|| { code=$?; [ $code -ne 143 ] || scontrol requeue "$SLURM_JOB_ID"; exit $code; }'
   execute env DSD_CLUSTER=slurm DSD_ACCELERATOR=cuda sbatch "--job-name=$name" "--nodes=$nodes" \
     "--ntasks-per-node=$gpus" "--gpus-per-node=$gpus" "--time=$limit" --requeue \
     --signal=TERM@120 --open-mode=append "--output=$name-%j.log" --export=ALL "${more[@]}" \

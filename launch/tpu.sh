@@ -4,9 +4,9 @@
 #   bash launch/run.sh tpu create  --name pod --zone us-central2-b --type v5litepod-16 [--spot]
 #   bash launch/run.sh tpu setup   --name pod --zone us-central2-b
 #   bash launch/run.sh tpu run     --name pod --zone us-central2-b -- python -m dsd_jax.train \
-#       --config=configs/emoji.py --workdir=/shared/run-1
+#       --config=configs/emoji.py --workdir=gs://bucket/run-1
 #   bash launch/run.sh tpu babysit --name pod --zone us-central2-b --type v5litepod-16 --spot \
-#       -- python -m dsd_jax.train --config=configs/emoji.py --workdir=/shared/run-1
+#       -- python -m dsd_jax.train --config=configs/emoji.py --workdir=gs://bucket/run-1
 #   bash launch/run.sh tpu logs    --name pod --zone us-central2-b
 #   bash launch/run.sh tpu delete  --name pod --zone us-central2-b
 #
@@ -15,19 +15,20 @@
 #   run      runs the command on every worker; its exit code is passed on
 #   babysit  all of that, and again after each preemption or failure; a mistake in the command
 #            (exit code 2) ends it. The same --workdir each time is what resumes the run.
-#   logs     prints worker 0's output of the newest run, and goes on as it grows
+#   logs     prints the first worker's output of the newest run, and goes on as it grows
 #   delete   gives the slice back
 #
-#   --name NAME      of the queued resource and its node
+#   --name NAME      of the queued resource and its node (nodes NAME-0, ... of several slices)
 #   --zone ZONE      --project PROJECT (gcloud's default)
 #   --type TYPE      accelerator type, such as v5litepod-16 or v6e-64
+#   --slices N       slices that work together (1); TPU v4 and newer
 #   --version V      runtime version (by the type: v2-alpha-tpuv5-lite, v2-alpha-tpuv6e, ...)
 #   --spot           cheaper, and may be taken away at any time
 #   --retries N      of babysit (100)
 #   --wait SECONDS   between looks at a slice that is not there yet (30)
 #
-# The --workdir must be a folder that all workers share and that outlives them, such as Filestore or
-# a bucket mounted with gcsfuse; gs:// itself is not understood.
+# The --workdir must be shared by all workers and outlive them: gs://bucket/run works, by gcsfs,
+# which setup installs; so does a Filestore that is mounted on all.
 # `bash launch/run.sh --dry-run tpu ...` prints the gcloud commands instead of running them.
 
 run_tpu() {
@@ -36,7 +37,8 @@ run_tpu() {
     create | setup | run | babysit | logs | delete) shift ;;
     *) fail "tpu: '$action' is no action; expected create, setup, run, babysit, logs or delete." ;;
   esac
-  local name="" zone="" project="" type="" version="" spot="" retries=100 pause=30 command=()
+  local name="" zone="" project="" type="" slices=1 version="" spot="" retries=100
+  local pause=30 command=()
   read_tpu_options "$@"
   [[ -n "$name" ]] || fail "tpu $action: --name is missing."
   [[ -n "$zone" ]] || fail "tpu $action: --zone is missing."
@@ -64,7 +66,7 @@ read_tpu_options() {
         take_command tpu "$@"
         return
         ;;
-      --name | --zone | --project | --type | --version | --retries | --wait)
+      --name | --zone | --project | --type | --slices | --version | --retries | --wait)
         [[ -n "${2:-}" && "${2:-}" != -* ]] || fail "tpu: $1 needs a value."
         ;;
     esac
@@ -73,6 +75,7 @@ read_tpu_options() {
       --zone) zone="$2" ;;
       --project) project="$2" ;;
       --type) type="$2" ;;
+      --slices) slices="$(positive tpu "$@")" ;;
       --version) version="$2" ;;
       --retries) retries="$2" ;;
       --wait) pause="$2" ;;
@@ -88,7 +91,9 @@ tpus() {
 }
 
 tpu_create() {
-  tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$type" \
+  local nodes=("--node-id=$name")
+  if ((slices > 1)); then nodes=("--node-count=$slices" "--node-prefix=$name"); fi
+  tpus queued-resources create "$name" "${nodes[@]}" "--accelerator-type=$type" \
     "--runtime-version=${version:-$(runtime_of "$type")}" ${spot:+--spot}
   wait_until_active
 }
@@ -128,16 +133,22 @@ wait_until_active() {
   done
 }
 
-# Runs one line of shell on the workers $1.
+# Runs one line of shell on the workers $1 of the slices $1, a number or `all`.
 on_workers() {
-  tpus tpu-vm ssh "$name" "--worker=$1" "--command=$2"
+  tpus queued-resources ssh "$name" "--node=$1" "--worker=$1" "--command=$2"
 }
+
+# The runtimes have Ubuntu 22.04's Python 3.10, which is too old for JAX.
+# shellcheck disable=SC2016 # for the workers' shells
+get_python='export PATH="$HOME/.local/bin:$PATH"; command -v python3.12 python3.11 ||
+  { python3 -m pip install --quiet --user uv && python3 -m uv python install 3.12; }'
 
 tpu_setup() {
   local archive="${TMPDIR:-/tmp}/dsd_jax-$name.tgz"
   execute git -C "$root" archive --format=tar.gz "--output=$archive" HEAD
-  tpus tpu-vm scp "$archive" "$name:dsd_jax.tgz" --worker=all
-  on_workers all "mkdir -p dsd_jax && tar -xzf dsd_jax.tgz -C dsd_jax && bash dsd_jax/launch/run.sh setup --accelerator tpu"
+  tpus queued-resources scp "$archive" "$name:dsd_jax.tgz" --node=all --worker=all
+  on_workers all "{ $get_python; } && mkdir -p dsd_jax && tar -xzf dsd_jax.tgz -C dsd_jax &&
+  bash dsd_jax/launch/run.sh setup --accelerator tpu"
   execute rm -f "$archive"
 }
 

@@ -8,7 +8,7 @@ import pytest
 from dsd_jax.command import ConfigParser, run_command
 from dsd_jax.config_help import describe
 from dsd_jax.configuration import load_config, override
-from dsd_jax.errors import UserError
+from dsd_jax.errors import Preempted, UserError
 
 CONFIG = """
 from ml_collections import ConfigDict, config_dict
@@ -198,6 +198,9 @@ def test_exit_codes_and_messages(capsys):
     def interrupted(argv):
         raise KeyboardInterrupt
 
+    def preempted(argv):
+        raise Preempted("stopped at step 3.")
+
     def faulty(argv):
         raise ZeroDivisionError
 
@@ -207,6 +210,8 @@ def test_exit_codes_and_messages(capsys):
     assert capsys.readouterr().err == "error: a.png is no picture.\n"
     assert exit_of(interrupted) == 130
     assert capsys.readouterr().err == "stopped: interrupted by the user\n"
+    assert exit_of(preempted) == 143
+    assert capsys.readouterr().err == "stopped: stopped at step 3.\n"
     with pytest.raises(ZeroDivisionError):
         run_command(faulty, [])
 

