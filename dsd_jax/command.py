@@ -22,7 +22,6 @@ from dsd_jax.version import __version__
 
 MISTAKE = 2  # exit code of a user's mistake
 INTERRUPTED = 130  # what shells report after Ctrl-C: 128 + SIGINT
-STOPPED = 143  # 128 + SIGTERM: to a scheduler 0 would mean that there is nothing left to resume
 
 
 def run_command(
@@ -31,8 +30,10 @@ def run_command(
     """Runs `main(argv)` (by default the process's arguments) as a command, then exits.
 
     The exit code is 0, or 2 after a `UserError`, whose message becomes one line on stderr, or 130
-    after Ctrl-C, or 143 if SIGTERM told a run to stop and its state is saved. Any other
-    exception is a bug and stays a traceback. Warnings become one line each.
+    after Ctrl-C. A run that SIGTERM told to stop and that saved its state ends well, with 0, or
+    with what the launcher of a cluster has put into `DSD_STOPPED`: to a scheduler 0 would mean that
+    there is nothing left to resume. Any other exception is a bug and stays a traceback. Warnings
+    become one line each.
     """
     code = 0
     # What was compiled once need not be again: a second start takes seconds instead of a minute.
@@ -46,7 +47,7 @@ def run_command(
             code = MISTAKE
         except Preempted as stop:
             tell("stopped", stop)
-            code = STOPPED
+            code = int(os.environ.get("DSD_STOPPED", 0))
         except KeyboardInterrupt:
             tell("stopped", "interrupted by the user")
             code = INTERRUPTED

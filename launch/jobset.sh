@@ -107,6 +107,8 @@ $(words)
                 limits:
                   $resource: $each
               env:
+              - name: DSD_STOPPED
+                value: "143"
               - name: PYTHONUNBUFFERED
                 value: "1"
 YAML

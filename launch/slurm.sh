@@ -35,7 +35,7 @@ run_slurm() {
   line="$(printf '%q ' srun --kill-on-bad-exit=1 bash "$root/launch/run.sh" here -- "${command[@]}")"
   # shellcheck disable=SC2016 # for the shell of the job
   line+='|| { code=$?; [ $code -ne 143 ] || scontrol requeue "$SLURM_JOB_ID"; exit $code; }'
-  execute env DSD_CLUSTER=slurm DSD_ACCELERATOR=cuda sbatch "--job-name=$name" "--nodes=$nodes" \
+  execute env DSD_CLUSTER=slurm DSD_ACCELERATOR=cuda DSD_STOPPED=143 sbatch "--job-name=$name" "--nodes=$nodes" \
     "--ntasks-per-node=$gpus" "--gpus-per-node=$gpus" "--time=$limit" --requeue \
     --signal=TERM@120 --open-mode=append "--output=$name-%j.log" --export=ALL "${more[@]}" \
     "--wrap=$line"

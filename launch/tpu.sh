@@ -156,7 +156,7 @@ tpu_run() {
   # Quoted here for the workers' shells: arguments with spaces arrive as they are.
   local line
   line="$(printf '%q ' "${command[@]}")"
-  on_workers all "set -o pipefail; cd dsd_jax && DSD_CLUSTER=tpu DSD_ACCELERATOR=tpu bash launch/run.sh here -- ${line}2>&1 | tee run.log"
+  on_workers all "set -o pipefail; cd dsd_jax && DSD_CLUSTER=tpu DSD_ACCELERATOR=tpu DSD_STOPPED=143 bash launch/run.sh here -- ${line}2>&1 | tee run.log"
 }
 
 tpu_logs() {

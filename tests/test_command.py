@@ -191,7 +191,7 @@ def exit_of(main, *argv: str) -> int:
     return stop.value.code
 
 
-def test_exit_codes_and_messages(capsys):
+def test_exit_codes_and_messages(capsys, monkeypatch):
     def mistaken(argv):
         raise UserError(f"{argv[0]} is\nno picture.")
 
@@ -210,6 +210,9 @@ def test_exit_codes_and_messages(capsys):
     assert capsys.readouterr().err == "error: a.png is no picture.\n"
     assert exit_of(interrupted) == 130
     assert capsys.readouterr().err == "stopped: interrupted by the user\n"
+    assert exit_of(preempted) == 0
+    assert capsys.readouterr().err == "stopped: stopped at step 3.\n"
+    monkeypatch.setenv("DSD_STOPPED", "143")
     assert exit_of(preempted) == 143
     assert capsys.readouterr().err == "stopped: stopped at step 3.\n"
     with pytest.raises(ZeroDivisionError):

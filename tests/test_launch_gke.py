@@ -154,7 +154,7 @@ def test_gpu_nodes_are_told_who_they_are(kubernetes):
     assert mount["mountPath"] == "/dev/shm" and mount["name"] == volume["name"]
     assert volume["emptyDir"] == {"medium": "Memory"}
     _, alone = pod_of(kubernetes.apply("--gpu", "nvidia-l4"))
-    assert environment(alone) == {"PYTHONUNBUFFERED": "1"}
+    assert environment(alone) == {"DSD_STOPPED": "143", "PYTHONUNBUFFERED": "1"}
 
 
 def test_all_failures_but_a_mistake_are_tried_again(kubernetes):
