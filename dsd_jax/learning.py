@@ -19,6 +19,7 @@ from dsd_jax.batches import CHECKED_NOISES, Batch, held_out_batches, training_ba
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.fitting import fit
 from dsd_jax.model import Model
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.sharding import fetch, in_mesh, on_pod, pod_mesh, replicate
 from dsd_jax.shots import Recipe, Shots, noise_slice, split, spread
 from dsd_jax.steps import State, Step, batch_losses, item_losses, optimiser, update_function
@@ -34,10 +35,10 @@ class Learned(NamedTuple):
     kept: int  # the step whose prompts were kept; 0 is the zero-shot model
 
 
-def wanted_by(model: Model, recipe: Recipe, tree: Mapping[str, Any]) -> Wanted:
+def wanted_by(unet: UNetConfig, recipe: Recipe, tree: Mapping[str, Any]) -> Wanted:
     """The terms that the recipe's losses read, the empty caption's aside."""
     every = [
-        methods.needs(model.unet, name, recipe.layers, tree.get("weights", {}).get(name))
+        methods.needs(unet, name, recipe.layers, tree.get("weights", {}).get(name))
         for name in recipe.methods
     ]
     layers = tuple(dict.fromkeys(layer for wanted in every for layer in wanted.layers))
@@ -45,14 +46,14 @@ def wanted_by(model: Model, recipe: Recipe, tree: Mapping[str, Any]) -> Wanted:
     return Wanted(layers, error, uncond=False)
 
 
-def init(model: Model, recipe: Recipe, seed: int) -> dict[str, Any]:
+def init(unet: UNetConfig, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Prompts of the recipe's kinds that are learned by gradient, before the first step."""
     key = jax.random.key(seed)
     tree: dict[str, Any] = {}
     if "lora" in recipe.kinds:
-        tree["lora"] = prompts.init_lora(model.unet, jax.random.fold_in(key, 0), recipe.rank)
+        tree["lora"] = prompts.init_lora(unet, jax.random.fold_in(key, 0), recipe.rank)
     if "tokens" in recipe.kinds:
-        tree["tokens"] = prompts.init_tokens(model.unet, jax.random.fold_in(key, 1), recipe.tokens)
+        tree["tokens"] = prompts.init_tokens(unet, jax.random.fold_in(key, 1), recipe.tokens)
     return tree
 
 
@@ -95,7 +96,7 @@ def learn(
     if "weights" in recipe.kinds:
         weights = {name: fit_weights(shots, recipe, name, seed) for name in recipe.methods}
         fixed = {"weights": weights}
-    tree = init(model, recipe, seed)
+    tree = init(model.unet, recipe, seed)
     if not tree:
         return Learned(fixed, {}, 0)
     course = _descend(model, recipe, shots, part, tree, fixed, seed, checkpoints, log, progress)
@@ -124,7 +125,9 @@ def _descend(
 ) -> Course:
     """Gradient steps on the first part of the shots, until the second part stops improving."""
     mesh = pod_mesh(model.mesh)
-    setting = Step(Network.of(model, wanted_by(model, recipe, fixed), recipe.remat), recipe, mesh)
+    setting = Step(
+        Network.of(model, wanted_by(model.unet, recipe, fixed), recipe.remat), recipe, mesh
+    )
     params = on_pod(mesh, model.params["unet"])
     tree, fixed = replicate(mesh, (tree, fixed))
     spreads = {name: spread(shots, name, recipe) for name in recipe.methods}

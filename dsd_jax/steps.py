@@ -135,21 +135,25 @@ def hardest_candidates(
     return batch._replace(rows=some)
 
 
+def batch_loss(
+    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
+) -> jax.Array:
+    """What is minimised: the items' losses, each with its share of the whole batch's mean."""
+    terms, items = batch_terms(step.net, params, tree, batch), len(batch.rows.share)
+    every = item_losses(terms, items, weights_at(fixed, batch), step.recipe, spreads)
+    if step.recipe.denoise:
+        every += step.recipe.denoise * denoising_losses(terms, items)
+    return jnp.sum(every * batch.rows.share)
+
+
 def gradient(
     step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
 ) -> tuple[jax.Array, Any]:
-    """Loss and gradient of some items, each with its share of the whole batch's mean."""
+    """Loss and gradient of some items."""
     few = hardest_candidates(step, tree, fixed, params, batch, spreads)
-    items, denoise = len(batch.rows.share), step.recipe.denoise
-
-    def loss(tree: Any) -> jax.Array:
-        terms = batch_terms(step.net, params, tree, few)
-        every = item_losses(terms, items, weights_at(fixed, few), step.recipe, spreads)
-        if denoise:
-            every += denoise * denoising_losses(terms, items)
-        return jnp.sum(every * few.rows.share)
-
-    return jax.value_and_grad(loss)(tree)
+    return jax.value_and_grad(lambda tree: batch_loss(step, tree, fixed, params, few, spreads))(
+        tree
+    )
 
 
 def accumulated(

@@ -74,7 +74,7 @@ def contradicted(model, items):
 
 
 def step_of(model, settings):
-    net = learning.Network.of(model, learning.wanted_by(model, settings, {}))
+    net = learning.Network.of(model, learning.wanted_by(model.unet, settings, {}))
     return steps.Step(net, settings, model.mesh)
 
 
@@ -122,7 +122,7 @@ def test_decisions_on_the_shots_improve(model, seen, learned):
 
 def test_a_step_lowers_the_loss_of_its_batch(model, seen):
     settings = recipe(model)
-    tree = learning.init(model, settings, SEED)
+    tree = learning.init(model.unet, settings, SEED)
     state = steps.State(tree, steps.optimiser(settings).init(tree))
     batch = batches.draw(model.mesh, seen, LEARN[:4], 0)
     spreads = {name: learning.spread(seen, name, settings) for name in settings.methods}
@@ -163,7 +163,7 @@ def test_denoising_loss_is_of_the_matching_pictures():
 def test_only_lora_is_learned_and_all_of_it(model, learned):
     tree = learned.prompts
     assert set(tree) == {"lora"} and set(tree["lora"]) == set(attention_shapes(model.unet))
-    start = learning.init(model, recipe(model), SEED)
+    start = learning.init(model.unet, recipe(model), SEED)
     assert jax.tree.structure(tree) == jax.tree.structure(start)
     for one, other in zip(*map(jax.tree.leaves, (tree, start)), strict=True):
         assert np.abs(one - other).max() > 1e-4

