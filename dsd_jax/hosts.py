@@ -60,3 +60,16 @@ def agree(value: bool) -> bool:
     if not are_several():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def all_agree(value: bool) -> bool:
+    """Whether `value` is true on every host; all must call it together."""
+    if not are_several():
+        return value
+    return bool(multihost_utils.process_allgather(np.asarray(value)).all())
+
+
+def wait(event: str) -> None:
+    """Go on when all hosts have come here; `event` must be the same on all."""
+    if are_several():
+        multihost_utils.sync_global_devices(event)

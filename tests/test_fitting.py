@@ -149,7 +149,7 @@ def test_progress_is_shown_if_wanted(capfd):
 def looks(stop_at: int | None, seen: list):
     def check(done, state):
         seen.append(done)
-        return {"x": state["x"] + 1}, done == stop_at
+        return {"x": state["x"] + 1}, done == stop_at, None
 
     return check
 
@@ -169,7 +169,7 @@ def test_checks_may_change_the_state_and_end_the_run():
 
 def test_a_run_that_was_ended_early_stays_ended(open_folder):
     def check(done, state):
-        return state, done >= 4
+        return state, done >= 4, None
 
     with open_folder() as checkpoints:
         expected = run(checkpoints, check=check, check_every=2)
