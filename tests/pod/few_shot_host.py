@@ -5,9 +5,9 @@ With STOP, the last host gets SIGTERM at that step. What was learned goes to DIR
 
 import os
 import signal
-from pathlib import Path
 
 import jax
+from etils import epath
 
 from dsd_jax import hosts, learning
 from dsd_jax.checkpoints import Checkpoints
@@ -22,7 +22,7 @@ STEPS = 40
 
 
 def main(argv: list[str]) -> None:
-    folder, stop = Path(argv[0]), int(argv[1]) if len(argv) > 1 else None
+    folder, stop = epath.Path(argv[0]), int(argv[1]) if len(argv) > 1 else None
     simulate_cpu_devices(1)
     hosts.join()
     model = few_model()
