@@ -7,6 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from dsd_jax.digest import check_seal
+
 
 class Best:
     """Orbax's policy to preserve the step with the lowest metric, the newer of equals.
@@ -29,6 +31,7 @@ class Best:
         for step in steps:
             try:
                 meta = json.loads((folder / str(step) / "meta" / "metadata").read_text())
+                check_seal(meta)
                 self.add(step, meta["metric"])
             except Exception:  # restoring says what is damaged, if it comes to that
                 continue

@@ -1,11 +1,12 @@
 """Checkpoints of a run through Orbax: newest whole one wins, a damaged one is passed over aloud.
 
 Orbax neither notices a flipped byte nor an empty folder with a step's name, so every checkpoint
-carries the SHA-256 of each part of its state, and restoring tries the newest step first. What could
-not be read is renamed, not deleted, when the next checkpoint is saved.
+carries the SHA-256 of each part of its state and of its description, and restoring tries the newest
+step first. What could not be read is renamed, not deleted, when the next checkpoint is saved.
 """
 
 import json
+import logging
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from dsd_jax import hosts
 from dsd_jax.best import Best
-from dsd_jax.digest import digests
+from dsd_jax.digest import check_seal, digests, seal
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.folders import absolute, explained, is_address
 from dsd_jax.identity import check_identity
@@ -54,6 +55,7 @@ class Checkpoints:
             self._killed = self._find_killed()  # before Orbax tidies up
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._best.read(self.folder, self._manager.all_steps())
+        logging.getLogger("absl").addFilter(_is_not_raised_anyway)
 
     def __enter__(self) -> "Checkpoints":
         """Return itself."""
@@ -69,6 +71,8 @@ class Checkpoints:
                 raise
             if not isinstance(error, UserError):  # which is this very failure, most likely
                 print(failure, file=sys.stderr)
+        finally:
+            logging.getLogger("absl").removeFilter(_is_not_raised_anyway)
 
     @property
     def best(self) -> float:
@@ -101,7 +105,7 @@ class Checkpoints:
                 "identity": self.identity,
             }
             self._best.add(step, metric)
-            args = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(meta)}
+            args = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(seal(meta))}
             self._manager.save(step, args=ocp.args.Composite(**args))
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
@@ -117,7 +121,8 @@ class Checkpoints:
             UserError: the folder belongs to a run with another config or other weights.
         """
         for step in self._killed:
-            self._tell(f"checkpoint {step} in {self.folder} is unfinished, passed over: killed")
+            why = "its save was killed"
+            self._tell(f"checkpoint {step} in {self.folder} is unfinished, passed over: {why}")
         self._killed.clear()
         for step in sorted(self._manager.all_steps(), reverse=True):
             state, why = None, ""
@@ -139,6 +144,7 @@ class Checkpoints:
         meta = self._manager.restore(
             step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
         ).meta
+        check_seal(meta)
         check_identity(self.folder, meta["identity"], self.identity)
         if meta["step"] != step:
             raise ValueError(f"it is a copy of step {meta['step']}")
@@ -185,3 +191,8 @@ class Checkpoints:
     def _tell(self, line: str) -> None:
         if hosts.is_main():
             print(line, file=sys.stderr)
+
+
+def _is_not_raised_anyway(record: logging.LogRecord) -> bool:
+    """Orbax logs failed saves with their tracebacks, before it raises what we say in a sentence."""
+    return record.levelno != logging.ERROR or "orbax" not in record.pathname

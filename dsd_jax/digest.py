@@ -1,6 +1,7 @@
 """Fingerprints of a training state, by which damage is noticed."""
 
 import hashlib
+import json
 from typing import Any
 
 import jax
@@ -21,6 +22,18 @@ def digests(state: Any) -> dict[str, str]:
         name = jax.tree_util.keystr(path[:2], simple=True, separator=".")
         parts.setdefault(name, []).append((path, leaf))
     return {name: _digest(leaves) for name, leaves in parts.items()}
+
+
+def seal(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON values with their own digest added, which `check_seal` knows."""
+    return {**values, "seal": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
+
+
+def check_seal(sealed: dict[str, Any]) -> None:
+    """ValueError if the values are not as they were sealed."""
+    values = {name: value for name, value in sealed.items() if name != "seal"}
+    if seal(values) != sealed:
+        raise ValueError("the digest of its description does not match")
 
 
 def _digest(leaves: list[tuple[Any, Any]]) -> str:

@@ -1,0 +1,60 @@
+"""A bucket on this machine, which gs:// leads to meanwhile."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+
+@contextmanager
+def bucket() -> Iterator[str]:
+    """Yields the address of an empty bucket; it works in this process and in those it starts.
+
+    TensorStore and Google's clients read the environment once, so one bucket has to do for all
+    tests of a process.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gcp_storage_emulator", "start", "--in-memory"),
+            *("--host=127.0.0.1", f"--port={port}", "--default-bucket=bucket"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", url)  # gcsfs and google-cloud-storage
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", url)  # the arrays of checkpoints
+        # This server can't move objects, which gcsfs tries for half a minute before it copies.
+        patch.setattr("gcsfs.GCSFileSystem.retries", 1)
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # no kinds of buckets here
+        try:
+            wait_for(url)
+            yield "gs://bucket"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def wait_for(url: str) -> None:
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(f"{url}/storage/v1/b/bucket", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(f"nothing answers at {url}")
+
+
+def environment() -> dict[str, str]:
+    """For processes that are started meanwhile."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu"}
