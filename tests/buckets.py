@@ -1,6 +1,5 @@
 """A bucket on this machine, which gs:// leads to meanwhile."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -23,10 +23,8 @@ def bucket() -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "gcp_storage_emulator", "start", "--in-memory"),
-            *("--host=127.0.0.1", f"--port={port}", "--default-bucket=bucket"),
-        ],
+        [sys.executable, "-m", "tests.bucket_server", str(port)],
+        cwd=Path(__file__).parents[1],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -59,8 +57,3 @@ def wait_for(url: str) -> None:
         except OSError:
             time.sleep(0.05)
     raise TimeoutError(f"nothing answers at {url}")
-
-
-def environment() -> dict[str, str]:
-    """For processes that are started meanwhile."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu"}

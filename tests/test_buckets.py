@@ -136,6 +136,18 @@ def test_stopped_and_resumed_is_the_same(folder, tmp_path):
     assert names(folder / "checkpoints") == ["6", "7"]
 
 
+def test_many_arrays(folder):
+    """Whose index TensorStore reads again and again."""
+    rng = np.random.default_rng(0)
+    tree = {str(i): jnp.asarray(rng.normal(size=(8, 2 + i))) for i in range(40)}
+    with Checkpoints(folder, {}) as checkpoints:
+        checkpoints.save(1, tree)
+    with Checkpoints(folder, {}) as checkpoints:
+        step, found = checkpoints.restore(jax.tree.map(jnp.zeros_like, tree))
+    assert step == 1
+    jax.tree.map(np.testing.assert_array_equal, found, tree)
+
+
 def test_damage_is_passed_over_and_set_aside(folder, capfd):
     learn(folder)
     content = (folder / "checkpoints" / "7" / "state" / "manifest.ocdbt").read_bytes()

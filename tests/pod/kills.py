@@ -90,6 +90,7 @@ def kill_once(place: epath.Path, rng: np.random.Generator) -> str | None:
 @contextmanager
 def running(place: epath.Path) -> Iterator[Iterator[str]]:
     """Yields the lines of a run in `place`, which is killed if it is still running afterwards."""
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe that nobody reads would fill up
     child = subprocess.Popen(
         [sys.executable, "-m", "tests.pod.telling_host", os.fspath(place)],
         env={
@@ -99,7 +100,7 @@ def running(place: epath.Path) -> Iterator[Iterator[str]]:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # most of a short life is compiling
         },
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
     )
     told = (line.strip() for line in child.stdout)
@@ -107,9 +108,11 @@ def running(place: epath.Path) -> Iterator[Iterator[str]]:
         yield (line for line in told if line.startswith(("resumed", "saving", "step")))
     finally:
         child.kill()
-        _, errors = child.communicate()
+        child.communicate()
     if child.returncode not in (0, -9):
-        raise RuntimeError(f"a run in {place} failed:\n{errors}")
+        errors.seek(0)
+        raise RuntimeError(f"a run in {place} failed:\n{errors.read()}")
+    errors.close()
 
 
 def unfinished(checkpoints: epath.Path) -> str:
