@@ -64,8 +64,8 @@ with Checkpoints(folder, {"a": 1}) as checkpoints:
 """
 
 
-def run(folder: Path, rows: int, columns: int, procs: int = 1) -> list[dict]:
-    """What each process says."""
+def run(folder: Path, rows: int, columns: int, procs: int = 1, damaged: int = 0) -> list[dict]:
+    """What each process says of what it restored; `damaged` lines are about damage."""
     command = [sys.executable, "-c", PROGRAM, str(folder), str(rows), str(columns)]
     if procs > 1:
         devices = rows * columns // procs
@@ -80,7 +80,7 @@ def run(folder: Path, rows: int, columns: int, procs: int = 1) -> list[dict]:
         timeout=200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "checkpoint 9 " not in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("is damaged, passed over") == damaged
     lines = [line[line.index("{") :] for line in done.stdout.splitlines() if "{" in line]
     return [json.loads(line) for line in lines]
 
@@ -107,3 +107,13 @@ def test_two_hosts_after_one_and_one_after_two(eight, tmp_path):
     assert run(folder, 2, 2, procs=2) == [told] * 2
     assert (folder / "10").exists()
     assert run(folder, 1, 1) == [{"step": 10, "same": True, "shards": [[64, 32]]}]
+
+
+def test_two_hosts_agree_on_damage(eight, tmp_path):
+    """One of them says so and renames, and both save the step again."""
+    folder = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(eight), str(folder)], check=True)
+    os.truncate(folder / "9" / "state" / "manifest.ocdbt", 50)
+    assert run(folder, 2, 2, procs=2, damaged=1) == []
+    assert sorted(place.name.split("-")[0] for place in folder.iterdir()) == ["9", "damaged"]
+    assert run(folder, 2, 1) == [{"step": 9, "same": True, "shards": [[32, 32]] * 2}]
