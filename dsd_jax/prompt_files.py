@@ -97,7 +97,7 @@ def _read_tensors(file: epath.Path) -> dict[str, np.ndarray]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         expected = header.get("__metadata__", {}).get("digest")
         if expected and digest(tensors) != expected:
-            raise ValueError("its digest does not match its content")
+            raise ValueError("its digest does not match")
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{file} is damaged: {error}; train again or copy it again.") from error
     return tensors

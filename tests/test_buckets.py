@@ -136,6 +136,14 @@ def test_stopped_and_resumed_is_the_same(folder, tmp_path):
     assert names(folder / "checkpoints") == ["6", "7"]
 
 
+def test_the_log_is_uploaded_before_a_checkpoint(folder, monkeypatch):
+    """So that a kill, after which nothing is written, loses no line of a step that is not redone."""
+    monkeypatch.setattr(Log, "__exit__", lambda *_: None)
+    learn(folder)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 8))
+
+
 def test_many_arrays(folder):
     """Whose index TensorStore reads again and again."""
     rng = np.random.default_rng(0)

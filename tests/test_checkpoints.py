@@ -229,6 +229,13 @@ def test_no_damage_goes_unnoticed(saved, tmp_path, damage, capfd):
     assert ("state/_METADATA" in noticed) == (damage is not Path.unlink)
 
 
+def test_a_damaged_description_is_not_another_run(folder, capfd):
+    meta = folder / "2" / "meta" / "metadata"
+    meta.write_text(meta.read_text().replace('"rate": 0.1', '"rate": 0.3'))
+    assert restore(folder)[0] == 1
+    assert "checkpoint 2 in" in capfd.readouterr().err
+
+
 def test_a_killed_save(folder, capfd):
     """What Orbax leaves behind in the midst of saving."""
     shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
