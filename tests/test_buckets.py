@@ -137,7 +137,7 @@ def test_stopped_and_resumed_is_the_same(folder, tmp_path):
 
 
 def test_the_log_is_uploaded_before_a_checkpoint(folder, monkeypatch):
-    """So that a kill, after which nothing is written, loses no line of a step that is not redone."""
+    """So that a kill, after which nothing is written, loses only lines of steps that are redone."""
     monkeypatch.setattr(Log, "__exit__", lambda *_: None)
     learn(folder)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
