@@ -1,126 +1,198 @@
 """Checkpoints of a run through Orbax: newest whole one wins, a damaged one is passed over aloud.
 
 Orbax neither notices a flipped byte nor an empty folder with a step's name, so every checkpoint
-carries the SHA-256 of its state, and restoring tries the newest step first. What could not be read
-is renamed, not deleted, when the next checkpoint is saved.
+carries the SHA-256 of each part of its state and of its description, and restoring tries the newest
+step first. What could not be read is renamed, not deleted, when the next checkpoint is saved.
 """
 
-import hashlib
 import json
+import logging
+import os
 import sys
 import time
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
-from dsd_jax.errors import UserError
+from dsd_jax import hosts
+from dsd_jax.best import Best
+from dsd_jax.digest import check_seal, digests, seal
+from dsd_jax.errors import Preempted, UserError
+from dsd_jax.folders import absolute, explained, is_address
+from dsd_jax.identity import check_identity
 
 KEEP = 2
-
-
-def digest(tree: Any) -> str:
-    """SHA-256 over paths, dtypes, shapes and bytes of every leaf."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
 
 
 class Checkpoints:
     """The checkpoints of one run in one folder, as a context manager.
 
+    The last `KEEP` are kept, and the one with the lowest metric.
+
     Args:
-        folder: created if need be.
+        folder: a path or gs://BUCKET/FOLDER; created if need be.
         identity: what must be equal for a run to be continued (its config); JSON values.
+
+    Raises:
+        UserError: it is not possible to write there, now or when saving.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]):
-        """Open the folder; nothing is read yet."""
-        self.folder = folder.absolute()
-        self.identity = json.loads(
-            json.dumps(identity)
-        )  # as it will be read back: tuples are lists
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEEP, cleanup_tmp_directories=True, enable_async_checkpointing=True
-        )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+    def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
+        """Open the folder; no state is read yet."""
+        self.folder = absolute(folder)
+        # As it will be read back: tuples are lists.
+        self.identity = json.loads(json.dumps(identity))
+        self._best = Best()
         self._damaged: list[int] = []
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(KEEP), self._best]),
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        )
+        with self._explained("opened"):
+            self._killed = self._find_killed()  # before Orbax tidies up
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._best.read(self.folder, self._manager.all_steps())
+        logging.getLogger("absl").addFilter(_is_not_raised_anyway)
 
     def __enter__(self) -> "Checkpoints":
         """Return itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Wait for saves under way."""
-        self._manager.close()
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """Wait for saves under way; a failed one is an error, unless there is a worse one."""
+        try:
+            with self._explained("saved"):
+                self._manager.close()
+        except UserError as failure:
+            if error is None or isinstance(error, Preempted):
+                raise
+            if not isinstance(error, UserError):  # which is this very failure, most likely
+                print(failure, file=sys.stderr)
+        finally:
+            logging.getLogger("absl").removeFilter(_is_not_raised_anyway)
 
-    def save(self, step: int, state: Any) -> None:
-        """Save in the background; `step` is the number of steps done."""
-        self._set_damaged_aside()
-        if step in self._manager.all_steps():
-            return
-        meta = {"digest": digest(state), "identity": self.identity}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-        )
+    @property
+    def best(self) -> float:
+        """The lowest metric of all checkpoints, infinite where none has one."""
+        return self._best.lowest
+
+    def save(
+        self, step: int, state: Any, *, examples: int = 0, metric: float | None = None
+    ) -> None:
+        """Save in the background; all hosts must call it together.
+
+        Args:
+            step: the number of steps done, which is also the number of the next batch.
+            state: arrays, sharded in any way, and numbers.
+            examples: how many were seen in these steps.
+            metric: of this very state, the lower the better.
+
+        Raises:
+            UserError: this or an earlier save failed.
+        """
+        with self._explained("saved"):
+            self._set_damaged_aside()
+            if step in self._manager.all_steps():
+                return
+            meta = {
+                "step": step,
+                "data": {"next_batch": step, "examples": examples},
+                "metric": metric,
+                "digests": digests(state),
+                "identity": self.identity,
+            }
+            self._best.add(step, metric)
+            args = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(seal(meta))}
+            self._manager.save(step, args=ocp.args.Composite(**args))
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """The newest whole checkpoint as (steps done, state), placed and shaped as `like`.
+
+        It does not matter on how many devices or hosts it was saved. All hosts must call it
+        together.
 
         Returns:
             None where there is no checkpoint that can be read.
 
         Raises:
-            UserError: the folder belongs to a run with another config.
+            UserError: the folder belongs to a run with another config or other weights.
         """
+        for step in self._killed:
+            why = "its save was killed"
+            self._tell(f"checkpoint {step} in {self.folder} is unfinished, passed over: {why}")
+        self._killed.clear()
         for step in sorted(self._manager.all_steps(), reverse=True):
+            state, why = None, ""
             try:
-                meta = self._manager.restore(
-                    step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-                )
-                self._check_identity(meta.meta["identity"])
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-                state = self._manager.restore(step, args=args).state
-                if digest(state) != meta.meta["digest"]:
-                    raise ValueError("its digest does not match its content")
-                return step, state
+                state = self._read(step, like)
             except UserError:
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                self._damaged.append(step)
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                print(
-                    f"checkpoint {step} in {self.folder} is damaged, passed over: {reason}",
-                    file=sys.stderr,
-                )
+                why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            if hosts.all_agree(not why):
+                return step, state
+            why = why or "another host cannot read it"
+            self._damaged.append(step)
+            self._tell(f"checkpoint {step} in {self.folder} is damaged, passed over: {why}")
         return None
+
+    def _read(self, step: int, like: Any) -> Any:
+        """The state of a step; any exception but UserError means that it is damaged."""
+        meta = self._manager.restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        ).meta
+        check_seal(meta)
+        check_identity(self.folder, meta["identity"], self.identity)
+        if meta["step"] != step:
+            raise ValueError(f"it is a copy of step {meta['step']}")
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        state = self._manager.restore(step, args=args).state
+        found = digests(state)
+        for part, expected in meta["digests"].items():
+            if found.get(part) != expected:
+                raise ValueError(f"the digest of {part} does not match its content")
+        return state
+
+    def _find_killed(self) -> list[int]:
+        """Steps whose saving was cut short: Orbax never takes them for whole."""
+        found = []
+        for place in self.folder.iterdir() if self.folder.exists() else ():
+            name, unfinished, _ = place.name.partition(".orbax-checkpoint-tmp")
+            if is_address(place):  # buckets can't rename: a file in the folder says that it's whole
+                unfinished = not (place / "commit_success.txt").exists()
+            if name.isdecimal() and unfinished:
+                found.append(int(name))
+        return found
 
     def _set_damaged_aside(self) -> None:
         """Rename what could not be read: Orbax silently saves no step before its newest one."""
+        if not self._damaged:
+            return
+        if hosts.is_main():
+            for step in self._damaged:
+                aside = f"damaged-{step}-{time.time_ns()}"
+                (self.folder / str(step)).rename(self.folder / aside)
+        hosts.wait("damaged checkpoints are set aside")
         for step in self._damaged:
-            aside = f"damaged-{step}-{time.time_ns()}"
-            (self.folder / str(step)).rename(self.folder / aside)
-        if self._damaged:
-            self._manager.reload()
-            self._damaged.clear()
+            self._best.metrics.pop(step, None)
+        self._damaged.clear()
+        self._manager.reload()
 
-    def _check_identity(self, found: dict[str, Any]) -> None:
-        changed = [
-            name
-            for name in sorted(self.identity.keys() | found.keys())
-            if self.identity.get(name) != found.get(name)
-        ]
-        if changed:
-            name = changed[0]
-            raise UserError(
-                f"{self.folder} holds a run with {name} = {found.get(name)!r}, this one has "
-                f"{self.identity.get(name)!r}; take another --workdir or the same config."
-            )
+    def _explained(self, done: str) -> AbstractContextManager[None]:
+        return explained(
+            f"checkpoints in {self.folder} cannot be {done}",
+            "what was computed since the last one is not kept: make room or allow it, then resume "
+            "with the same command",
+        )
+
+    def _tell(self, line: str) -> None:
+        if hosts.is_main():
+            print(line, file=sys.stderr)
+
+
+def _is_not_raised_anyway(record: logging.LogRecord) -> bool:
+    """Orbax logs failed saves with their tracebacks, before it raises what we say in a sentence."""
+    return record.levelno != logging.ERROR or "orbax" not in record.pathname

@@ -8,7 +8,6 @@ A command's module is a docstring (its purpose), a `main(argv)` and
 
 import argparse
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import NoReturn
 from dsd_jax import configuration
 from dsd_jax.config_help import describe
 from dsd_jax.errors import Preempted, UserError
+from dsd_jax.folders import make_folder
 from dsd_jax.version import __version__
 
 MISTAKE = 2  # exit code of a user's mistake
@@ -88,7 +88,7 @@ class ConfigParser(Parser):
     """A parser for commands that take `--config=FILE[:ARG]`, `--config.FIELD=VALUE` and a workdir.
 
     `parse_args` returns a namespace whose `config` is a locked `ConfigDict` with the overrides
-    applied and whose `workdir` is a `Path` to an existing folder.
+    applied and whose `workdir` is an `epath.Path` to a folder or into a bucket.
     """
 
     def __init__(self, name: str, purpose: str, example: str):
@@ -109,9 +109,8 @@ class ConfigParser(Parser):
         self.add_argument(
             "--workdir",
             required=True,
-            type=Path,
             metavar="DIR",
-            help="folder for everything that is written; created if need be",
+            help="folder, or gs://BUCKET/FOLDER, for all that is written; created if need be",
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
@@ -153,24 +152,3 @@ def fields_help(arguments: Sequence[str]) -> str:
     if not spec:
         return ""
     return f"\n\nfields of {spec}:\n{describe(spec)}"
-
-
-def make_folder(folder: Path, option: str) -> Path:
-    """Creates the folder that `option` names and makes sure, before hours of work, that it is
-    possible to write there.
-    """
-    if re.match(r"\w+:/", str(folder)):
-        raise UserError(
-            f"{option}={folder}: addresses are not understood; mount the bucket as a folder (for "
-            "gs://, gcsfuse does that) and name that."
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"{option}={folder} cannot be written to ({error.strerror}); name another folder."
-        ) from error
-    return folder

@@ -1,7 +1,8 @@
 """Scores a benchmark by every method of a config and writes the table, with standard errors."""
 
 from collections.abc import Sequence
-from pathlib import Path
+
+from etils import epath
 
 from dsd_jax.command import ConfigParser, run_command
 
@@ -15,7 +16,7 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--prompts",
-        type=Path,
+        type=epath.Path,
         action="append",
         default=[],
         metavar="DIR",

@@ -1,12 +1,11 @@
 """The loop that all training shares: resume, step, show progress, save, stop when told to."""
 
-import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from jax.experimental import multihost_utils
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from dsd_jax import hosts
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.errors import Preempted, UserError
+from dsd_jax.log import Log
 
 # Steps between two looks at the main process's clock, which all hosts must take together.
 _CLOCK_EVERY = 10
@@ -46,6 +46,11 @@ def is_time_to_save(done: int, saved: float, seconds: float) -> bool:
     return done % _CLOCK_EVERY == 0 and hosts.agree(late)
 
 
+def is_best(checkpoints: Checkpoints, metric: float | None) -> bool:
+    """Whether no checkpoint has a metric as low as that."""
+    return metric is not None and metric < checkpoints.best
+
+
 def fit(
     name: str,
     state: Any,
@@ -53,10 +58,11 @@ def fit(
     batch: Callable[[int], Any],
     steps: int,
     checkpoints: Checkpoints | None = None,
-    log: Path | None = None,
+    log: str | os.PathLike | None = None,
     *,
-    check: Callable[[int, Any], tuple[Any, bool]] | None = None,
+    check: Callable[[int, Any], tuple[Any, bool, float | None]] | None = None,
     check_every: int = 1,
+    examples: int = 0,
     save_seconds: float = 300.0,
     log_every: int = 50,
     progress: bool = True,
@@ -72,11 +78,13 @@ def fit(
         steps: in total, those of earlier runs included.
         checkpoints: where the state is saved, every `save_seconds`, at the end and on SIGTERM.
         log: JSON lines, one per `log_every` steps.
-        check: (steps done, state) -> (state, whether to stop now), every `check_every` steps and
-            at the end; asked again about a checkpoint of such a step, so that a run that it ended
-            stays ended. Asking twice must not change the state twice.
+        check: (steps done, state) -> (state, whether to stop now, metric), every `check_every`
+            steps and at the end; asked again about a checkpoint of such a step, so that a run that
+            it ended stays ended. Asking twice must not change the state twice. The lower the metric
+            the better; the best checkpoint is kept.
         check_every: steps.
-        save_seconds: time between two checkpoints.
+        examples: in a batch; checkpoints tell how many were seen.
+        save_seconds: time between two checkpoints; a tenth of it where a check is the best so far.
         log_every: steps.
         progress: whether to show a bar.
 
@@ -89,11 +97,11 @@ def fit(
     """
     done, state = (checkpoints and checkpoints.restore(state)) or (0, state)
 
-    def look(done: int, state: Any) -> tuple[Any, bool]:
+    def look(done: int, state: Any) -> tuple[Any, bool, float | None]:
         due = check and done and (done % check_every == 0 or done == steps)
-        return check(done, state) if due else (state, False)
+        return check(done, state) if due else (state, False, None)
 
-    state, enough = look(done, state)
+    state, enough, _ = look(done, state)
     saved = time.monotonic()
     bar = tqdm(
         initial=done,
@@ -103,34 +111,34 @@ def fit(
         dynamic_ncols=True,
         disable=not (progress and hosts.is_main()),
     )
-    with told_to_stop() as stop, bar:
+    with told_to_stop() as stop, bar, Log(log if hosts.is_main() else None) as lines:
         ready = batch(done) if done < steps else None
         while done < steps and not enough:
             state, metrics = update(state, ready)
             done += 1
             ready = batch(done) if done < steps else None  # while the device is busy
             bar.update()
-            state, enough = look(done, state)
+            state, enough, metric = look(done, state)
             last = enough or done == steps
             if done % log_every == 0 or last:
-                _write(log, bar, name, done, metrics)
+                _write(lines, bar, name, done, metrics)
             told = stop(done)
-            if checkpoints and (told or last or is_time_to_save(done, saved, save_seconds)):
-                _finite(name, done, metrics)
-                checkpoints.save(done, state)
-                saved = time.monotonic()
-            if told and not last:
+            if checkpoints:
+                wait = save_seconds / 10 if is_best(checkpoints, metric) else save_seconds
+                if told or last or is_time_to_save(done, saved, wait):
+                    _finite(name, done, metrics)
+                    lines.flush()
+                    checkpoints.save(done, state, examples=done * examples, metric=metric)
+                    saved = time.monotonic()
+            if told:
                 raise Preempted(f"{name}: stopped at step {done}; resume with the same command.")
     return state
 
 
-def _write(log: Path | None, bar: tqdm, name: str, done: int, metrics: dict[str, Any]) -> None:
+def _write(lines: Log, bar: tqdm, name: str, done: int, metrics: dict[str, Any]) -> None:
     values = _finite(name, done, metrics)
     bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
-    if log and hosts.is_main():
-        line = {"phase": name, "step": done, "time": time.time(), **values}
-        with log.open("a") as lines:
-            lines.write(json.dumps(line) + "\n")
+    lines.write({"phase": name, "step": done, "time": time.time(), **values})
 
 
 def _finite(name: str, done: int, metrics: dict[str, Any]) -> dict[str, float]:

@@ -70,6 +70,19 @@ def agree(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
+def all_agree(value: bool) -> bool:
+    """Whether `value` is true on every host; all must call it together."""
+    if not are_several():
+        return value
+    return bool(multihost_utils.process_allgather(np.asarray(value)).all())
+
+
+def wait(event: str) -> None:
+    """Go on when all hosts have come here; `event` must be the same on all."""
+    if are_several():
+        multihost_utils.sync_global_devices(event)
+
+
 def part(count: int) -> range:
     """This host's part of `count` things, in their order; all of them where there are too few."""
     if not _is_shared(count):

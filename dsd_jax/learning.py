@@ -148,13 +148,14 @@ def _descend(
         state, loss = update(course.state, fixed, params, batch, spreads)
         return course._replace(state=state), {"loss": loss}
 
-    def check(done: int, course: Course) -> tuple[Course, bool]:
+    def check(done: int, course: Course) -> tuple[Course, bool, float]:
         number = -(-done // recipe.check_every)
         course.held_out[number] = held_out_losses(course.state.prompts)
-        if course.held_out[number].mean() < course.held_out[int(course.best_check)].mean():
+        mean = float(course.held_out[number].mean())
+        if mean < course.held_out[int(course.best_check)].mean():
             best = jax.tree.map(jnp.copy, course.state.prompts)
             course = course._replace(best=best, best_check=np.asarray(number))
-        return course, number - int(course.best_check) >= recipe.patience
+        return course, number - int(course.best_check) >= recipe.patience, mean
 
     checks = -(-recipe.steps // recipe.check_every)
     history = np.full((checks + 1, len(part[1])), np.nan, np.float32)
@@ -170,6 +171,7 @@ def _descend(
         log,
         check=check,
         check_every=recipe.check_every,
+        examples=recipe.batch,
         progress=progress is not None,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from dsd_jax.command import ConfigParser, run_command
+from dsd_jax.folders import make_local_folder
 
 
 def main(argv: Sequence[str]) -> None:
@@ -12,13 +13,14 @@ def main(argv: Sequence[str]) -> None:
         "Trains the bundled Stable Diffusion from scratch; resumes where the workdir left off.",
         "python -m dsd_jax.pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain",
     ).parse_args(argv)
+    workdir = make_local_folder(flags.workdir, "--workdir")
     from dsd_jax import hosts  # heavy: after the arguments are known to be good
     from dsd_jax.errors import UserError
     from dsd_jax.pretraining import phases
     from dsd_jax.pretraining.products import starting_weights, write_model, write_samples
     from dsd_jax.sharding import simulate_cpu_devices
 
-    config, workdir = flags.config, flags.workdir
+    config = flags.config
     simulate_cpu_devices(config.cpu_devices)
     hosts.join()
     if hosts.are_several():

@@ -8,28 +8,30 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
+from dsd_jax.digest import digest
 from dsd_jax.errors import UserError
+from dsd_jax.folders import is_address, write_file
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts import KINDS, check_fit
 
 _TENSORS, _ABOUT = "prompts.safetensors", "prompts.json"
 
 
-def write_prompts(folder: Path, prompts: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Write the pytree and `about` (method, layers, timesteps, ...: JSON values), atomically."""
+def write_prompts(
+    folder: str | os.PathLike, prompts: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
+    """Write the pytree and `about` (method, layers, timesteps, ...: JSON values), each whole or not
+    at all, `about` last.
+    """
     from safetensors.numpy import save
 
+    folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.array(leaf, order="C") for name, leaf in _flat(prompts).items()}
-    _replace(folder / _TENSORS, save(tensors))
-    _replace(folder / _ABOUT, json.dumps(about, indent=2).encode())
-
-
-def _replace(file: Path, content: bytes) -> None:
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, file)
+    write_file(folder / _TENSORS, save(tensors, metadata={"digest": digest(tensors)}))
+    write_file(folder / _ABOUT, json.dumps(about, indent=2))
 
 
 def read_prompts(
@@ -43,41 +45,35 @@ def read_prompts(
     if where is None:
         return {}
     if not isinstance(where, Mapping):
-        where = _read(Path(where))
+        where = _read(epath.Path(where))
     check_fit(where, config)
     return dict(where)
 
 
-def is_whole(folder: Path) -> bool:
+def is_whole(folder: epath.Path) -> bool:
     """Whether `write_prompts` got to its end there."""
-    return (folder / _ABOUT).is_file()
+    return (folder / _ABOUT).exists()
 
 
 def read_about(where: str | os.PathLike) -> dict[str, Any]:
     """What the prompts of a folder were trained for: method, layers, timesteps and so on."""
-    file = Path(where) / _ABOUT
+    file = epath.Path(where) / _ABOUT
     try:
         return json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}); expected what train writes.") from error
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+def _read(folder: epath.Path) -> dict[str, Any]:
     file = folder / _TENSORS
-    if not file.is_file():
-        below = sorted(folder.glob(f"**/{_TENSORS}"))
+    if not file.exists():
+        below = [] if is_address(folder) else sorted(Path(folder).glob(f"**/{_TENSORS}"))
         hint = f"such as {below[0].parent}" if below else "in the workdir's prompts/"
         raise UserError(
             f"{folder} holds no prompts: {_TENSORS} is missing; expected a folder that train "
             f"wrote, {hint}."
         )
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is damaged: {error}; train again or copy it again.") from error
+    tensors = _read_tensors(file)
     prompts: dict[str, Any] = {}
     for name, tensor in tensors.items():
         kind, *keys = name.split("/")
@@ -88,6 +84,23 @@ def _read(folder: Path) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[keys[-1]] = jnp.asarray(tensor)
     return prompts
+
+
+def _read_tensors(file: epath.Path) -> dict[str, np.ndarray]:
+    """The file's tensors, checked against the digest in its header where there is one."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        content = file.read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        expected = header.get("__metadata__", {}).get("digest")
+        if expected and digest(tensors) != expected:
+            raise ValueError("its digest does not match")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{file} is damaged: {error}; train again or copy it again.") from error
+    return tensors
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

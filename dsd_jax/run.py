@@ -33,6 +33,7 @@ def start(config: Any, workdir: Path) -> Job:
     started = time.monotonic()
     from dsd_jax import diffusion, hosts, methods
     from dsd_jax.data.emoji import split_names
+    from dsd_jax.folders import write_file
     from dsd_jax.sharding import host_mesh, simulate_cpu_devices
     from dsd_jax.weights.load import load
 
@@ -54,7 +55,7 @@ def start(config: Any, workdir: Path) -> Job:
     simulate_cpu_devices(config.cpu_devices)
     hosts.join()
     if hosts.is_main():
-        (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
+        write_file(workdir / "config.json", config.to_json(indent=2) + "\n")
     model = load(config.weights, config.dtype, host_mesh(config.fsdp))
     layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
     return Job(model, layers, timesteps, started)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dsd_jax.command import Parser, make_folder, run_command
+from dsd_jax.command import Parser, run_command
 from dsd_jax.data.images import open_image
 from dsd_jax.errors import UserError
+from dsd_jax.folders import make_local_folder
 
 EXAMPLE = """python -m dsd_jax.score --image a.png --image b.png \\
       --caption "a cat to the left of a dog" --caption "a dog to the left of a cat\""""
@@ -89,7 +90,7 @@ def check(flags: Namespace) -> list[Image.Image]:
             f"--prompts={flags.prompts} is not a folder; give the one train has written."
         )
     if flags.heatmaps:
-        make_folder(flags.heatmaps, "--heatmaps")
+        make_local_folder(flags.heatmaps, "--heatmaps")
     return [open_image(path) for path in flags.image]
 
 

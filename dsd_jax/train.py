@@ -75,6 +75,7 @@ def learn_one(
     from dsd_jax import hosts
     from dsd_jax.checkpoints import Checkpoints
     from dsd_jax.learning import learn
+    from dsd_jax.log import Log
 
     name = f"{label}-{about['shots']}-{about['seed']}"
     with Checkpoints(workdir / "checkpoints" / name, about) as checkpoints:
@@ -87,10 +88,9 @@ def learn_one(
             log=workdir / "metrics.jsonl",
             progress=name,
         )
-    line = {"phase": name, "held_out": found.checks, "kept_step": found.kept}
     if hosts.is_main():
-        with (workdir / "metrics.jsonl").open("a") as lines:
-            lines.write(json.dumps(line) + "\n")
+        with Log(workdir / "metrics.jsonl") as log:
+            log.write({"phase": name, "held_out": found.checks, "kept_step": found.kept})
     return found
 
 

@@ -65,6 +65,17 @@ install_once() {
   cp "$2" "$(stamp "$1" "$2")"
 }
 
+# The requirements file $1 in the folder $2 of the environment of `python`, off its search path.
+install_beside() {
+  local venv
+  venv="$(dirname "$(dirname "$python")")"
+  if is_installed "$venv" "$1"; then return; fi
+  echo "Installing $1 into $venv/$2 (once; this can take some minutes)"
+  "$python" -m pip install --quiet --disable-pip-version-check --upgrade --target "$venv/$2" -r "$1" ||
+    fail "could not install $1; pip says why above."
+  cp "$1" "$(stamp "$venv" "$1")"
+}
+
 # jax[cuda], or jax[tpu] and what reads gs://, in the environment of `python`: the requirements are
 # for any machine.
 install_accelerator() {

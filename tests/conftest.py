@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load, save_file
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # tolerances are those of float32 on any machine
 
 GOLDENS = Path(__file__).parent / "fixtures" / "goldens"
 EMBEDDING = "text_model.embeddings.token_embedding.weight"

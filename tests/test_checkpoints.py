@@ -1,8 +1,11 @@
 """Checkpoints: the newest whole one comes back bit for bit, or the one before it does."""
 
 import gc
+import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -10,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax.checkpoints import KEEP, Checkpoints, digest
+from dsd_jax.checkpoints import KEEP, Checkpoints
+from dsd_jax.digest import digest
 from dsd_jax.errors import UserError
 
 # After an error in one file Orbax leaves the reading of others unfinished, and Python says so.
@@ -87,6 +91,45 @@ def test_only_the_last_ones_are_kept(folder):
     assert sorted(os.listdir(folder)) == ["4", "5"] and KEEP == 2
 
 
+def test_the_best_is_kept_as_well(tmp_path):
+    for metrics in ({1: 5.0, 2: 3.0, 3: 4.0}, {4: None, 5: 3.5, 6: None}):
+        with Checkpoints(tmp_path, {}) as checkpoints:  # a new process knows it, too
+            for step, metric in metrics.items():
+                checkpoints.save(step, state(step), metric=metric)
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        assert checkpoints.best == 3.0
+        assert checkpoints.restore(state(0))[0] == 6  # nevertheless
+    assert sorted(os.listdir(tmp_path)) == ["2", "5", "6"]
+
+
+def test_the_newest_of_equals_is_the_best(tmp_path):
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        for step, metric in enumerate([1.0, 1.0, 2.0, 2.0, 2.0]):
+            checkpoints.save(step, state(step), metric=metric)
+    assert sorted(os.listdir(tmp_path)) == ["1", "3", "4"]
+
+
+def test_a_damaged_metric_is_none(tmp_path):
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        checkpoints.save(1, state(1), metric=0.5)
+        checkpoints.save(2, state(2), metric=1.5)
+    meta = tmp_path / "1" / "meta" / "metadata"
+    meta.write_text(meta.read_text().replace('"metric": 0.5', '"metric": 0.1'))
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        assert checkpoints.best == 1.5
+
+
+def test_what_a_checkpoint_says_of_itself(tmp_path):
+    with Checkpoints(tmp_path, IDENTITY) as checkpoints:
+        tree = {"prompts": {"lora": jnp.ones(3)}, "step": np.asarray(4)}
+        checkpoints.save(4, tree, examples=64, metric=0.25)
+    meta = json.loads((tmp_path / "4" / "meta" / "metadata").read_text())
+    assert meta["data"] == {"next_batch": 4, "examples": 64}
+    assert meta["step"] == 4 and meta["metric"] == 0.25
+    assert meta["identity"] == IDENTITY | {"layers": ["down", "up"]}
+    assert meta["digests"].keys() == {"prompts.lora", "step"}
+
+
 def test_a_state_that_changes_after_it_was_saved(tmp_path):
     """Saving goes on in the background while training donates and changes what was handed in."""
     change = jax.jit(lambda x: x + 1, donate_argnums=0)
@@ -160,15 +203,56 @@ def test_all_damaged(folder, capfd):
     assert len(capfd.readouterr().err.splitlines()) == 2
 
 
-def test_no_damage_goes_unnoticed(saved, tmp_path):
-    """Whichever file of the state is hit: the same state, or that of the step before."""
+def truncate_file(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip_file(file: Path) -> None:
+    change_byte(file, file.stat().st_size // 3)
+
+
+@pytest.mark.parametrize("damage", [truncate_file, flip_file, Path.unlink])
+def test_no_damage_goes_unnoticed(saved, tmp_path, damage, capfd):
+    """Whichever file is hit: the same state, or that of the step before and a line that says so."""
+    noticed = set()
     for number, name in enumerate(file.relative_to(saved) for file in files_of(saved / "2")):
-        if name.parts[1] == "meta":
-            continue
         copy = shutil.copytree(saved, tmp_path / str(number))
-        change_byte(copy / name, (copy / name).stat().st_size // 3)
+        damage(copy / name)
         step, found = restore(copy)
         assert_same(found, state(step))
+        assert ("checkpoint 2 in" in capfd.readouterr().err) == (step == 1)
+        if step == 1:
+            noticed.add(str(name.relative_to("2")))
+    assert {"meta/metadata", "state/manifest.ocdbt"} <= noticed
+    assert any("/d/" in name for name in noticed)
+    # Without this one Orbax goes by the state that is asked for.
+    assert ("state/_METADATA" in noticed) == (damage is not Path.unlink)
+
+
+def test_a_damaged_description_is_not_another_run(folder, capfd):
+    meta = folder / "2" / "meta" / "metadata"
+    meta.write_text(meta.read_text().replace('"rate": 0.1', '"rate": 0.3'))
+    assert restore(folder)[0] == 1
+    assert "checkpoint 2 in" in capfd.readouterr().err
+
+
+def test_a_killed_save(folder, capfd):
+    """What Orbax leaves behind in the midst of saving."""
+    shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
+    (folder / "3.orbax-checkpoint-tmp" / "commit_success.txt").unlink()
+    with Checkpoints(folder, IDENTITY) as checkpoints:
+        assert checkpoints.restore(state(0))[0] == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line == f"checkpoint 3 in {folder} is unfinished, passed over: its save was killed"
+        checkpoints.save(3, state(3))
+    assert restore(folder)[0] == 3
+    assert capfd.readouterr().err == ""
+
+
+def test_a_copy_under_another_number(folder, capfd):
+    shutil.copytree(folder / "1", folder / "7")
+    assert restore(folder)[0] == 2
+    assert "checkpoint 7 in" in (told := capfd.readouterr().err) and "a copy of step 1" in told
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -188,13 +272,57 @@ def test_the_run_goes_on_saving_after_a_damaged_one(folder, damage, capfd):
     ("changed", "message"),
     [
         ({"rate": 0.2}, "a run with rate = 0.1, this one has 0.2; take another --workdir or"),
-        ({"shots": {"count": 8}}, "shots = {'count': 16}, this one has {'count': 8}"),
+        ({"shots": {"count": 8}}, "shots.count = 16, this one has 8; take"),
         ({"new": 1}, "a run with new = None, this one has 1"),
     ],
 )
 def test_another_runs_folder_is_refused(folder, changed, message):
     with pytest.raises(UserError, match=message):
         restore(folder, IDENTITY | changed)
+
+
+SAVES = """
+import resource, signal, sys
+import jax.numpy as jnp
+import numpy as np
+from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.command import run_command
+
+def main(argv):
+    with Checkpoints(argv[0], {}) as checkpoints:
+        checkpoints.save(1, {"x": jnp.zeros(3)})
+        checkpoints._manager.wait_until_finished()
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        for step in range(2, 2 + int(argv[1])):
+            checkpoints.save(step, {"x": jnp.asarray(np.random.default_rng(0).normal(size=50_000))})
+
+run_command(main)
+"""
+
+
+@pytest.mark.parametrize("saves", [1, 2])
+def test_a_disk_that_takes_no_more(tmp_path, saves):
+    """The save fails in the background, before the next one or at the end; files may be as large
+    as 20 kB, for a full disk takes a file system of its own.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", SAVES, str(tmp_path), str(saves)],
+        cwd=Path(__file__).parents[1], env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: checkpoints in {tmp_path} cannot be saved (File too large)")
+    assert "Traceback" not in done.stderr
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        assert checkpoints.restore({"x": jnp.ones(3)})[0] == 1
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"in .*file cannot be opened \(.*make room or allow it"):
+        Checkpoints(tmp_path / "file", {})
 
 
 def test_digest_knows_names_types_shapes_and_bytes():

@@ -171,11 +171,12 @@ def test_help_tells_all(config_file, capsys):
         assert part in text
 
 
-def test_addresses_are_not_taken_for_folders(config_file, tmp_path, monkeypatch):
+@pytest.mark.parametrize("address", ["s3://bucket/run", "gs:/bucket/run", "gs://", "http://a/b"])
+def test_other_addresses_are_not_taken_for_folders(config_file, tmp_path, monkeypatch, address):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"--workdir=gs:/bucket/run: addresses are not understood"):
-        parse(config_file, "--workdir=gs://bucket/run")
-    assert not (tmp_path / "gs:").exists()
+    with pytest.raises(UserError, match=f"--workdir={address}: of addresses only gs://BUCKET/"):
+        parse(config_file, f"--workdir={address}")
+    assert not list(tmp_path.glob("*:"))
 
 
 def test_workdir_is_created_or_refused(config_file):

@@ -2,11 +2,13 @@
 
 import gc
 import json
+import os
 import signal
 
 import numpy as np
 import pytest
 
+from dsd_jax import fitting
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.errors import UserError
 from dsd_jax.fitting import Preempted, fit
@@ -149,7 +151,7 @@ def test_progress_is_shown_if_wanted(capfd):
 def looks(stop_at: int | None, seen: list):
     def check(done, state):
         seen.append(done)
-        return {"x": state["x"] + 1}, done == stop_at
+        return {"x": state["x"] + 1}, done == stop_at, None
 
     return check
 
@@ -169,13 +171,56 @@ def test_checks_may_change_the_state_and_end_the_run():
 
 def test_a_run_that_was_ended_early_stays_ended(open_folder):
     def check(done, state):
-        return state, done >= 4
+        return state, done >= 4, None
 
     with open_folder() as checkpoints:
         expected = run(checkpoints, check=check, check_every=2)
     with open_folder() as checkpoints:
         found = run(checkpoints, check=check, check_every=2)
     np.testing.assert_array_equal(found["x"], expected["x"])
+
+
+def test_the_state_of_the_best_check_is_kept(open_folder, tmp_path):
+    """Saved at once where a tenth of the time between checkpoints has passed, and never lost."""
+    metrics = {1: 3.0, 2: 1.0, 3: 2.0, 4: 2.5, 5: 1.5, 6: 4.0, 7: 5.0}
+    with open_folder() as checkpoints:
+        run(checkpoints, check=lambda done, state: (state, False, metrics[done]), save_seconds=0,
+            examples=4)  # fmt: skip
+        assert checkpoints.best == 1.0
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "6", "7"]
+    meta = json.loads((tmp_path / "checkpoints" / "2" / "meta" / "metadata").read_text())
+    assert meta["metric"] == 1.0 and meta["data"] == {"next_batch": 2, "examples": 8}
+
+
+def test_a_better_check_is_saved_early(open_folder, monkeypatch):
+    metrics = {1: 3.0, 2: 4.0, 3: 2.0, 4: 5.0, 5: 6.0, 6: 7.0, 7: 8.0}
+    waits = []
+
+    def is_time_to_save(done, saved, seconds):
+        waits.append(seconds)
+        return seconds < 95
+
+    monkeypatch.setattr(fitting, "is_time_to_save", is_time_to_save)
+    with open_folder() as checkpoints:
+        run(checkpoints, check=lambda done, state: (state, False, metrics[done]), save_seconds=95)
+    assert waits == [9.5, 95, 9.5, 95, 95, 95]
+
+
+def test_sigterm_when_a_check_ends_the_run_is_not_forgotten(open_folder):
+    def check(done, state):
+        return state, done == 4, None
+
+    with open_folder() as checkpoints, pytest.raises(Preempted, match="stopped at step 4"):
+        run(checkpoints, batch=told_to_stop_at(4), check=check)
+    with open_folder() as checkpoints:
+        assert checkpoints.restore({"x": np.zeros(3)})[0] == 4
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    message = r"metrics.jsonl cannot be written \(Is a directory\); make room or allow it, then run"
+    with pytest.raises(UserError, match=message):
+        run(log=tmp_path / "metrics.jsonl")
 
 
 def broken_at(step: int):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from dsd_jax.errors import UserError
 from dsd_jax.prompt_files import read_about, read_prompts, write_prompts
@@ -74,6 +75,22 @@ def test_truncated(folder, unet, keep):
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(UserError, match="prompts.safetensors is damaged: .*; train again or copy"):
         read_prompts(folder, unet)
+
+
+def test_a_flipped_bit(folder, unet):
+    file = folder / "prompts.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged: its digest does not match; train again"):
+        read_prompts(folder, unet)
+
+
+def test_files_without_a_digest(folder, prompts, unet):
+    """As earlier versions wrote them."""
+    save_file(load_file(folder / "prompts.safetensors"), folder / "prompts.safetensors")
+    again = read_prompts(folder, unet)
+    jax.tree.map(np.testing.assert_array_equal, again, prompts)
 
 
 def test_about_is_damaged(folder):

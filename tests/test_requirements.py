@@ -63,15 +63,5 @@ def test_a_user_does_not_install(package):
     assert package not in named("requirements.txt")
 
 
-def test_the_extra_for_planning_is_what_its_tests_install():
-    lines = [
-        line.partition("#")[0].strip()
-        for file in ("dsd_jax/planning/requirements.txt", "tests/requirements.txt")
-        for line in (ROOT / file).read_text().splitlines()
-        if line.startswith("libtpu")
-    ]
-    assert len(lines) == 2 and len(set(lines)) == 1
-
-
 def test_version_is_a_release_number():
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax import sharding
-from dsd_jax.checkpoints import Checkpoints, digest
+from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.data.scenes import caption, sample_scene
+from dsd_jax.digest import digest
 from dsd_jax.fitting import fit
 from dsd_jax.models.text import CLIPText
 from dsd_jax.pretraining import autoencoder, denoiser, reading

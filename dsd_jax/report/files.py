@@ -3,22 +3,23 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 
+from dsd_jax.folders import write_file
 from dsd_jax.report.markdown import format_markdown
 from dsd_jax.report.page import page
 from dsd_jax.report.rows import COMPARISON_FIELDS, ROW_FIELDS, Decision, Row
 
 
 def write_report(
-    workdir: Path,
+    workdir: str | os.PathLike,
     header: Mapping[str, object],
     rows: Sequence[Row],
     decisions: Sequence[Decision] = (),
     comparisons: Sequence[Row] = (),
-) -> Path:
+) -> epath.Path:
     """Writes `report.json`, `report.md` and `report.html` into `workdir`; returns the last path.
 
     `header` holds "benchmark", "weights", "seed", "seconds", "device" and "versions" (a dict) and
@@ -28,10 +29,11 @@ def write_report(
     report = {**header, "results": [plain(row, ROW_FIELDS) for row in rows]}
     if comparisons:
         report["comparisons"] = [plain(row, COMPARISON_FIELDS) for row in comparisons]
-    write_text(Path(workdir) / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_text(Path(workdir) / "report.md", format_markdown(rows, comparisons))
-    path = Path(workdir) / "report.html"
-    write_text(path, page(report, decisions))
+    workdir = epath.Path(workdir)
+    write_file(workdir / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_file(workdir / "report.md", format_markdown(rows, comparisons))
+    path = workdir / "report.html"
+    write_file(path, page(report, decisions))
     return path
 
 
@@ -44,10 +46,3 @@ def plain(row: Row, fields: Sequence[str]) -> dict[str, object]:
     if bad:
         raise ValueError(f"{bad[0]} of a row is not finite: {values}")
     return values
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is never seen half done, whenever the process ends."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

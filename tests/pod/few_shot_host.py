@@ -5,9 +5,9 @@ With STOP, the last host gets SIGTERM at that step. What was learned goes to DIR
 
 import os
 import signal
-from pathlib import Path
 
 import jax
+from etils import epath
 
 from dsd_jax import hosts, learning
 from dsd_jax.checkpoints import Checkpoints
@@ -22,20 +22,20 @@ STEPS = 40
 
 
 def main(argv: list[str]) -> None:
-    folder, stop = Path(argv[0]), int(argv[1]) if len(argv) > 1 else None
+    folder, stop = epath.Path(argv[0]), int(argv[1]) if len(argv) > 1 else None
     simulate_cpu_devices(1)
     hosts.join()
     model = few_model()
     shots = look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
     settings = recipe(model, learning_rate=RATE, steps=STEPS, check_every=20, patience=9)
-    original = learning._training_batch
+    original = learning.training_batch
 
     def training_batch(*arguments):
         if arguments[-1] == stop and jax.process_index() == jax.process_count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments)
 
-    learning._training_batch = training_batch
+    learning.training_batch = training_batch
     with Checkpoints(folder / "checkpoints", {}) as checkpoints:
         found = learning.learn(model, shots, settings, 0, checkpoints=checkpoints, progress="few")
     if hosts.is_main():

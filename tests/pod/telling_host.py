@@ -1,0 +1,42 @@
+"""`few_shot_host` that saves often and tells what it does: python -m tests.pod.telling_host DIR."""
+
+import time
+from functools import partial
+
+from dsd_jax import learning
+from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.command import run_command
+from tests.pod import few_shot_host
+
+PAUSE, SAVE_SECONDS = 0.05, 0.25  # so that about half of the time goes into saving
+
+
+class TellingCheckpoints(Checkpoints):
+    """A line on stdout before anything is done."""
+
+    def restore(self, like):
+        found = super().restore(like)
+        print("resumed at", found[0] if found else 0, flush=True)
+        return found
+
+    def save(self, step, state, **about):
+        print("saving", step, flush=True)
+        super().save(step, state, **about)
+
+
+def main(argv: list[str]) -> None:
+    original = learning._training_batch
+
+    def training_batch(*arguments):
+        print("step", arguments[-1], flush=True)
+        time.sleep(PAUSE)
+        return original(*arguments)
+
+    learning._training_batch = training_batch
+    learning.fit = partial(learning.fit, save_seconds=SAVE_SECONDS)
+    few_shot_host.Checkpoints = TellingCheckpoints
+    few_shot_host.main(argv)
+
+
+if __name__ == "__main__":
+    run_command(main)
