@@ -85,10 +85,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class ConfigParser(Parser):
-    """A parser for commands that take `--config=FILE[:ARG]`, `--config.FIELD=VALUE` and a workdir.
+    """A parser for commands that take `--config=FILE[:ARG]` and `--config.FIELD=VALUE`.
 
     `parse_args` returns a namespace whose `config` is a locked `ConfigDict` with the overrides
-    applied and whose `workdir` is an `epath.Path` to a folder or into a bucket.
+    applied.
     """
 
     def __init__(self, name: str, purpose: str, example: str):
@@ -106,15 +106,9 @@ class ConfigParser(Parser):
             metavar="VALUE",
             help="sets a field of the config; --config=FILE --help lists them",
         )
-        self.add_argument(
-            "--workdir",
-            required=True,
-            metavar="DIR",
-            help="folder, or gs://BUCKET/FOLDER, for all that is written; created if need be",
-        )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
-        """As `argparse`; raises `UserError` for any mistake in arguments, config or workdir."""
+        """As `argparse`; raises `UserError` for any mistake in arguments or config."""
         arguments = list(sys.argv[1:] if args is None else args)
         arguments, overrides = split_overrides(arguments)
         if {"-h", "--help"} & set(arguments):
@@ -124,6 +118,25 @@ class ConfigParser(Parser):
         flags.config = configuration.load_config(flags.config)
         for field, text in overrides:
             configuration.override(flags.config, field, text)
+        return flags
+
+
+class RunParser(ConfigParser):
+    """A `ConfigParser` that takes `--workdir`, too: an `epath.Path` to a folder or in a bucket."""
+
+    def __init__(self, name: str, purpose: str, example: str):
+        """As `Parser`."""
+        super().__init__(name, purpose, example)
+        self.add_argument(
+            "--workdir",
+            required=True,
+            metavar="DIR",
+            help="folder, or gs://BUCKET/FOLDER, for all that is written; created if need be",
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+        """As `ConfigParser`; raises `UserError` for a workdir that can't be written to, too."""
+        flags = super().parse_args(args, namespace)
         flags.workdir = make_folder(flags.workdir, "--workdir")
         return flags
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from dsd_jax.command import ConfigParser, run_command
+from dsd_jax.command import RunParser, run_command
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    parser = ConfigParser(
+    parser = RunParser(
         "evaluate",
         "Scores a benchmark by every method of a config, and under prompts that train wrote.",
         "python -m dsd_jax.evaluate --config=configs/emoji.py --workdir=runs/zero-shot",

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from dsd_jax.command import ConfigParser, run_command
+from dsd_jax.command import RunParser, run_command
 from dsd_jax.folders import make_local_folder
 
 
 def main(argv: Sequence[str]) -> None:
     """Train VAE, text tower and UNet; write the model in the Hugging Face layout."""
-    flags = ConfigParser(
+    flags = RunParser(
         "pretrain",
         "Trains the bundled Stable Diffusion from scratch; resumes where the workdir left off.",
         "python -m dsd_jax.pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain",

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dsd_jax.command import ConfigParser, run_command
+from dsd_jax.command import RunParser, run_command
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    flags = ConfigParser(
+    flags = RunParser(
         "train",
         "Learns prompts from a few shots, then evaluates; the same command resumes a stopped run.",
         "python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji",

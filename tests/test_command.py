@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dsd_jax.command import ConfigParser, run_command
+from dsd_jax.command import RunParser, run_command
 from dsd_jax.config_help import describe
 from dsd_jax.configuration import load_config, override
 from dsd_jax.errors import Preempted, UserError
@@ -46,7 +46,7 @@ def config_file(tmp_path: Path) -> Path:
 
 
 def parse(config_file: Path, *arguments: str):
-    parser = ConfigParser("train", "Learns.", "python -m dsd_jax.train --config=FILE")
+    parser = RunParser("train", "Learns.", "python -m dsd_jax.train --config=FILE")
     parser.add_argument("--prompts")
     workdir = config_file.parent / "work"
     return parser.parse_args([f"--config={config_file}", f"--workdir={workdir}", *arguments])
@@ -233,6 +233,6 @@ def test_warnings_are_one_line_and_only_within_the_command(capsys):
 
 
 def test_version(capsys):
-    parser = ConfigParser("train", "Learns.", "example")
+    parser = RunParser("train", "Learns.", "example")
     assert exit_of(lambda argv: parser.parse_args(argv), "--version") == 0
     assert capsys.readouterr().out.startswith("dsd_jax 0.")

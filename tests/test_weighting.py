@@ -58,7 +58,9 @@ def as_shots(terms: Terms) -> Shots:
 
 def accuracy(seen: Shots, name: str, weights: dict | None) -> float:
     tree = {} if weights is None else {"weights": {name: weights}}
-    every = [shots.scores_of(terms, name, RECIPE, tree) for terms in weighting.noise_terms(seen)]
+    every = [
+        shots.scores_of(terms, COUNT, name, RECIPE, tree) for terms in weighting.noise_terms(seen)
+    ]
     return float(np.mean([scores[:, 0] > scores[:, 1] for scores in every]))
 
 

@@ -25,3 +25,9 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
     "Manojb/stable-diffusion-2-1-base": _SD21,
     "flax/stable-diffusion-2-1-base": _SD21,
 }
+# Their scheduler/scheduler_config.json, as far as noise goes.
+SCHEDULE: Mapping[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}

@@ -40,7 +40,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
             parameters are missing, extra, of another shape or not finite, all of them listed in
             one message. All but the last is found before any weights are read.
     """
-    dtype = _float_type(dtype)
+    dtype = float_type(dtype)
     folder = find(where)
     configs = {part.key: read_config(folder, part) for part in COMPONENTS}
     schedule = read_schedule(folder)
@@ -57,7 +57,8 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
     )
 
 
-def _float_type(dtype: Any) -> np.dtype:
+def float_type(dtype: Any) -> np.dtype:
+    """The type of numbers that weights can have; `UserError` for any other."""
     try:
         dtype = jnp.dtype(dtype)
     except TypeError as error:

