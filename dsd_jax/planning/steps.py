@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from dsd_jax import learning
 from dsd_jax.batches import Batch, Rows
 from dsd_jax.diffusion import Schedule
+from dsd_jax.errors import UserError
 from dsd_jax.models.blocks import Blocks
 from dsd_jax.models.unet import abstract_params
 from dsd_jax.models.unet_config import UNetConfig
@@ -85,7 +86,10 @@ def plan_scoring(job: Job, where: Slice, batch: int) -> Plan:
 
 
 def mesh_on(where: Slice, fsdp: int) -> Mesh:
-    """The slice's devices as a run's mesh has them."""
+    """The slice's devices as a run's mesh has them; `UserError` where that cannot be."""
+    here = len(where.devices) // where.hosts
+    if fsdp < 1 or here % fsdp:
+        raise UserError(f"fsdp is {fsdp}, which does not divide the {here} devices of a host.")
     devices = sorted(where.devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices).reshape(-1, fsdp), AXES)
 

@@ -1,0 +1,88 @@
+"""The cache of encoded rows: found again by what they depend on, and by nothing else."""
+
+import numpy as np
+import pytest
+
+from dsd_jax.cache import Cache
+from dsd_jax.errors import UserError
+from dsd_jax.items import encode
+from tests.few_shots import few_model, pictures
+
+PARAMS = {"kernel": np.arange(6, dtype=np.float32)}
+
+
+class Encoder:
+    """Counts the rows it is asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, numbers):
+        self.asked += numbers
+        return np.array([[number, 0.5] for number in numbers], np.float32)
+
+
+def test_rows_are_computed_once(tmp_path):
+    encoder = Encoder()
+    first = Cache(tmp_path / "new", PARAMS, "64").rows([b"a", b"b", b"a"], encoder)
+    np.testing.assert_array_equal(first, [[0, 0.5], [1, 0.5], [0, 0.5]])
+    assert encoder.asked == [0, 1]
+    again = Cache(tmp_path / "new", PARAMS, "64").rows([b"c", b"a"], encoder)
+    np.testing.assert_array_equal(again, [[0, 0.5], [0, 0.5]])
+    assert encoder.asked == [0, 1, 0] and again.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("params", "preparation"),
+    [({"kernel": PARAMS["kernel"] + 1}, "64"), ({"kernel": np.arange(6)}, "64"), (PARAMS, "128")],
+)
+def test_what_rows_depend_on_is_in_their_names(tmp_path, params, preparation):
+    encoder = Encoder()
+    Cache(tmp_path, PARAMS, "64").rows([b"a"], encoder)
+    Cache(tmp_path, params, preparation).rows([b"a"], encoder)
+    assert encoder.asked == [0, 0]
+
+
+@pytest.mark.parametrize("kept", [-3, 6, 0])
+def test_entries_cut_short_are_computed_again(tmp_path, kept):
+    encoder = Encoder()
+    Cache(tmp_path, PARAMS, "64").rows([b"a"], encoder)
+    (file,) = tmp_path.glob("*/*.npy")
+    file.write_bytes(file.read_bytes()[:kept])
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            Cache(tmp_path, PARAMS, "64").rows([b"a"], encoder), [[0, 0.5]]
+        )
+    assert encoder.asked == [0, 0]
+
+
+def test_a_disk_that_takes_no_more_costs_nothing_but_time(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    encoder = Encoder()
+    for _ in range(2):
+        found = Cache(tmp_path, PARAMS, "64").rows([b"a"], encoder)
+        np.testing.assert_array_equal(found, [[0, 0.5]])
+    assert encoder.asked == [0, 0] and not list(tmp_path.glob("*/*"))
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cache: .*file/there cannot be written to"):
+        Cache(tmp_path / "file" / "there", PARAMS, "64")
+
+
+def test_items_from_the_cache_are_those_encoded(tmp_path, monkeypatch):
+    model, captions = few_model(), [["a cat"], ["a dog"], ["a cat"]]
+    plain = encode(model, captions, pictures(3), [4, 5, 6])
+    cold = encode(model, captions, pictures(3), [4, 5, 6], tmp_path)
+    monkeypatch.setattr(type(model), "encode_images", None)
+    monkeypatch.setattr(type(model), "encode_texts", None)
+    warm = encode(model, captions, pictures(3), [4, 5, 6], tmp_path)
+    for items in (cold, warm):
+        for one, other in zip(items, plain, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+    for one, other in zip(cold, warm, strict=True):
+        np.testing.assert_array_equal(one, other)
