@@ -35,7 +35,7 @@ def get_config(model: str = "sd21") -> ConfigDict:
     prompts.batch = 64  # items with two pictures; 8 for each of 8 devices
     prompts.timesteps = 1
     prompts.learning_rate = 1e-4
-    prompts.remat = "products"
+    prompts.accumulate = 2  # 16 pairs then fit into a v5e's memory, with nothing recomputed
     prompts.check_every = 50
     config.learn = ConfigDict({"prompts": prompts})
     return config

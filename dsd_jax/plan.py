@@ -21,9 +21,15 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--topology",
         action="append",
-        required=True,
+        default=[],
         metavar="FAMILY:SHAPE",
         help="a slice, such as v5e:16x16, v5p:4x4x4 or v6e:8x8; repeatable",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="lower the steps for so many NVIDIA GPUs, too, as far as that goes without one",
     )
     parser.add_argument("--step", choices=STEPS, help="only this step")
     parser.add_argument(
@@ -33,24 +39,46 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--recipe", metavar="NAME", help="of config.learn; the first of recipes")
     parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed")
     flags = parser.parse_args(argv)
-    from dsd_jax.planning import table
-
-    plans = make_plans(flags)
-    print(getattr(table, f"format_{flags.format}")(plans), end="")
-
-
-def make_plans(flags: Any) -> list[Any]:
-    """A plan for every topology and step, with a line on stderr for each on its way."""
     from dsd_jax.errors import UserError
-    from dsd_jax.planning.job import read_job
+    from dsd_jax.planning import table
     from dsd_jax.planning.topology import make_slice
 
-    if flags.batch is not None and flags.batch < 1:
-        raise UserError(f"--batch={flags.batch}; expected 1 or more.")
+    for option in ("batch", "gpus"):
+        if (getattr(flags, option) or 1) < 1:
+            raise UserError(f"--{option}={getattr(flags, option)}; expected 1 or more.")
+    if not flags.topology and not flags.gpus:
+        raise UserError("nothing to plan for; name a slice by --topology=v5e:2x4, or --gpus=8.")
     slices = [make_slice(name) for name in flags.topology]  # finds mistakes before hours of work
-    job = read_job(flags.config, flags.recipe)
-    steps = (flags.step,) if flags.step else STEPS
-    return [make_plan(flags, job, where, step) for where in slices for step in steps]
+    from dsd_jax.planning.job import read_job
+
+    job, steps = read_job(flags.config, flags.recipe), (flags.step,) if flags.step else STEPS
+    if flags.gpus:
+        for step in steps:
+            print(lower(flags, job, step))
+    plans = [make_plan(flags, job, where, step) for where in slices for step in steps]
+    if plans:
+        print(getattr(table, f"format_{flags.format}")(plans), end="")
+
+
+def lower(flags: Any, job: Any, step: str) -> str:
+    """A line on how a step lowers for GPUs; `UserError` where it does not."""
+    from jax.sharding import AbstractMesh, AxisType
+
+    from dsd_jax.planning.gpu import lower_for_cuda
+    from dsd_jax.planning.steps import scoring_step, training_step
+    from dsd_jax.sharding import AXES
+
+    shape = flags.gpus // job.fsdp, job.fsdp
+    mesh = AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * 2)
+    make = {"train": training_step, "score": scoring_step}[step]
+    function, arguments = make(job, mesh, flags.batch or -(-job.recipe.batch // flags.gpus))
+    found = lower_for_cuda(function, *arguments)
+    calls = ", ".join(found.custom_calls) or "no kernel by name"
+    return (
+        f"{step} for {found.devices} NVIDIA GPUs: lowered and read back, "
+        f"{found.size / 1e6:.1f} MB of program, {len(found.inputs)} inputs, "
+        f"{len(found.outputs)} outputs, calls {calls}"
+    )
 
 
 def make_plan(flags: Any, job: Any, where: Any, step: str) -> Any:

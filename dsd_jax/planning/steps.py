@@ -1,11 +1,12 @@
 """The real training and scoring steps with shapes for arguments, ready for a compiler."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from dsd_jax import learning
 from dsd_jax.batches import Batch, Rows
@@ -14,7 +15,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.models.blocks import Blocks
 from dsd_jax.models.unet import abstract_params
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.planning.figures import compile_figures
+from dsd_jax.planning.figures import QUICK, compile_figures
 from dsd_jax.planning.minimum import forward_flops, least_training_flops
 from dsd_jax.planning.plan import Plan, device_bytes
 from dsd_jax.planning.topology import Slice
@@ -49,40 +50,45 @@ class Job(NamedTuple):
 
 
 def plan_training(job: Job, where: Slice, batch: int) -> Plan:
-    """One step of learning from `batch` items per device."""
-    mesh = mesh_on(where, job.fsdp)
-    wanted = learning.wanted_by(job.unet, job.recipe, {})
-    step = Step(_network(job, wanted, job.recipe.remat), job.recipe, mesh)
-    items, params = batch * mesh.size, abstract_weights(job, mesh)
-    tree = _whole(mesh, jax.eval_shape(lambda: learning.init(job.unet, job.recipe, 0)))
-    state = State(tree, _whole(mesh, jax.eval_shape(optimiser(job.recipe).init, tree)))
-    unit = jax.ShapeDtypeStruct((), jnp.float32)
-    spreads = _whole(mesh, dict.fromkeys(job.recipe.methods, unit))
-    inputs = state, {}, params, abstract_batch(job, mesh, items), spreads
-    return Plan(
-        "train",
-        where,
-        batch,
-        items * job.pictures * job.captions * job.recipe.timesteps,
-        device_bytes(params),
-        items * least_of_item(job, wanted),
-        compile_figures(update_function(step), *inputs),
-    )
+    """One step of learning from `batch` items per device, rounded up to equal parts."""
+    mesh, batch = mesh_on(where, job.fsdp), batch + -batch % job.recipe.accumulate
+    items, (function, arguments) = batch * mesh.size, training_step(job, mesh, batch)
+    pairs = items * job.pictures * job.captions * job.recipe.timesteps
+    found = compile_figures(function, *arguments, options=QUICK)
+    weights, least = device_bytes(arguments[2]), items * least_of_item(job)
+    return Plan("train", where, batch, pairs, weights, least, found)
 
 
 def plan_scoring(job: Job, where: Slice, batch: int) -> Plan:
     """One call that scores `batch` items per device at one timestep, the empty caption too."""
     mesh = mesh_on(where, job.fsdp)
-    wanted = learning.wanted_by(job.unet, job.recipe, {})
-    items, params = batch * mesh.size, abstract_weights(job, mesh)
-    inputs = _scoring_inputs(job, mesh, items)
+    items, (function, arguments) = batch * mesh.size, scoring_step(job, mesh, batch)
     with jax.set_mesh(mesh):
-        found = compile_figures(forward_terms, _network(job, wanted), params, {}, *inputs)
-    one = _scoring_inputs(job, mesh, 1)
-    net = _network(job._replace(fsdp=1), wanted)
-    least = forward_flops(lambda *rest: forward_terms(net, *rest), params, {}, *one)
+        found = compile_figures(function, *arguments, options=QUICK)
+    alone = scoring_step(job._replace(fsdp=1), _one_device(), 1)
+    least = forward_flops(alone[0], *alone[1])
     pairs = items * job.pictures * job.captions
-    return Plan("score", where, batch, pairs, device_bytes(params), items * least, found)
+    return Plan("score", where, batch, pairs, device_bytes(arguments[0]), items * least, found)
+
+
+def training_step(job: Job, mesh: Mesh | AbstractMesh, batch: int) -> tuple[Callable, tuple]:
+    """The jitted update of a run and its arguments, of which the third are the weights."""
+    wanted = learning.wanted_by(job.unet, job.recipe, {})
+    step = Step(_network(job, wanted, job.recipe.remat), job.recipe, mesh)
+    tree = _whole(mesh, jax.eval_shape(lambda: learning.init(job.unet, job.recipe, 0)))
+    state = State(tree, _whole(mesh, jax.eval_shape(optimiser(job.recipe).init, tree)))
+    unit = jax.ShapeDtypeStruct((), jnp.float32)
+    spreads = _whole(mesh, dict.fromkeys(job.recipe.methods, unit))
+    rows = abstract_batch(job, mesh, batch * mesh.size)
+    return update_function(step), (state, {}, abstract_weights(job, mesh), rows, spreads)
+
+
+def scoring_step(job: Job, mesh: Mesh | AbstractMesh, batch: int) -> tuple[Callable, tuple]:
+    """The jitted forward pass of evaluation and its arguments; the first are the weights."""
+    net = _network(job, learning.wanted_by(job.unet, job.recipe, {}))
+    function = jax.jit(lambda params, *rest: forward_terms(net, params, {}, *rest))
+    inputs = _scoring_inputs(job, mesh, batch * mesh.size)
+    return function, (abstract_weights(job, mesh), *inputs)
 
 
 def mesh_on(where: Slice, fsdp: int) -> Mesh:
@@ -94,7 +100,7 @@ def mesh_on(where: Slice, fsdp: int) -> Mesh:
     return Mesh(np.array(devices).reshape(-1, fsdp), AXES)
 
 
-def abstract_weights(job: Job, mesh: Mesh) -> Any:
+def abstract_weights(job: Job, mesh: Mesh | AbstractMesh) -> Any:
     """The UNet's parameters as they are placed when they are loaded."""
     leaves = {
         path: jax.ShapeDtypeStruct(
@@ -107,7 +113,7 @@ def abstract_weights(job: Job, mesh: Mesh) -> Any:
     return unflatten(leaves)
 
 
-def abstract_batch(job: Job, mesh: Mesh, items: int) -> Batch:
+def abstract_batch(job: Job, mesh: Mesh | AbstractMesh, items: int) -> Batch:
     """A batch of `items` at the recipe's timesteps."""
     times, pictures = job.recipe.timesteps, job.pictures
 
@@ -132,13 +138,13 @@ def abstract_batch(job: Job, mesh: Mesh, items: int) -> Batch:
     )
 
 
-def least_of_item(job: Job, wanted: Wanted) -> int:
+def least_of_item(job: Job) -> int:
     """Floating-point operations that learning from one item cannot do without.
 
     Those candidates that the loss does not depend on are scored, too, but have no gradient.
     """
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
-    step = Step(_network(job._replace(fsdp=1), wanted), job.recipe, mesh)
+    job, mesh = job._replace(fsdp=1), _one_device()
+    step = Step(_network(job, learning.wanted_by(job.unet, job.recipe, {})), job.recipe, mesh)
     tree = jax.eval_shape(lambda: learning.init(job.unet, job.recipe, 0))
     params, batch = abstract_weights(job, mesh), abstract_batch(job, mesh, 1)
     spreads = dict.fromkeys(job.recipe.methods, 1.0)
@@ -150,12 +156,16 @@ def least_of_item(job: Job, wanted: Wanted) -> int:
     return least_training_flops(loss, 0, tree, params, batch)
 
 
+def _one_device() -> Mesh:
+    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
+
+
 def _network(job: Job, wanted: Wanted, remat: str = "nothing") -> Network:
     blocks = Blocks(remat, gather=job.fsdp > 1)
     return Network(job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks)
 
 
-def _scoring_inputs(job: Job, mesh: Mesh, items: int) -> tuple:
+def _scoring_inputs(job: Job, mesh: Mesh | AbstractMesh, items: int) -> tuple:
     """Latents, noise, timesteps and states of items with the empty caption beside their own."""
 
     def rows(count: int, *shape: int) -> jax.ShapeDtypeStruct:
@@ -172,7 +182,7 @@ def _latent(job: Job) -> tuple[int, int, int]:
     return job.unet.sample_size, job.unet.sample_size, job.unet.in_channels
 
 
-def _whole(mesh: Mesh, tree: Any) -> Any:
+def _whole(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     """The same shapes, whole on every device."""
     place = NamedSharding(mesh, WHOLE)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
