@@ -23,7 +23,7 @@ from dsd_jax.tokens import tokenise
 def train_vae(config: Any, workdir: Path) -> Any:
     """Phase 1; returns the averaged, whitened parameters."""
     vae, settings, stream = vae_config(config), config.vae, training_stream()
-    mesh = sharding.data_mesh()
+    mesh = sharding.host_mesh()
     sample = to_pixels(stream.batch([config.seed, 0], 2048)[0])
     transform = autoencoder.optimiser(settings.learning_rate, settings.steps)
     state = sharding.replicate(mesh, autoencoder.init(vae, transform, config.seed, sample))
@@ -52,7 +52,7 @@ def train_vae(config: Any, workdir: Path) -> Any:
 
 def train_reader(config: Any, workdir: Path, first: Any) -> Any:
     """Phase 2, from `first`'s text tower if given; returns {"text", "reader"}."""
-    settings, mesh, stream = config.text, sharding.data_mesh(), training_stream()
+    settings, mesh, stream = config.text, sharding.host_mesh(), training_stream()
     tokenizer, concepts = bundled_tokenizer(), stream.sprites.concepts
     text, key = text_config(config, len(tokenizer)), jax.random.key(config.seed)
     params = {
@@ -96,7 +96,7 @@ def train_denoiser(config: Any, workdir: Path, vae_params: Any, read: Any, first
     Returns:
         The averaged parameters {"text", "unet"}.
     """
-    settings, mesh, stream = config.denoiser, sharding.data_mesh(), training_stream()
+    settings, mesh, stream = config.denoiser, sharding.host_mesh(), training_stream()
     tokenizer = bundled_tokenizer()
     text, unet = text_config(config, len(tokenizer)), unet_config(config)
     transform = denoiser.optimiser(settings.learning_rate, settings.steps, settings.cooldown)
