@@ -91,8 +91,10 @@ def explained(
 def _is_of_storage(error: Exception) -> bool:
     """Whether Python, TensorStore or Google's clients, which share no ancestor, say so."""
     package = type(error).__module__.split(".")[0]
-    status = re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error))
-    return isinstance(error, OSError) or package in ("gcsfs", "google", "aiohttp") or bool(status)
+    if isinstance(error, OSError) or package in ("gcsfs", "google", "aiohttp"):
+        return True
+    # As TensorStore says it; XLA's errors look the same but are RuntimeErrors.
+    return isinstance(error, ValueError) and bool(re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error)))
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,7 @@ import pytest
 from dsd_jax.checkpoints import KEEP, Checkpoints
 from dsd_jax.digest import digest
 from dsd_jax.errors import UserError
+from dsd_jax.folders import explained
 
 # After an error in one file Orbax leaves the reading of others unfinished, and Python says so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -323,6 +324,14 @@ def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"in .*file cannot be opened \(.*make room or allow it"):
         Checkpoints(tmp_path / "file", {})
+
+
+def test_a_device_without_memory_is_not_a_full_disk():
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"), explained("it failed"):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    message = r"it failed \(No space left on device\); make room"
+    with pytest.raises(UserError, match=message), explained("it failed"):
+        raise ValueError("RESOURCE_EXHAUSTED: x: No space left on device [os_error_code='28']")
 
 
 def test_digest_knows_names_types_shapes_and_bytes():

@@ -129,7 +129,7 @@ def test_stopped_twice_and_resumed_is_the_same_model(workdir, tmp_path):
     ("field", "value", "message"),
     [
         ("vae.learning_rate", 0.1, "a run with learning_rate = 0.002, this one has 0.1"),
-        ("denoiser.batch", 8, "holds a run with denoiser = "),
+        ("denoiser.batch", 8, "a run with denoiser.batch = 4, this one has 8"),
     ],
 )
 def test_another_runs_workdir_is_refused(workdir, field, value, message):
