@@ -25,14 +25,14 @@ class TellingCheckpoints(Checkpoints):
 
 
 def main(argv: list[str]) -> None:
-    original = learning._training_batch
+    original = learning.training_batch
 
     def training_batch(*arguments):
         print("step", arguments[-1], flush=True)
         time.sleep(PAUSE)
         return original(*arguments)
 
-    learning._training_batch = training_batch
+    learning.training_batch = training_batch
     learning.fit = partial(learning.fit, save_seconds=SAVE_SECONDS)
     few_shot_host.Checkpoints = TellingCheckpoints
     few_shot_host.main(argv)
