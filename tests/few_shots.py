@@ -28,7 +28,7 @@ LORA = {
     "steps": 6,
     "batch": 4,
     "timesteps": 2,
-    "learning_rate": 0.01,
+    "learning_rate": 0.02,
     "weight_decay": 0.01,
     "rank": 2,
     "tokens": 2,

@@ -26,7 +26,7 @@ from tests.few_shots import (
     telling_items,
 )
 
-SEED = 0
+SEED = 1
 LEARN, HELD_OUT = split(COUNT, LORA["held_out"], SEED)
 
 
@@ -48,7 +48,7 @@ def items(model):
 
 @pytest.fixture(scope="module")
 def seen(model, items):
-    return look_at(model, items, TIMESTEPS, SEED, NOISES)
+    return look_at(model, items, TIMESTEPS, 0, NOISES)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def contradicted(model, items):
     latents = np.array(items.latents)
     latents[HELD_OUT] = latents[HELD_OUT, ::-1]
     items = items._replace(latents=jnp.asarray(latents))
-    return look_at(model, items, TIMESTEPS, SEED, NOISES)
+    return look_at(model, items, TIMESTEPS, 0, NOISES)
 
 
 def step_of(model, settings):
@@ -274,7 +274,7 @@ def test_a_batch_is_the_frozen_models_terms_and_noise(model, seen):
 
 @pytest.mark.parametrize(
     ("kinds", "method", "rate"),
-    [(("tokens",), "relative", 0.3), (("lora", "weights"), "attention", 0.01)],
+    [(("tokens",), "relative", 0.3), (("lora", "weights"), "attention", 0.1)],
 )
 def test_other_kinds(model, seen, kinds, method, rate, tmp_path):
     settings = recipe(
