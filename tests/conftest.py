@@ -4,6 +4,7 @@ import json
 import lzma
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from safetensors.numpy import load, save_file
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # tolerances are those of float32 on any machine
+# Where launch/test.sh puts a TPU's compiler; JAX outside the tests complains where there is no TPU.
+sys.path.append(str(Path(sys.prefix) / "planning"))
 
 GOLDENS = Path(__file__).parent / "fixtures" / "goldens"
 EMBEDDING = "text_model.embeddings.token_embedding.weight"

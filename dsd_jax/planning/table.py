@@ -86,7 +86,7 @@ def _texts_of(plan: Plan, found: Figures) -> dict[str, str]:
         "FLOPs per device": tflop(found.flops),
         "FLOPs per pair": tflop(guess.flops_per_pair),
         "FLOPs by the least": f"{guess.overhead:.2f}",
-        _SPEED: f"{guess.pairs_per_second:.3g}",
+        _SPEED: rounded(guess.pairs_per_second),
         "loops of unknown length": str(found.unknown_loops),
         "sent per step": decimal(sum(one.bytes for one in sent)),
         **{
@@ -109,7 +109,7 @@ def _row(plan: Plan) -> list[str]:
         f"{guess.flops_per_pair / 1e12:.3g}" if guess else NONE,
         f"{plan.least / plan.pairs / 1e12:.3g}",
         decimal(sum(one.total for one in found.collectives)) if known else NONE,
-        f"{guess.pairs_per_second:.3g}" if guess else NONE,
+        rounded(guess.pairs_per_second) if guess else NONE,
     ]
 
 
@@ -136,3 +136,8 @@ def decimal(size: float) -> str:
 def tflop(count: float) -> str:
     """Floating-point operations."""
     return f"{count / 1e12:.3g} TFLOP"
+
+
+def rounded(count: float) -> str:
+    """A count with three digits that mean something, in figures that people read."""
+    return f"{float(f'{count:.3g}'):,.{0 if count >= 100 else 2}f}"
