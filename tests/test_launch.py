@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+REQUIREMENTS = ("requirements.txt", "tests/requirements.txt", "dsd_jax/planning/requirements.txt")
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
 
 # Answers the version question, makes virtual environments that hold itself, records the rest.
@@ -39,8 +40,8 @@ class Checkout:
     def __init__(self, folder: Path):
         self.root, self.bin, self.elsewhere = folder / "a repo", folder / "bin", folder / "else"
         shutil.copytree(ROOT / "launch", self.root / "launch")
-        (self.root / "tests").mkdir()
-        for name in ("requirements.txt", "tests/requirements.txt"):
+        for name in REQUIREMENTS:
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.root / name)
         self.elsewhere.mkdir()
         self.bin.mkdir()
@@ -186,12 +187,11 @@ def test_run_help_and_unknown_subcommand_install_nothing(checkout):
     assert checkout.calls() == []
 
 
-def test_test_installs_both_lists_then_lints_and_tests(checkout):
+def test_test_installs_its_lists_then_lints_and_tests(checkout):
     done = checkout.start("test.sh", "tests/test_launch.py", "-k", "help")
     assert done.returncode == 0, done.stderr
     assert checkout.calls() == [
-        f"pip {checkout.root}/requirements.txt",
-        f"pip {checkout.root}/tests/requirements.txt",
+        *(f"pip {checkout.root}/{name}" for name in REQUIREMENTS),
         "-m ruff check .",
         "-m ruff format --check .",
         "-m pytest tests/test_launch.py -k help",

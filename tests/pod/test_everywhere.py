@@ -1,27 +1,15 @@
 """One device, eight in every mesh, two hosts with four each: the same losses, prompts, scores."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.pod.hosts import run
 
 
 def found(folder: Path, procs: int, devices: int, fsdp: int) -> dict[str, np.ndarray]:
-    pod = ["--procs", str(procs), "--devices", str(devices)]
-    module = ["python", "-m", "tests.pod.everything", str(folder), str(fsdp)]
-    done = subprocess.run(
-        ["bash", str(ROOT / "launch" / "run.sh"), "local", *pod, "--", *module],
-        env={**os.environ, "DSD_VENV": sys.prefix, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run(procs, devices, "tests.pod.everything", folder, fsdp)
     assert f"{procs * devices} devices" in done.stdout + done.stderr
     assert "full rematerialization" not in done.stdout  # XLA's word for moving what need not move
     return dict(np.load(folder / "found.npz"))

@@ -1,9 +1,8 @@
 """Pods simulated by `launch/run.sh local`: the same prompts as on one device; stopped, resumed."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -12,22 +11,11 @@ from safetensors.numpy import load_file
 from dsd_jax import hosts
 from dsd_jax.errors import UserError
 from dsd_jax.prompt_files import read_about
+from tests.pod.hosts import run
 
-ROOT = Path(__file__).parents[2]
 
-
-def run(folder: Path, procs: int, devices: int, *arguments: object) -> subprocess.CompletedProcess:
-    pod = ["--procs", str(procs), "--devices", str(devices)]
-    module = ["python", "-m", "tests.pod.few_shot_host", str(folder), *map(str, arguments)]
-    done = subprocess.run(
-        ["bash", str(ROOT / "launch" / "run.sh"), "local", *pod, "--", *module],
-        env={**os.environ, "DSD_VENV": sys.prefix, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+def learn(folder: Path, procs: int, devices: int, *arguments: int) -> CompletedProcess:
+    return run(procs, devices, "tests.pod.few_shot_host", folder, *arguments)
 
 
 def prompts(folder: Path) -> dict[str, np.ndarray]:
@@ -38,12 +26,12 @@ def prompts(folder: Path) -> dict[str, np.ndarray]:
 def pod(tmp_path_factory) -> Path:
     """What two hosts with two devices each learn in one go."""
     folder = tmp_path_factory.mktemp("pod")
-    run(folder, 2, 2)
+    learn(folder, 2, 2)
     return folder
 
 
 def test_two_hosts_learn_what_one_device_learns(pod, tmp_path):
-    run(tmp_path, 1, 1)
+    learn(tmp_path, 1, 1)
     alone, together = prompts(tmp_path), prompts(pod)
     assert alone.keys() == together.keys()
     for name, expected in alone.items():
@@ -54,12 +42,12 @@ def test_two_hosts_learn_what_one_device_learns(pod, tmp_path):
 
 
 def test_sigterm_to_one_host_stops_both_and_they_resume_to_the_bit(pod, tmp_path):
-    stopped = run(tmp_path, 2, 2, 5)
+    stopped = learn(tmp_path, 2, 2, 5)
     told = [line for line in stopped.stdout.splitlines() if "resume with the same command" in line]
     assert sorted(line[:3] for line in told) == ["[0]", "[1]"]
     assert len({line[4:] for line in told}) == 1  # at the same step
     assert not (tmp_path / "prompts").exists()
-    run(tmp_path, 2, 2)
+    learn(tmp_path, 2, 2)
     expected = prompts(pod)
     for name, found in prompts(tmp_path).items():
         np.testing.assert_array_equal(found, expected[name])
