@@ -63,7 +63,7 @@ def get_config(size: str = "quick") -> ConfigDict:
     adapted.methods = ("relative",)
     adapted.denoise = 3.0
     adapted.learning_rate = 3e-3
-    adapted.steps = 400 if full else 60
+    adapted.steps = 400 if full else 100
     adapted.batch = 16
     adapted.timesteps = 2
     return config

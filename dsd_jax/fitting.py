@@ -46,9 +46,26 @@ def is_time_to_save(done: int, saved: float, seconds: float) -> bool:
     return done % _CLOCK_EVERY == 0 and hosts.agree(late)
 
 
-def is_best(checkpoints: Checkpoints, metric: float | None) -> bool:
-    """Whether no checkpoint has a metric as low as that."""
-    return metric is not None and metric < checkpoints.best
+class _Saver:
+    """Saves a run's state when it is time, and when it has to be."""
+
+    def __init__(self, checkpoints: Checkpoints | None, seconds: float, examples: int):
+        self._checkpoints, self._seconds, self._examples = checkpoints, seconds, examples
+        self._saved = time.monotonic()
+
+    def is_due(self, done: int, metric: float | None) -> bool:
+        """Whether enough time has passed; a tenth of it where no checkpoint's metric is so low."""
+        if not self._checkpoints:
+            return False
+        best = metric is not None and metric < self._checkpoints.best
+        return is_time_to_save(done, self._saved, self._seconds / (10 if best else 1))
+
+    def save(self, done: int, state: Any, metric: float | None) -> None:
+        """Save, where there is a place for it."""
+        if self._checkpoints:
+            examples = done * self._examples
+            self._checkpoints.save(done, state, examples=examples, metric=metric)
+            self._saved = time.monotonic()
 
 
 def fit(
@@ -102,7 +119,7 @@ def fit(
         return check(done, state) if due else (state, False, None)
 
     state, enough, _ = look(done, state)
-    saved = time.monotonic()
+    saver = _Saver(checkpoints, save_seconds, examples)
     bar = tqdm(
         initial=done,
         total=steps,
@@ -123,13 +140,10 @@ def fit(
             if done % log_every == 0 or last:
                 _write(lines, bar, name, done, metrics)
             told = stop(done)
-            if checkpoints:
-                wait = save_seconds / 10 if is_best(checkpoints, metric) else save_seconds
-                if told or last or is_time_to_save(done, saved, wait):
-                    _finite(name, done, metrics)
-                    lines.flush()
-                    checkpoints.save(done, state, examples=done * examples, metric=metric)
-                    saved = time.monotonic()
+            if told or last or saver.is_due(done, metric):
+                _finite(name, done, metrics)
+                lines.flush()
+                saver.save(done, state, metric)
             if told:
                 raise Preempted(f"{name}: stopped at step {done}; resume with the same command.")
     return state

@@ -6,7 +6,7 @@ timestep and noise; training sees the timesteps that are scored later, under sev
 empty caption's row is the frozen model's, computed once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,17 +132,7 @@ def _descend(
     tree, fixed = replicate(mesh, (tree, fixed))
     spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
     update = update_function(setting)
-    held = list(held_out_batches(mesh, shots, part[1], recipe.batch))
-    noises = min(CHECKED_NOISES, len(shots.seeds))
-
-    def held_out_losses(prompts_now: Any) -> np.ndarray:
-        """(held-out items,): the mean over the noises."""
-        with in_mesh(mesh):
-            every = [
-                batch_losses(setting, prompts_now, fixed, params, batch, spreads) for batch in held
-            ]
-        found = [fetch(x)[: recipe.batch] for x in every]
-        return np.stack(found).reshape(noises, -1)[:, : len(part[1])].mean(axis=0)
+    look = held_out_losses(setting, shots, part[1], fixed, params, spreads)
 
     def step(course: Course, batch: Batch) -> tuple[Course, dict[str, jax.Array]]:
         state, loss = update(course.state, fixed, params, batch, spreads)
@@ -150,7 +140,7 @@ def _descend(
 
     def check(done: int, course: Course) -> tuple[Course, bool, float]:
         number = -(-done // recipe.check_every)
-        course.held_out[number] = held_out_losses(course.state.prompts)
+        course.held_out[number] = look(course.state.prompts)
         mean = float(course.held_out[number].mean())
         if mean < course.held_out[int(course.best_check)].mean():
             best = jax.tree.map(jnp.copy, course.state.prompts)
@@ -174,6 +164,30 @@ def _descend(
         examples=recipe.batch,
         progress=progress is not None,
     )
+
+
+def held_out_losses(
+    setting: Step,
+    shots: Shots,
+    rows: np.ndarray,
+    fixed: Any,
+    params: Any,
+    spreads: Mapping[str, float],
+) -> Callable[[Any], np.ndarray]:
+    """The function from prompts to the losses of the held-out items, means over noises: (rows,)."""
+    size, noises = setting.recipe.batch, min(CHECKED_NOISES, len(shots.seeds))
+    batches = list(held_out_batches(setting.mesh, shots, rows, size))
+
+    def look(prompts_now: Any) -> np.ndarray:
+        with in_mesh(setting.mesh):
+            every = [
+                batch_losses(setting, prompts_now, fixed, params, batch, spreads)
+                for batch in batches
+            ]
+        found = np.stack([fetch(losses)[:size] for losses in every])
+        return found.reshape(noises, -1)[:, : len(rows)].mean(axis=0)
+
+    return look
 
 
 def zero_shot_losses(

@@ -10,7 +10,7 @@ import numpy as np
 
 from dsd_jax import diffusion, methods
 from dsd_jax.data.images import Picture, read_images
-from dsd_jax.matching import score_terms
+from dsd_jax.matching import Rows, score_terms
 from dsd_jax.model import Model
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.sharding import shard_rows
@@ -61,17 +61,11 @@ def match_scores(
     prompts = read_prompts(prompts, model.unet)
     learned = prompts.get("weights", {}).get(method)
     pixels = read_images(images, model.image_size)
-    keys = np.array([pixel_key(picture) for picture in pixels], np.uint32)
     latents = model.latents(pixels)
-
-    def noise(groups: np.ndarray, times: np.ndarray) -> jax.Array:
-        seeds, here = np.full(len(times), seed), shard_rows(model.mesh, keys[groups])
-        return diffusion.keyed_noise(seeds, here, steps[times], model.latent_shape)
-
     terms = score_terms(
         model,
         lambda groups, times: latents[groups][:, None],
-        noise,
+        _noise_of(model, pixels, seed, steps),
         len(pixels),
         model.encode_texts(captions)[None],
         steps,
@@ -81,6 +75,17 @@ def match_scores(
         "matching" if progress else None,
     )
     return np.asarray(methods.score(terms, method, chosen, learned))
+
+
+def _noise_of(model: Model, pixels: np.ndarray, seed: int, steps: np.ndarray) -> Rows:
+    """Noise keyed by what a picture looks like, drawn on the device that needs it."""
+    keys = np.array([pixel_key(picture) for picture in pixels], np.uint32)
+
+    def noise(groups: np.ndarray, times: np.ndarray) -> jax.Array:
+        seeds, here = np.full(len(times), seed), shard_rows(model.mesh, keys[groups])
+        return diffusion.keyed_noise(seeds, here, steps[times], model.latent_shape)
+
+    return noise
 
 
 def pixel_key(pixels: np.ndarray) -> int:

@@ -78,7 +78,9 @@ def test_newest_is_restored_bit_for_bit(folder, capfd):
 
 def test_restored_arrays_can_be_written_to(folder):
     """As learning does with the history of held-out losses."""
-    restore(folder)[1]["history"][1] = 3.0
+    history = restore(folder)[1]["history"]
+    history[1] = 3.0
+    assert history[1] == 3.0
 
 
 def test_no_checkpoint_yet(tmp_path):
