@@ -13,8 +13,8 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = ConfigParser(
         "plan",
-        "Says what a config's steps take on a TPU slice, by compiling them: memory, arithmetic, "
-        "communication, and whether they fit. It needs no TPU, but a TPU's compiler: "
+        "Says what a config's steps take on a TPU slice, by compiling them: memory, arithmetic,\n"
+        "communication, and whether they fit. It needs no TPU, but a TPU's compiler:\n"
         "pip install libtpu.",
         "python -m dsd_jax.plan --config=configs/full_size.py --topology=v5e:2x4 --batch=8",
     )
@@ -64,10 +64,13 @@ def lower(flags: Any, job: Any, step: str) -> str:
     """A line on how a step lowers for GPUs; `UserError` where it does not."""
     from jax.sharding import AbstractMesh, AxisType
 
+    from dsd_jax.errors import UserError
     from dsd_jax.planning.gpu import lower_for_cuda
     from dsd_jax.planning.steps import scoring_step, training_step
     from dsd_jax.sharding import AXES
 
+    if job.fsdp < 1 or flags.gpus % job.fsdp:
+        raise UserError(f"fsdp is {job.fsdp}, which does not divide {flags.gpus} GPUs.")
     shape = flags.gpus // job.fsdp, job.fsdp
     mesh = AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * 2)
     make = {"train": training_step, "score": scoring_step}[step]

@@ -29,6 +29,7 @@ def run(*arguments):
         (["--gpus=8", "--recipe=weights"], "recipe 'weights' learns weights without gradients"),
         (["--gpus=8", "--config.weights=nowhere"], "There is no model at 'nowhere'"),
         (["--gpus=8", "--config.dtype=int8"], "dtype int8 can't hold weights"),
+        (["--gpus=8", "--config.fsdp=3"], "fsdp is 3, which does not divide 8 GPUs"),
     ],
 )
 def test_mistakes(arguments, message, capsys):
