@@ -44,8 +44,9 @@ def main(argv: Sequence[str]) -> None:
     from dsd_jax.planning.topology import make_slice
 
     for option in ("batch", "gpus"):
-        if (getattr(flags, option) or 1) < 1:
-            raise UserError(f"--{option}={getattr(flags, option)}; expected 1 or more.")
+        value = getattr(flags, option)
+        if value is not None and value < 1:
+            raise UserError(f"--{option}={value}; expected 1 or more.")
     if not flags.topology and not flags.gpus:
         raise UserError("nothing to plan for; name a slice by --topology=v5e:2x4, or --gpus=8.")
     slices = [make_slice(name) for name in flags.topology]  # finds mistakes before hours of work
