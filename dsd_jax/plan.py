@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--recipe", metavar="NAME", help="of config.learn; the first of recipes")
     parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed")
     flags = parser.parse_args(argv)
+    import jax
+
     from dsd_jax.errors import UserError
     from dsd_jax.planning import table
     from dsd_jax.planning.topology import make_slice
@@ -47,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
         value = getattr(flags, option)
         if value is not None and value < 1:
             raise UserError(f"--{option}={value}; expected 1 or more.")
+    jax.config.update("jax_enable_compilation_cache", False)  # it can't hold other machines' code
     if not flags.topology and not flags.gpus:
         raise UserError("nothing to plan for; name a slice by --topology=v5e:2x4, or --gpus=8.")
     slices = [make_slice(name) for name in flags.topology]  # finds mistakes before hours of work
