@@ -5,7 +5,7 @@ import lzma
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,15 @@ sys.path.append(str(Path(sys.prefix) / "planning"))
 GOLDENS = Path(__file__).parent / "fixtures" / "goldens"
 EMBEDDING = "text_model.embeddings.token_embedding.weight"
 VOCABULARY = 49_408
+
+
+@pytest.fixture(scope="module")
+def quickly_compiled() -> Iterator[None]:
+    """For a module's tests programs are compiled in half the time, to run slower."""
+    from tests.few_shots import quick_compilation  # heavy: most tests of commands need no JAX
+
+    with quick_compilation():
+        yield
 
 
 @pytest.fixture(scope="session")

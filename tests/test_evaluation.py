@@ -10,7 +10,9 @@ from dsd_jax.benchmark import Split
 from dsd_jax.data import emoji, triples
 from dsd_jax.evaluation import Learned
 from dsd_jax.prompts import init_lora
-from tests.few_shots import COUNT, TIMESTEPS, few_model, pictures, quick_compilation, random_items
+from tests.few_shots import COUNT, TIMESTEPS, few_model, pictures, random_items
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 METHODS = ("attention", "noise", "itm", "relative", "dsd")
 
@@ -20,12 +22,6 @@ class Source(emoji.Items):
 
     def images(self, numbers):
         return pictures()[list(numbers)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    with quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

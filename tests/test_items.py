@@ -7,15 +7,11 @@ import pytest
 from dsd_jax import diffusion
 from dsd_jax.items import Items, candidate_scores, encode, item_terms
 from dsd_jax.matching import match_terms
-from tests.few_shots import COUNT, TIMESTEPS, few_model, pictures, quick_compilation, random_items
+from tests.few_shots import COUNT, TIMESTEPS, few_model, pictures, random_items
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SEEDS = (3, 5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    with quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

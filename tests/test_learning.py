@@ -21,19 +21,14 @@ from tests.few_shots import (
     NOISES,
     TIMESTEPS,
     few_model,
-    quick_compilation,
     recipe,
     telling_items,
 )
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SEED = 1
 LEARN, HELD_OUT = split(COUNT, LORA["held_out"], SEED)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    with quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

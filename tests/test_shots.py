@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 
 from dsd_jax import methods, shots
-from tests.few_shots import COUNT, TIMESTEPS, few_model, quick_compilation, random_items, recipe
+from tests.few_shots import COUNT, TIMESTEPS, few_model, random_items, recipe
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,12 @@ from dsd_jax.errors import UserError
 from dsd_jax.items import encode
 from dsd_jax.shots import look_at
 from dsd_jax.terms import Network
-from tests.few_shots import NOISES, TIMESTEPS, few_model, quick_compilation, recipe
+from tests.few_shots import NOISES, TIMESTEPS, few_model, recipe
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SEED, COUNT, CANDIDATES = 0, 4, 5
 SPREADS = {"attention": 0.1, "dsd": 1.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    with quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")
