@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 
 from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
 from dsd_jax.data.pictures import locate, reader
+from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
 from dsd_jax.data.rows import Row, to_examples
 from dsd_jax.data.tables import not_empty, read_csv
 from dsd_jax.errors import UserError
@@ -52,7 +52,7 @@ def benchmark(
             comvg_train.csv, of which they take the first 5 %; "" for none.
         fit: how pictures become square; see `images.FITS`.
     """
-    files = {split: csv for split in ("all", *KINDS)} | ({"train": shots_csv} if shots_csv else {})
+    files = dict.fromkeys(("all", *KINDS), csv) | ({"train": shots_csv} if shots_csv else {})
     return Benchmark("comvg", tuple(files), partial(load, folder, pictures, files, fit))
 
 

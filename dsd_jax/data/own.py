@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from dsd_jax.data.draw import draw_others
 from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.pieces import existing_folder, first_existing
 from dsd_jax.data.pictures import locate, reader
+from dsd_jax.data.pieces import existing_folder, first_existing
 from dsd_jax.data.rows import Row, to_examples
 from dsd_jax.data.tables import fields, not_empty, read_csv, read_json_lines
 from dsd_jax.errors import UserError

@@ -79,9 +79,7 @@ def first_rows(kinds: Sequence, clusters: Sequence, parts: Parts) -> dict[str, S
     return {"shots": range(count), "test": range(count, len(kinds))}
 
 
-def apart(
-    kinds: Sequence[str], clusters: Sequence[Hashable], parts: Parts
-) -> dict[str, list[int]]:
+def apart(kinds: Sequence[str], clusters: Sequence[Hashable], parts: Parts) -> dict[str, list[int]]:
     """Numbers of items by part, in order. What is drawn is balanced: equally many of each kind.
 
     Clusters are dealt out whole. Those items of a part's clusters that it does not need, as it has

@@ -64,7 +64,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8 ({error.reason}); save it as such.") from error
+        raise UserError(
+            f"{path} is not text in UTF-8 ({error.reason}); save it as such."
+        ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
