@@ -9,7 +9,7 @@ from typing import Any
 from dsd_jax.data import classify, compositional, comvg, emoji, own, refcocog, vqa, winoground
 from dsd_jax.data.damage import POLICIES, without_damaged
 from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.images import FITS
+from dsd_jax.data.images import FITS, MAX_SIDE, MIN_SIDE
 from dsd_jax.data.made.make import made_folder
 from dsd_jax.data.parts import Parts, with_parts
 from dsd_jax.data.records import with_records
@@ -34,10 +34,11 @@ COMMON = {
     "split_seed": 0,
     "damaged": "stop",
     "prepared": "",
+    "prepared_size": 512,
 }
 
 
-def open_benchmark(settings: Mapping[str, Any], size: int) -> Benchmark:
+def open_benchmark(settings: Mapping[str, Any]) -> Benchmark:
     """The benchmark that some settings describe.
 
     Args:
@@ -47,12 +48,14 @@ def open_benchmark(settings: Mapping[str, Any], size: int) -> Benchmark:
             split_rule, shots_part, validation_part, split_seed: see `parts.Parts`.
             damaged: "stop" when a picture cannot be read; "skip" looks at all pictures first and
                 leaves out the items of those.
-            prepared: a folder where pictures of the right size are kept, "" for none.
-        size: the side of the model's pictures in pixels; `prepared` keeps this size.
+            prepared: a folder where pictures are kept, decoded and resized once; "" for none.
+            prepared_size: their side in pixels, which is that of the model's pictures.
+
+    Returns:
+        A benchmark whose `load` looks at a split's files; it lists pictures, but reads none.
 
     Raises:
-        UserError: a name, field or value is unknown, or the reader says so. A split's files are
-            looked at when the split is loaded.
+        UserError: a name, field or value is unknown, or the reader says so.
     """
     settings = dict(settings)
     name = settings.pop("name", None)
@@ -74,8 +77,9 @@ def open_benchmark(settings: Mapping[str, Any], size: int) -> Benchmark:
         benchmark = Benchmark(benchmark.name, benchmark.splits, load)
     if common["prepared"]:
         described = {"name": name, **settings, **common}
+        size = common["prepared_size"]
         benchmark = with_records(benchmark, common["prepared"], described, size)
-    return Benchmark(benchmark.name, benchmark.splits, partial(load_known, benchmark))
+    return benchmark
 
 
 def check_fields(name: str, parameters: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -94,21 +98,10 @@ def check_choices(settings: Mapping[str, Any], common: Mapping[str, Any]) -> Non
     for field, value, choices in chosen:
         if value not in choices:
             raise UserError(f"data.{field} is {value!r}; expected {' or '.join(choices)}.")
-
-
-def load_known(benchmark: Benchmark, split: str) -> Examples:
-    """A split by name.
-
-    Raises:
-        UserError: there is none of that name, or it is empty.
-    """
-    if split not in benchmark.splits:
-        expected = ", ".join(benchmark.splits)
-        raise UserError(f"{benchmark.name} has no split '{split}'; expected {expected}.")
-    examples = benchmark.load(split)
-    if not examples.count:
-        raise UserError(f"{benchmark.name}'s split {split} is empty; check the folder's files.")
-    return examples
+    if not MIN_SIDE <= common["prepared_size"] <= MAX_SIDE:
+        raise UserError(
+            f"data.prepared_size is {common['prepared_size']}; expected {MIN_SIDE} to {MAX_SIDE:,}."
+        )
 
 
 def load_whole(benchmark: Benchmark, split: str) -> Examples:

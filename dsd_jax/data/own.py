@@ -11,6 +11,7 @@ or `wrong_images`; equally many in all rows) or drawn from other rows by seed. `
 row, by which results are told apart) and `split` are optional; without `split` there is "all".
 """
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -98,8 +99,12 @@ def to_entry(path: Path, place: str, line: dict[str, Any]) -> Entry:
         isinstance(text, str) and text.strip() for text in texts
     ):
         raise UserError(f"{path}, {place}: image, caption and wrong ones must be non-empty texts.")
-    name = str(line.get("kind") or "all"), str(line.get("split") or "all")
-    return Entry(image, caption, tuple(lists[0]), tuple(lists[1]), *name)
+    kind, split = (str(line.get(name) or "all") for name in ("kind", "split"))
+    if not re.fullmatch(r"[\w-]+", split):
+        raise UserError(
+            f"{path}, {place}: split is '{split}'; name splits with letters and digits."
+        )
+    return Entry(image, caption, tuple(lists[0]), tuple(lists[1]), kind, split)
 
 
 def load_split(

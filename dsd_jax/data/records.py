@@ -63,13 +63,13 @@ def load_prepared(
 
     folder = prepared(data_dir, place, write)
     try:
-        return read_records(folder)
+        return read_records(folder, size)
     except Exception as error:
         raise UserError(f"{folder} is damaged ({error}): delete it and run again.") from error
 
 
-def read_records(folder: Path) -> Examples:
-    """The items of a prepared split; no picture is decoded yet."""
+def read_records(folder: Path, side: int) -> Examples:
+    """The items of a split prepared with pictures of a side; no picture is decoded yet."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(folder)
@@ -84,9 +84,17 @@ def read_records(folder: Path) -> Examples:
         Row(tuple(captions), tuple(numbers), kind, cluster)
         for captions, numbers, kind, cluster in rows
     ]
-    return to_examples(found, partial(read_picture, pictures))
+    return to_examples(found, partial(read_picture, pictures, side))
 
 
-def read_picture(pictures: Any, number: int, size: int) -> np.ndarray:
-    """The picture of a number, uint8 (size, size, 3)."""
+def read_picture(pictures: Any, side: int, number: int, size: int) -> np.ndarray:
+    """The picture of a number, uint8 (size, size, 3).
+
+    Raises:
+        UserError: they were prepared in another size; to resize them twice would change scores.
+    """
+    if size != side:
+        raise UserError(
+            f"data.prepared_size is {side}, but the model's pictures are {size} pixels; set it so."
+        )
     return read_image(Image.open(io.BytesIO(pictures[number]["picture"])), size)
