@@ -33,12 +33,12 @@ def prepared(tmp_path_factory):
             )
 
         def _split_generators(self, dl_manager):
-            return {name: self._generate_examples(name) for name in ("train", "test")}
+            return {name: self._generate_examples(name) for name in ("train", "test", "unlabelled")}
 
         def _generate_examples(self, split):
             for i in range(6 if split == "train" else 4):
                 image = encode_png(np.full((32, 32, 3), 10 * i, np.uint8))
-                yield i, {"image": image, "label": i % 2}
+                yield i, {"image": image, "label": -1 if split == "unlabelled" else i % 2}
 
     def prepare(form):
         folder = tmp_path_factory.mktemp(form)
@@ -105,12 +105,14 @@ def test_many_classes_take_the_memory_of_few(tmp_path):
 def test_a_folder_that_tensorflow_datasets_prepared(prepared):
     folder = prepared("array_record")
     benchmark = classify.benchmark(str(folder), templates=("{}",))
-    assert (benchmark.name, set(benchmark.splits)) == ("labelled", {"train", "test"})
+    assert (benchmark.name, set(benchmark.splits)) == ("labelled", {"train", "test", "unlabelled"})
     examples = benchmark.load("test")
     assert examples.captions == [("air plane", "dog"), ("dog", "air plane")] * 2
     images = examples.images([key for (key,) in examples.pictures], 16)
     np.testing.assert_array_equal(images[:, 0, 0, 0], [0, 10, 20, 30])
     assert benchmark.load("train").count == 6
+    with pytest.raises(UserError, match="split unlabelled has no labels"):
+        benchmark.load("unlabelled")
 
 
 def test_a_folder_that_only_tensorflow_reads(prepared):

@@ -93,6 +93,9 @@ def test_aro_shows_what_is_in_the_box_alone(tmp_path):
     with pytest.raises(UserError, match=r"2.jpg has 20x10 pixels, .* \(20, 0, 10, 10\) .* none of"):
         examples.images(keys[3:], 8)
     assert load(tmp_path, "aro", "relation").count == 3
+    write(tmp_path / "visual_genome_attribution.json", [aro_entry(2, bbox_x="left")])
+    with pytest.raises(UserError, match=r"entry 0: the box is \['left', 0, 10, 10\]; expected"):
+        load(tmp_path, "aro", "attribution")
     assert examples.clusters[:3] == ["1.jpg"] * 3
 
 

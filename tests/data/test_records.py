@@ -100,17 +100,6 @@ def own_items(folder):
     return own.benchmark(str(made_folder("own", folder))).load("all")
 
 
-def test_no_tensorflow_is_needed_to_write_or_read(made, tmp_path):
-    code = (
-        "import sys\nfrom dsd_jax.data import comvg, records\n"
-        f"plain = comvg.benchmark({str(made)!r})\n"
-        f"found = records.with_records(plain, {str(tmp_path)!r}, {{}}, 16).load('verb')\n"
-        "print(found.images(found.pictures[0], 16).shape, 'tensorflow' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "(2, 16, 16, 3) False\n", done.stderr
-
-
 def test_importing_costs_nothing():
     heavy = {"tensorflow_datasets", "pyarrow", "jax", "grain"}
     code = f"import sys, dsd_jax.data.open; print({heavy} & {{*sys.modules}})"

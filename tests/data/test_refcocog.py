@@ -126,6 +126,9 @@ def test_refs_of_another_kind(made):
     write(made, [{"image_id": 1}])
     with pytest.raises(UserError, match="object 0: no field split, sentences"):
         refcocog.benchmark(str(made)).load("val")
+    write(made, [{"image_id": 1, "split": "val", "sentences": [{"sent_id": 7, "raw": None}]}])
+    with pytest.raises(UserError, match="object 0: sentence 7 has no text"):
+        refcocog.benchmark(str(made)).load("val")
     write(made, [ref for ref in refs_of_google(made) if ref["split"] == "train"])
     with pytest.raises(UserError, match="holds no items"):
         refcocog.benchmark(str(made)).load("test")

@@ -116,6 +116,10 @@ def test_the_first_version_is_refused(made, name):
 
 def test_files_of_another_split_or_release(made):
     change(made, QUESTIONS, lambda content: content["questions"].pop())
+    change(made, ANNOTATIONS, lambda content: content["annotations"][3].update(answers=None))
+    with pytest.raises(UserError, match="annotation 3: expected an answer and a list of answers"):
+        vqa.benchmark(str(made)).load("val/other")
+    change(made, ANNOTATIONS, lambda content: content["annotations"][3].update(answers=[]))
     with pytest.raises(UserError, match="answers question 223001, which .* does not ask"):
         vqa.benchmark(str(made)).load("val/other")
     (made / QUESTIONS).write_text((made / QUESTIONS.replace("val", "train")).read_text())

@@ -96,6 +96,9 @@ def test_files_that_are_not_as_they_should_be(made):
     write(made, [{k: v for k, v in row.items() if k != "collapsed_tag"} for row in rows])
     with pytest.raises(UserError, match="parquet has no column collapsed_tag"):
         winoground.benchmark(str(made)).load("all")
+    write(made, [*rows[:2], rows[2] | {"caption_1": None}])
+    with pytest.raises(UserError, match="parquet, row 2: captions must be texts"):
+        winoground.benchmark(str(made)).load("all")
     rows[1]["image_1"]["bytes"] = rows[1]["image_1"]["bytes"][:200]
     rows[2]["image_0"]["bytes"] = None
     write(made, rows)
