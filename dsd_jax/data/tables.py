@@ -16,7 +16,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         UserError: it has not, has no rows, or a row has more or fewer fields than the header.
     """
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    rows = csv.DictReader(io.StringIO(read_text(path)))
     header = rows.fieldnames or []
     lacking = [name for name in columns if name not in header]
     if lacking:

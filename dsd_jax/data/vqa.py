@@ -136,16 +136,18 @@ def read_questions(questions: Path, annotations: Path, year: str) -> list[Questi
         names = ("question_id", "image_id", "multiple_choice_answer", "question_type")
         number, picture, answer, sort = fields(annotations, place, entry, names)
         kind, answers = fields(annotations, place, entry, ("answer_type", "answers"))
-        if not isinstance(answers, list) or not isinstance(answer, str):
-            raise UserError(f"{annotations}, {place}: expected an answer and a list of answers.")
+        try:
+            given = frozenset([answer, *(one["answer"] for one in answers)])
+        except (TypeError, KeyError) as error:
+            told = f"{annotations}, {place}: expected a list of answers."
+            raise UserError(told) from error
         if number not in texts:
             raise UserError(
                 f"{annotations} answers question {number}, which {questions} does not ask; take "
                 "both files from the same release."
             )
-        given = frozenset(fields(annotations, place, x, ("answer",))[0] for x in answers)
         text = texts[number]
-        found.append(Question(number, text, picture, answer, given | {answer}, sort, kind))
+        found.append(Question(number, text, picture, answer, given, sort, kind))
     return found
 
 
@@ -189,7 +191,7 @@ def other_rows(
     for question in questions:
         good = partial(is_not_in, question.given)
         pool = by_sort[question.sort]
-        if sum(map(good, pool)) < count:
+        if len(set(pool) - question.given) < count:
             pool = by_kind[question.kind]
         drawn = draw_others((seed, question.number), pool, count, good, "other answers")
         captions = tuple(f"{question.text} {answer}" for answer in (question.answer, *drawn))

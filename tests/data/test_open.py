@@ -49,6 +49,7 @@ def test_prepared_splits_are_cut_and_sized_as_the_config_says(folder, tmp_path):
     settings |= {"prepared": str(tmp_path / "cache"), "prepared_size": 24}
     shots = open_benchmark(settings).load("shots")
     assert shots.count == 5 and shots.images(shots.pictures[0], 24).shape == (1, 24, 24, 3)
+    assert len(list((tmp_path / "cache").rglob("dataset_info.json"))) == 1
     plain = open_benchmark({"name": "own", "folder": folder}).load("all")
     assert shots.captions == plain.captions[:5]
     # What was cut otherwise is another copy.

@@ -106,6 +106,14 @@ def test_odd_rows_are_named(made, change, message):
         own.benchmark(str(made)).load("all")
 
 
+@pytest.mark.parametrize("wrong", [{"wrong_captions": []}, {"wrong_images": ["pictures/01.jpg"]}])
+def test_all_rows_without_wrong_candidates_or_with_two_sorts(made, wrong):
+    write(made, [line | wrong for line in lines_of(made)])
+    with pytest.raises(UserError, match=r"rows have (0\+0|1\+1) wrong captions \+ pictures; give"):
+        own.benchmark(str(made)).load("all")
+    assert own.benchmark(str(made), wrong="captions", candidates=2).load("all").count == 50
+
+
 def test_files_that_are_not_as_they_should_be(made, tmp_path):
     write(made, [*lines_of(made)[:3], "{broken"])
     with pytest.raises(UserError, match="jsonl, line 4 is not valid JSON"):

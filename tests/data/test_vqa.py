@@ -91,6 +91,19 @@ def test_no_answer_that_anybody_gave_and_numbers_for_numbers(made):
         assert "3" not in answers[1:]
 
 
+def test_wrong_answers_are_to_questions_of_the_same_sort_while_there_are_enough(made):
+    def sort(content):
+        for i, entry in enumerate(content["annotations"][1::2]):
+            entry["question_type"] = "how" if i < 11 else f"what {i}"
+            entry |= {"multiple_choice_answer": f"thing-{i}", "answers": [{"answer": "it"}]}
+
+    change(made, ANNOTATIONS, sort)
+    examples = vqa.benchmark(str(made)).load("val/other")
+    for i, texts in enumerate(examples.captions):
+        drawn = {int(text.rpartition("-")[2]) for text in texts}
+        assert len(drawn) == 10 and (drawn <= set(range(11))) == (i < 11)
+
+
 def test_frequent_answers_to_the_same_sort_of_question():
     pairs = [("what", str(n)) for n in range(150) for _ in range(200 - n)] + [("how", "so")]
     found = vqa.frequent(pairs)
@@ -117,7 +130,7 @@ def test_the_first_version_is_refused(made, name):
 def test_files_of_another_split_or_release(made):
     change(made, QUESTIONS, lambda content: content["questions"].pop())
     change(made, ANNOTATIONS, lambda content: content["annotations"][3].update(answers=None))
-    with pytest.raises(UserError, match="annotation 3: expected an answer and a list of answers"):
+    with pytest.raises(UserError, match="annotation 3: expected a list of answers"):
         vqa.benchmark(str(made)).load("val/other")
     change(made, ANNOTATIONS, lambda content: content["annotations"][3].update(answers=[]))
     with pytest.raises(UserError, match="answers question 223001, which .* does not ask"):
