@@ -16,6 +16,7 @@ from dsd_jax.models.text import CLIPText, TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 from dsd_jax.sharding import mesh_of, shard_rows
+from dsd_jax.texts import Texts, without_pooled
 from dsd_jax.tokens import tokenise
 
 _IMAGE_CHUNK = 32  # pictures of 64 pixels encoded at a time; fewer of larger ones
@@ -94,10 +95,14 @@ class Model:
         Padding tokens take part, as everywhere in Stable Diffusion. A caption with more than L
         tokens is cut, with a warning that shows what was lost.
         """
+        return self.encode_captions(captions).states
+
+    def encode_captions(self, captions: Sequence[str]) -> Texts:
+        """As `encode_texts`, with what else the UNet reads of each caption."""
         ids = tokenise(self.tokenizer, captions)
         encode = partial(_encode_texts, self.text, self.dtype, self.params["text"])
         chunks = [encode(chunk) for chunk in self._chunks(ids, _TEXT_CHUNK)]
-        return jnp.concatenate(chunks)[: len(ids)]
+        return without_pooled(jnp.concatenate(chunks)[: len(ids)])
 
 
 def padded_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
