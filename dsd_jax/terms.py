@@ -15,7 +15,6 @@ from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.texts import Texts
 
-
 # Of a difference between noise and predicted noise, element by element (Diffusion Classifier's
 # `eval_prob_adaptive.py`: `--loss l1` and `huber`, torch's with delta 1).
 NORMS = {"l1": jnp.abs, "huber": partial(optax.losses.huber_loss, delta=1.0)}
@@ -76,7 +75,7 @@ def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
 
 def everything(config: UNetConfig) -> Wanted:
     """All terms of all layers."""
-    return Wanted(cross_attention_layers(config))
+    return Wanted(cross_attention_layers(config), norms=tuple(NORMS))
 
 
 class Network(NamedTuple):

@@ -9,8 +9,7 @@ import pytest
 
 import dsd_jax
 from dsd_jax.errors import UserError
-from dsd_jax.matching import _pieces as pieces
-from dsd_jax.matching import group_terms, match_terms
+from dsd_jax.matching import group_terms, match_terms, pieces
 from dsd_jax.methods import METHODS
 from dsd_jax.terms import Wanted, cross_attention_layers
 from tests.random_model import random_model

@@ -73,7 +73,7 @@ def test_hinge_differentiates_few_candidates(model, shots):
     batch = batches.draw(model.mesh, shots, np.arange(COUNT), 1)
     inputs = {}, {}, model.params["unet"], batch, SPREADS
     few = steps.hardest_candidates(steps.Step(net, settings, model.mesh), *inputs).rows
-    assert few.latents.shape[1] * few.states.shape[1] == 2
+    assert few.latents.shape[1] * few.texts.states.shape[1] == 2
     np.testing.assert_array_equal(few.latents[:, 0], batch.rows.latents[:, 0])
     other = recipe(model, methods=("dsd",), loss="cross_entropy")
     same = steps.hardest_candidates(steps.Step(net, other, model.mesh), *inputs)

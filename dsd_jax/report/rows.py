@@ -1,9 +1,10 @@
 """Results as rows, and how they are grouped, wherever they are shown.
 
 A row is a dict as in `report.json`:
-`{"method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance"}`, where
-`prompts` is None for zero-shot and else names kind and shots ("lora-256"), `kind` is that of the
-negative or "mean", and `value`, `stderr` and `chance` are fractions, not percent.
+`{"method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance", "passes"}`,
+where `prompts` is None for zero-shot and else names kind and shots ("lora-256"), `kind` is that of
+the negative or "mean", `value`, `stderr` and `chance` are fractions, not percent, and `passes` is
+how many rows an item sends through the UNet.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,9 @@ import numpy as np
 
 Row: TypeAlias = Mapping[str, object]
 
-ROW_FIELDS = ("method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance")
+ROW_FIELDS = (
+    *("method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance", "passes"),
+)
 # Of a paired comparison: the row's value minus that of the row it is compared with, same items.
 COMPARISON_FIELDS = (
     *("method", "prompts", "baseline_method", "baseline_prompts", "split", "kind"),
@@ -24,9 +27,10 @@ COMPARISON_FIELDS = (
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice between two pictures for a caption, to be shown in the report.
+    """One choice between two pictures for a caption, or two captions for a picture, to be shown.
 
-    The pictures are uint8 (H, W, 3); the positive one fits the caption.
+    The pictures are uint8 (H, W, 3); the positive one fits the caption. Where captions are the
+    candidates, both pictures are the same, and `other_caption` is the one that does not fit.
     """
 
     caption: str
@@ -38,10 +42,11 @@ class Decision:
     prompts: str | None
     kind: str
     split: str
+    other_caption: str | None = None
 
     @property
     def right(self) -> bool:
-        """Whether the picture that fits has the higher score; a tie is not right."""
+        """Whether the candidate that fits has the higher score; a tie is not right."""
         return self.positive_score > self.negative_score
 
 
@@ -56,10 +61,12 @@ def prompts_label(prompts: str | None) -> str:
 
 
 def by_split(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of each split, in order of appearance."""
+    """Rows of each split and metric, in order of appearance; the metric is named if several are."""
+    several = len({row["metric"] for row in rows}) > 1
     splits = {}
     for row in rows:
-        splits.setdefault(row["split"], []).append(row)
+        name = f"{row['split']}, {row['metric']}" if several else row["split"]
+        splits.setdefault(name, []).append(row)
     return splits
 
 

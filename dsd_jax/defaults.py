@@ -1,0 +1,55 @@
+"""The fields that every benchmark's config has, with the values that most of them keep.
+
+`configs/*.py` start from these and say what is different; `--config=FILE --help` lists them all.
+"""
+
+from ml_collections import ConfigDict
+
+
+def run_defaults() -> ConfigDict:
+    """Fields of `train` and `evaluate`; `data`, `splits` and `learn` are the config's own."""
+    config = ConfigDict()
+    config.weights = "tiny"  # "tiny", a folder, or "org/name[@revision]" on the Hub
+    config.dtype = "float32"  # of the weights and matrix products; "bfloat16" on accelerators
+    config.fsdp = 1  # devices of a host that share one copy of the weights
+    config.cache = ""  # folder for encoded pictures and captions, which later runs find there
+    config.seed = 0  # of the noise that is scored, and of the first draw of shots
+    config.seeds = 3  # draws of shots and initialisations per few-shot row
+    config.cpu_devices = 2  # simulated CPU devices; ignored where there is an accelerator
+
+    # NAME, or NAME@TIMESTEPS, or NAME@TIMESTEPS>CANDIDATES@TIMESTEPS, which prunes (readings.py)
+    config.methods = ("attention", "noise", "itm", "relative", "dsd")  # rows of the table
+    config.layers = ()  # whose attention scores count: paths; () is the authors' choice
+    config.timesteps = 4  # noise levels per score, where a method does not name its own number
+    config.splits = ("test",)  # whose items are scored
+    config.per_kind = None  # items of each kind and split, the first ones; None is all
+
+    config.shots_from = "shots"  # split that few-shot items are drawn from
+    config.shots = (1.0,)  # how many: numbers of items, or fractions of them up to 1.0
+    config.noises = 2  # under which the shots are seen in training
+    config.recipes = ()  # which of `learn` to learn by
+    return config
+
+
+def recipe_defaults() -> ConfigDict:
+    """Fields of a recipe in `learn`."""
+    recipe = ConfigDict()
+    recipe.kinds = ("lora",)  # of "lora", "tokens" and "weights"; weights are fitted first
+    recipe.methods = ("attention",)  # whose losses are added up, and which the prompts serve
+    recipe.loss = "cross_entropy"  # or "hinge", as the authors have it
+    recipe.margin = 1.0  # of the hinge, in the unit that suits zero-shot margins
+    recipe.denoise = 0.0  # weight of the matching picture's denoising loss
+    recipe.steps = 60  # of the optimiser, at most
+    recipe.batch = 8  # items per step
+    recipe.timesteps = 4  # of those that are scored, drawn anew for each step
+    recipe.learning_rate = 2e-3
+    recipe.weight_decay = 1e-2
+    recipe.rank = 4  # of the low-rank updates
+    recipe.tokens = 4  # learned tokens per layer, for the kind "tokens"
+    recipe.accumulate = 1  # parts that a batch is computed in, to fit into memory
+    recipe.remat = "nothing"  # recomputed for gradients: all but "products", or "blocks"
+    recipe.ridges = (1.0, 3.0, 10.0, 30.0, 100.0)  # strengths of the prior tried for "weights"
+    recipe.held_out = 0.2  # part of the shots that decides when to stop
+    recipe.check_every = 20  # steps between looks at it
+    recipe.patience = 4  # looks without improvement before stopping
+    return recipe
