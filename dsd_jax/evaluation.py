@@ -25,11 +25,15 @@ TOGETHER = 8192  # candidates times timesteps that are scored before they are ke
 
 
 class Table(NamedTuple):
-    """What a report shows: rows, paired comparisons and decisions of some splits."""
+    """What a report shows: rows, paired comparisons and decisions of some splits.
+
+    passes: {method: rows of the UNet per item}.
+    """
 
     rows: list[dict]
     comparisons: list[dict]
     decisions: list[Decision]
+    passes: dict[str, int]
 
 
 # From a split to the scores of methods that are no readings, such as a dual encoder's.
@@ -52,7 +56,7 @@ def evaluate(
         kept: where scores are kept, for a run that goes on.
         rivals: others that score the same items.
     """
-    table = Table([], [], [])
+    table = Table([], [], [], {})
     for split in splits:
         scores = split_scores(encoders, split, asked, kept)
         for rival in rivals:
@@ -71,14 +75,11 @@ def add_split(
     """Add a split's rows, comparisons and some decisions, pictured with sides of `side` pixels."""
     pictures, captions = next(iter(scores.values())).shape[1:]
     parts, chances = Parts(split.kinds, split.clusters), metrics.chances(pictures, captions)
-    passes = {one.label: one.passes(pictures, captions) for one in asked.readings}
+    table.passes.update({one.label: one.passes(pictures, captions) for one in asked.readings})
     found: dict[tuple[str, str | None], list[np.ndarray]] = {}
     for (label, prompts, _), values in scores.items():
         found.setdefault((label, prompts), []).append(values)
-    series = [
-        series_of(split, label, prompts, every, passes.get(label, 0))
-        for (label, prompts), every in found.items()
-    ]
+    series = [series_of(split, label, prompts, every) for (label, prompts), every in found.items()]
     batches = Parts(split.kinds, metrics.compat_batches(split.kinds))
     for one in series:
         # What is averaged over a batch is right or wrong as a batch.
@@ -91,13 +92,13 @@ def add_split(
 
 
 def series_of(
-    split: Split, label: str, prompts: str | None, scores: Sequence[np.ndarray], passes: int
+    split: Split, label: str, prompts: str | None, scores: Sequence[np.ndarray]
 ) -> Series:
     """The outcomes of (n, P, J) scores of every seed."""
     every = [metrics.outcomes(values) for values in scores]
     outcomes = {metric: np.stack([one[metric] for one in every]) for metric in every[0]}
     name = split.name.removesuffix("/test")
-    return Series(label, prompts, name, outcomes, passes)
+    return Series(label, prompts, name, outcomes)
 
 
 def split_scores(

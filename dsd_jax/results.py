@@ -13,14 +13,12 @@ class Series(NamedTuple):
 
     outcomes: {metric: (S, n) in [0, 1]}, one row per seed of shots and initialisation; S = 1
         zero-shot. The first metric is what methods are compared by.
-    passes: of the UNet per item.
     """
 
     method: str
     prompts: str | None
     split: str
     outcomes: Mapping[str, np.ndarray]
-    passes: int = 0
 
     @property
     def main(self) -> np.ndarray:
@@ -57,7 +55,6 @@ def rows(series: Series, parts: Parts, chances: Mapping[str, float]) -> list[dic
             "stderr": error,
             "n": values.shape[1],
             "chance": chances[metric],
-            "passes": series.passes,
         }
         for metric, every in series.outcomes.items()
         for kind, values, error in parts.each(every)

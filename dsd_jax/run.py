@@ -105,7 +105,7 @@ def report(config: Any, workdir: Path, job: Job, learned: Mapping[str, Any]) -> 
     table = evaluate(job.encoders, job.splits, asked, kept)
     if hosts.is_main():
         print_table(table.rows)
-        about = header(config, job)
+        about = header(config, job) | {"passes": table.passes}
         write_report(workdir, about, table.rows, table.decisions, table.comparisons)
 
 

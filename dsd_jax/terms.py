@@ -74,8 +74,8 @@ def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
 
 
 def everything(config: UNetConfig) -> Wanted:
-    """All terms of all layers."""
-    return Wanted(cross_attention_layers(config), norms=tuple(NORMS))
+    """All terms of all layers, other norms aside."""
+    return Wanted(cross_attention_layers(config))
 
 
 class Network(NamedTuple):

@@ -10,7 +10,7 @@ CHANCES = {"accuracy": 0.5}
 
 
 def series(correct, method="dsd", prompts=None):
-    return Series(method, prompts, "unseen-artist", {"accuracy": np.array(correct, float)}, 6)
+    return Series(method, prompts, "unseen-artist", {"accuracy": np.array(correct, float)})
 
 
 def test_rows():
@@ -29,7 +29,6 @@ def test_rows():
             "stderr": 0,
             "n": 0,
             "chance": 0.5,
-            "passes": 6,
         }
     # Subject: items' means 1 and 0.5, seeds' means 1 and 0.5.
     np.testing.assert_allclose(found[0]["stderr"], np.sqrt(0.125 / 2 + 0.125 / 2), rtol=0.05)

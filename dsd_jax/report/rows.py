@@ -1,10 +1,9 @@
 """Results as rows, and how they are grouped, wherever they are shown.
 
 A row is a dict as in `report.json`:
-`{"method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance", "passes"}`,
-where `prompts` is None for zero-shot and else names kind and shots ("lora-256"), `kind` is that of
-the negative or "mean", `value`, `stderr` and `chance` are fractions, not percent, and `passes` is
-how many rows an item sends through the UNet.
+`{"method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance"}`, where
+`prompts` is None for zero-shot and else names kind and shots ("lora-256"), `kind` is that of the
+negative or "mean", and `value`, `stderr` and `chance` are fractions, not percent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +14,7 @@ import numpy as np
 
 Row: TypeAlias = Mapping[str, object]
 
-ROW_FIELDS = (
-    *("method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance", "passes"),
-)
+ROW_FIELDS = ("method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance")
 # Of a paired comparison: the row's value minus that of the row it is compared with, same items.
 COMPARISON_FIELDS = (
     *("method", "prompts", "baseline_method", "baseline_prompts", "split", "kind"),
