@@ -7,7 +7,7 @@ import tokenize
 from collections.abc import Iterator
 
 from dsd_jax.configuration import flatten, load_config, split_spec
-from dsd_jax.defaults import recipe_defaults, run_defaults
+from dsd_jax.defaults import data_defaults, recipe_defaults, run_defaults
 
 FieldPath = tuple[str, ...]  # of a field: ("learn", "lora", "rank")
 
@@ -18,15 +18,18 @@ def describe(spec: str) -> str:
     """
     source = split_spec(spec)[0].read_text("utf-8")
     comments = field_comments(source)
-    run, recipe = (field_comments(inspect.getsource(x)) for x in (run_defaults, recipe_defaults))
+    run, recipe, data = (
+        field_comments(inspect.getsource(function))
+        for function in (run_defaults, recipe_defaults, data_defaults)
+    )
     values = dict(flatten(load_config(spec).to_dict()))
-    first = run if run_defaults.__name__ in source else ()  # in whose order the fields stand
+    first = run if "_defaults(" in source else ()  # in whose order the fields stand
     names = [name for name in dict.fromkeys([*first, *comments, *values]) if name in values]
     settings = {name: f"--config.{name}={show_value(values[name])}" for name in names}
     width = min(max(map(len, settings.values()), default=0), 48)
 
     def comment(name: str) -> str:
-        shared = recipe if name.startswith("learn.") else run
+        shared = {"learn": recipe, "data": data}.get(name.partition(".")[0], run)
         return comments.get(name) or shared.get(name.rpartition(".")[2], "")
 
     return "\n".join(f"  {settings[n]:<{width}}  {comment(n)}".rstrip() for n in names)

