@@ -21,5 +21,6 @@ def get_config(size: str = "full") -> ConfigDict:
     config.timesteps = 40
     if size == "tiny":
         shrink(config)
+        config.recipes = ("weights", "authors")
         config.data.shots_part, config.data.validation_part = 0.3, 0.1
     return config

@@ -7,7 +7,7 @@ import tokenize
 from collections.abc import Iterator
 
 from dsd_jax.configuration import flatten, load_config, split_spec
-from dsd_jax.defaults import data_defaults, recipe_defaults, run_defaults
+from dsd_jax.defaults import clip_defaults, data_defaults, recipe_defaults, run_defaults
 
 FieldPath = tuple[str, ...]  # of a field: ("learn", "lora", "rank")
 
@@ -18,9 +18,9 @@ def describe(spec: str) -> str:
     """
     source = split_spec(spec)[0].read_text("utf-8")
     comments = field_comments(source)
-    run, recipe, data = (
+    run, recipe, data, tune = (
         field_comments(inspect.getsource(function))
-        for function in (run_defaults, recipe_defaults, data_defaults)
+        for function in (run_defaults, recipe_defaults, data_defaults, clip_defaults)
     )
     values = dict(flatten(load_config(spec).to_dict()))
     first = run if "_defaults(" in source else ()  # in whose order the fields stand
@@ -29,7 +29,7 @@ def describe(spec: str) -> str:
     width = min(max(map(len, settings.values()), default=0), 48)
 
     def comment(name: str) -> str:
-        shared = {"learn": recipe, "data": data}.get(name.partition(".")[0], run)
+        shared = {"learn": recipe, "data": data, "tune": tune}.get(name.partition(".")[0], run)
         return comments.get(name) or shared.get(name.rpartition(".")[2], "")
 
     return "\n".join(f"  {settings[n]:<{width}}  {comment(n)}".rstrip() for n in names)

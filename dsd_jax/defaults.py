@@ -28,7 +28,24 @@ def run_defaults() -> ConfigDict:
     config.shots = (1.0,)  # how many: numbers of items, or fractions of them up to 1.0
     config.noises = 2  # under which the shots are seen in training
     config.recipes = ()  # which of `learn` to learn by
+    config.clip = ""  # to compare with: "tiny-clip", a folder, an id on the Hub; "" for none
+    config.tune = clip_defaults()  # how it is fine-tuned, on the same shots as the recipes have
     return config
+
+
+def clip_defaults() -> ConfigDict:
+    """Fields of `tune`."""
+    tune = ConfigDict()
+    tune.kind = "full"  # all weights, or "projections"
+    tune.steps = 200  # of the optimiser, at most
+    tune.batch = 32  # items per step
+    tune.learning_rate = 1e-4
+    tune.weight_decay = 1e-2
+    tune.contrast = 0.0  # weight of the loss between items, which CLIPs are trained with
+    tune.held_out = 0.2  # part of the shots that decides when to stop
+    tune.check_every = 10  # steps between looks at it
+    tune.patience = 5  # looks without improvement before stopping
+    return tune
 
 
 def recipe_defaults() -> ConfigDict:
@@ -109,6 +126,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     """The same on the bundled model and a made data set: minutes on two cores."""
     config.weights, config.cache, config.data.made = "tiny", "", True
     config.timesteps, config.seeds, config.noises = 4, 1, 1
+    config.recipes = config.recipes[:1]
     for recipe in config.learn.values():
         recipe.steps, recipe.batch, recipe.check_every = 4, 2, 2
         recipe.ridges = (10.0,)

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
         )
         for path, about in abouts.items()
     }
-    run.report(flags.config, flags.workdir, job, learned)
+    run.report(flags.config, flags.workdir, job, learned, {})
 
 
 if __name__ == "__main__":

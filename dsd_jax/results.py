@@ -79,8 +79,9 @@ def compare(series: Series, baseline: Series, parts: Parts) -> list[dict]:
     ]
 
 
-def comparisons(series: Sequence[Series], parts: Parts) -> list[dict]:
-    """Of one split: every few-shot series against its own zero-shot, all against the best one.
+def comparisons(series: Sequence[Series], parts: Parts, rival: str = "clip") -> list[dict]:
+    """Of one split: every few-shot series against its own zero-shot, all against the best one, and
+    against the rival method with as many shots.
 
     The best zero-shot is picked on these same items, which flatters it, not the others.
     """
@@ -88,10 +89,17 @@ def comparisons(series: Sequence[Series], parts: Parts) -> list[dict]:
     if not zero:
         return []
     best = max(zero.values(), key=lambda one: one.main.mean())
+    rivals = {shots_of(one.prompts): one for one in series if one.method == rival}
     found = []
     for one in series:
-        if one.prompts is not None:
-            found += compare(one, zero[one.method], parts)
-        if one is not best and (one.prompts is None or one.method != best.method):
-            found += compare(one, best, parts)
+        baselines = [zero[one.method], best]
+        if one.method != rival and rivals:
+            baselines.append(rivals.get(shots_of(one.prompts), rivals[None]))
+        for baseline in {id(x): x for x in baselines if x is not one}.values():
+            found += compare(one, baseline, parts)
     return found
+
+
+def shots_of(prompts: str | None) -> str | None:
+    """The number of shots that ends a label, as in "lora-256"."""
+    return prompts and prompts.rpartition("-")[2]

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ class Job(NamedTuple):
     benchmark: Any
     splits: list
     encoders: Any
+    clip: Any
     readings: list
     layers: tuple[str, ...]
     timesteps: np.ndarray
@@ -41,6 +43,7 @@ def start(config: Any, workdir: Path) -> Job:
     started = time.monotonic()
     from dsd_jax import diffusion, hosts, methods
     from dsd_jax.benchmark import load_split
+    from dsd_jax.clip.load import load_clip
     from dsd_jax.data.open import open_benchmark
     from dsd_jax.encoders import Encoders
     from dsd_jax.folders import write_file
@@ -56,12 +59,14 @@ def start(config: Any, workdir: Path) -> Job:
     if hosts.is_main():
         write_file(workdir / "config.json", config.to_json(indent=2) + "\n")
     benchmark = open_benchmark(config.data)
+    benchmark = benchmark._replace(load=lru_cache(benchmark.load))  # files are parsed once
     splits = [load_split(benchmark, name, config.per_kind) for name in config.splits]
     tell_counts(splits)
     model = load(config.weights, config.dtype, host_mesh(config.fsdp))
     layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
     encoders = Encoders(model, config.cache)
-    return Job(benchmark, splits, encoders, readings, layers, timesteps, started)
+    clip = load_clip(config.clip, config.dtype, model.mesh) if config.clip else None
+    return Job(benchmark, splits, encoders, clip, readings, layers, timesteps, started)
 
 
 def _check_numbers(config: Any) -> None:
@@ -91,18 +96,26 @@ def tell_counts(splits: list) -> None:
             )
 
 
-def report(config: Any, workdir: Path, job: Job, learned: Mapping[str, Any]) -> None:
-    """Score the config's splits, print the table and write the report."""
+def report(
+    config: Any,
+    workdir: Path,
+    job: Job,
+    learned: Mapping[str, Any],
+    tuned: Mapping[str, Any],
+) -> None:
+    """Score the config's splits by the model and the CLIP, print the table, write the report."""
     from dsd_jax import hosts
     from dsd_jax.candidates import Asked
     from dsd_jax.evaluation import evaluate, identity_of
     from dsd_jax.kept import Kept
     from dsd_jax.report import print_table, write_report
+    from dsd_jax.rival import clip_scores
 
     asked = Asked(job.readings, job.layers, config.timesteps, config.seed, learned)
     settings = json.loads(config.data.to_json())
     kept = Kept(workdir / "scores", identity_of(job.encoders, asked, settings))
-    table = evaluate(job.encoders, job.splits, asked, kept)
+    rivals = [partial(clip_scores, job.clip, tuned)] if job.clip else []
+    table = evaluate(job.encoders, job.splits, asked, kept, rivals)
     if hosts.is_main():
         print_table(table.rows)
         about = header(config, job) | {"passes": table.passes}
@@ -116,6 +129,7 @@ def header(config: Any, job: Job) -> dict[str, Any]:
     return {
         "benchmark": job.benchmark.name,
         "weights": config.weights,
+        **({"clip": config.clip} if config.clip else {}),
         "seed": config.seed,
         "seconds": round(time.monotonic() - job.started, 1),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
