@@ -8,6 +8,7 @@ import pytest
 from dsd_jax import methods
 from dsd_jax.errors import UserError
 from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.planning.published import UNETS
 from dsd_jax.terms import Terms, cross_attention_layers
 from tests.random_model import UNET
 
@@ -153,3 +154,17 @@ def test_needs_no_more_than_a_method_reads():
         True,
         True,
     )
+
+
+def test_the_authors_layers_of_sdxl():
+    """Of each side the last block with cross-attention; of each transformer its last block."""
+    config = UNetConfig.from_json(UNETS["stabilityai/stable-diffusion-xl-base-1.0"])
+    assert methods.chosen_layers(config) == (
+        "down_blocks.2.attentions.0.transformer_blocks.9.attn2",
+        "down_blocks.2.attentions.1.transformer_blocks.9.attn2",
+        "mid_block.attentions.0.transformer_blocks.9.attn2",
+        "up_blocks.1.attentions.0.transformer_blocks.1.attn2",
+        "up_blocks.1.attentions.1.transformer_blocks.1.attn2",
+        "up_blocks.1.attentions.2.transformer_blocks.1.attn2",
+    )
+    assert len(methods.chosen_layers(config, "all")) == 70

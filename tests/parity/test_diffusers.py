@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from types import SimpleNamespace
 
+import diffusers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +25,7 @@ from dsd_jax.prompts import by_layer, init_lora
 from dsd_jax.terms import cross_attention_layers
 from tests.parity.oracle import assert_close, make_sensitive, nchw, nhwc, recorded, spread
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 CROSS, PLAIN = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D", "UpBlock2D")
 CAPTIONS = ["a cat to the left of a red apple", "a dog", ""]
 
@@ -41,6 +43,7 @@ class Shape:
     grid: tuple[int, int] = (8, 8)
     prefix: str = "text_model."
     pad_token: str | None = None
+    sampler: str = "DDIMScheduler"  # that of its folder
     vae: dict = field(default_factory=dict)
 
 
@@ -69,6 +72,19 @@ SHAPES = {
         grid=(8, 4),
         prefix="",
         pad_token="!",
+    ),
+    # As SD-Turbo: SD 2.1's network that predicts noise, and a sampler that strides from the end.
+    "turbo": Shape(
+        channels=(16, 24),
+        attention=(True, False),
+        text={"hidden_size": 24, "num_attention_heads": 2, "hidden_act": "gelu"},
+        unet={
+            "attention_head_dim": [2, 4],
+            "layers_per_block": 1,
+            "use_linear_projection": True,
+        },
+        pad_token="!",
+        sampler="EulerDiscreteScheduler",
     ),
     # Several blocks per transformer, other norms, more latent channels.
     "deep": Shape(
@@ -169,7 +185,10 @@ def pair(request, tmp_path_factory):
     theirs.unet.save_pretrained(folder / "unet")
     theirs.vae.save_pretrained(folder / "vae")
     theirs.text.save_pretrained(folder / "text_encoder")
-    theirs.scheduler.save_pretrained(folder / "scheduler")
+    sampler = getattr(diffusers, shape.sampler)
+    sampler.from_config(theirs.scheduler.config, timestep_spacing="trailing").save_pretrained(
+        folder / "scheduler"
+    )
     set_prefix(folder / "text_encoder", shape.prefix)
     rng = np.random.default_rng(0)
     channels, width = theirs.unet.config.in_channels, shape.text["hidden_size"]
