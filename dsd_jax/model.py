@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 
 from dsd_jax.data.images import Picture, read_images
 from dsd_jax.diffusion import Schedule
-from dsd_jax.models.text import CLIPText, TextConfig, XLText
+from dsd_jax.models.text import CLIPText, XLText
+from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 from dsd_jax.sharding import mesh_of, shard_rows

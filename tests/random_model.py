@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from dsd_jax.diffusion import Schedule
 from dsd_jax.model import Model
 from dsd_jax.models import text, unet, vae
+from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.sharding import host_mesh, place_weight
 from dsd_jax.weights.tokenizer import read_tokenizer
@@ -65,13 +66,13 @@ def random_model(fsdp: int = 1, xl: bool = False, **unet_changes) -> Model:
     configs = {
         "unet": UNetConfig.from_json((UNET_XL if xl else UNET) | unet_changes),
         "vae": vae.VAEConfig.from_json(VAE),
-        "text": text.TextConfig.from_json(TEXT),
+        "text": TextConfig.from_json(TEXT),
     }
     modules = {"unet": unet, "vae": vae, "text": text}
     second = {}
     if xl:
         modules["text_2"] = text
-        configs["text_2"] = text.TextConfig.from_json(TEXT_2, projected=True)
+        configs["text_2"] = TextConfig.from_json(TEXT_2, projected=True)
         second = {"tokenizer_2": tokenizer, "zero_empty": True}
     shapes = {name: module.abstract_params(configs[name]) for name, module in modules.items()}
     rng, mesh = np.random.default_rng(0), host_mesh(fsdp)

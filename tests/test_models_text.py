@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.text import CLIPText, TextConfig, XLText
+from dsd_jax.models.text import CLIPText, XLText
+from dsd_jax.models.text_config import TextConfig
 from tests.random_model import TEXT, TEXT_2, random_model
 
 
@@ -59,11 +60,12 @@ def test_pooled_is_the_state_at_the_end_of_a_caption(end_token):
     ids = np.random.default_rng(0).integers(3, 700, (3, 77), np.int32)
     ids[0, 10], ids[1, 30], ids[2, 20] = 800, 800, 800
     ids[2, 40] = 800  # a second time, as where captions are padded with their end
+    ids[:, 5] = 5 if end_token == 2 else 900  # ids beyond the end's own are learned tokens'
     apply = jax.jit(lambda ids: XLText(config).apply({"params": model.params["text_2"]}, ids))
     states, pooled = apply(ids)
     assert states.shape == (3, 77, 8) and pooled.shape == (3, 10)
     changed = ids.copy()
     changed[0, 11:], changed[1, 31:], changed[2, 21:] = 5, 6, 7
     np.testing.assert_array_equal(apply(changed)[1], pooled)
-    changed[:, 3] = 9
+    changed[:, 8] = 9
     assert np.abs(apply(changed)[1] - pooled).min() > 1e-4

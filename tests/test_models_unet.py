@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.unet import UNet2DCondition, abstract_params, sinusoidal_embedding
+from dsd_jax.models.time_embedding import sinusoidal_embedding
+from dsd_jax.models.unet import UNet2DCondition, abstract_params
 from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.texts import Texts
 from tests.random_model import UNET, UNET_XL, random_model
 
 
@@ -105,17 +107,17 @@ def test_sdxl_takes_captions_whole():
 
 
 def test_rows_of_one_latent_share_it_but_for_pooled_text():
+    """Two sets of three captions, two latents each, as twelve rows and as four."""
     model = random_model(xl=True)
     rng = np.random.default_rng(0)
-    latents = rng.normal(size=(2, *model.latent_shape)).astype(np.float32)
-    states = rng.normal(size=(2, 3, 77, 20)).astype(np.float32)
-    pooled = rng.normal(size=(2, 3, 10)).astype(np.float32)
-    steps, network = np.array([5, 700]), UNet2DCondition(model.unet)
+    latents = rng.normal(size=(4, *model.latent_shape)).astype(np.float32)
+    texts = Texts(rng.normal(size=(2, 3, 77, 20)), rng.normal(size=(2, 3, 10)))
+    texts = texts.map(lambda x: x.astype(np.float32))
+    steps, network = np.array([5, 700, 30, 400]), UNet2DCondition(model.unet)
     apply = jax.jit(lambda *rest: network.apply({"params": model.params["unet"]}, *rest, 8))
-    shared = apply(latents, steps, states, {}, pooled)
-    rows = (x.reshape(6, 1, *x.shape[2:]) for x in (states, pooled))
-    states, pooled = rows
-    alone = apply(np.repeat(latents, 3, axis=0), np.repeat(steps, 3), states, {}, pooled)
+    shared = apply(latents, steps, texts.states, {}, texts.pooled)
+    rows = texts.map(lambda x: x[[0, 0, 1, 1]].reshape(12, 1, *x.shape[2:]))
+    alone = apply(np.repeat(latents, 3, axis=0), np.repeat(steps, 3), rows.states, {}, rows.pooled)
     for one, other in zip(*map(jax.tree.leaves, (shared, alone)), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 

@@ -4,7 +4,6 @@ Reference: diffusers `models/unets/unet_2d_condition.py`, `unet_2d_blocks.py`; p
 those of its Flax port.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,32 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.errors import UserError
 from dsd_jax.models.attention import Learned, Reduce, deal, mean_lse, repeat_rows
 from dsd_jax.models.blocks import Blocks
 from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
+from dsd_jax.models.time_embedding import TimeEmbedding, sinusoidal_embedding, text_and_size
 from dsd_jax.models.transformer import Transformer
 from dsd_jax.models.unet_config import UNetConfig
-
-
-def sinusoidal_embedding(timesteps: jax.Array, features: int) -> jax.Array:
-    """(B,) -> (B, features), cosines first (`flip_sin_to_cos`), float32."""
-    half = features // 2
-    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)
-    angles = timesteps.astype(jnp.float32)[:, None] * frequencies
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-
-
-class TimeEmbedding(nn.Module):
-    """The MLP behind the sinusoids."""
-
-    features: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.Dense(self.features, dtype=self.dtype, name="linear_1")(x)
-        return nn.Dense(self.features, dtype=self.dtype, name="linear_2")(jax.nn.silu(x))
 
 
 @dataclass(frozen=True)
@@ -172,7 +151,7 @@ class UNet2DCondition(nn.Module):
                 every set meets its R / S latents, which stand side by side.
             learned: what is learned per attention layer, by its path (`prompts.by_layer`).
             pooled: (S, J, A), for SDXL, whose time embedding it is added to.
-            image_size: side of the pictures in pixels, for SDXL, which is told it (`_added`).
+            image_size: side of the pictures in pixels, for SDXL, which is told it.
 
         Returns:
             (B, H, W, out_channels) float32 and {layer path: reduce(logits (B, N, Q, L))}, where
@@ -185,10 +164,11 @@ class UNet2DCondition(nn.Module):
         c = self.config
         rows = latents.shape[0] * states.shape[1]
         text = Text(states.astype(self.dtype), learned or {}, rows)
-        time = sinusoidal_embedding(timesteps, c.block_out_channels[0]).astype(self.dtype)
-        time = TimeEmbedding(4 * c.block_out_channels[0], self.dtype, name="time_embedding")(time)
+        time = sinusoidal_embedding(timesteps, c.block_out_channels[0])
+        time = self._embed("time_embedding", time)
         if c.pooled_dim:
-            time = repeat_rows(time, rows) + deal(self._added(pooled, image_size), rows)
+            added = self._embed("add_embedding", text_and_size(c, pooled, image_size))
+            time = repeat_rows(time, rows) + deal(added, rows)
         hidden = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(latents.astype(self.dtype))
         hidden, scores = self._levels(hidden, time, text)
         # The last layers in float32: errors are differences of nearly equal numbers.
@@ -197,24 +177,9 @@ class UNet2DCondition(nn.Module):
         )(hidden)
         return conv3x3(c.out_channels, jnp.float32, "conv_out")(jax.nn.silu(hidden)), scores
 
-    def _added(self, pooled: jax.Array | None, image_size: int) -> jax.Array:
-        """What SDXL adds to the time embedding for each caption: (S, J, A) -> (S, J, E).
-
-        Beside the pooled text that is six numbers: original height and width, top and left of the
-        crop, target height and width. Pictures are resized whole to the model's own size, so they
-        are (size, size, 0, 0, size, size), as when diffusers draws a picture of that size.
-        """
-        c, found = self.config, 0 if pooled is None else pooled.shape[-1]
-        if found != c.pooled_dim:
-            raise UserError(
-                f"the captions' pooled part is {found} wide, expected {c.pooled_dim} for this "
-                "SDXL; give captions as strings or as Model.encode_captions returns them."
-            )
-        sizes = jnp.array([image_size, image_size, 0, 0, image_size, image_size])
-        sizes = sinusoidal_embedding(sizes, c.addition_time_dim).reshape(-1)
-        sizes = jnp.broadcast_to(sizes, (*pooled.shape[:2], sizes.size))
-        both = jnp.concatenate([pooled, sizes], axis=-1).astype(self.dtype)
-        return TimeEmbedding(4 * c.block_out_channels[0], self.dtype, name="add_embedding")(both)
+    def _embed(self, name: str, x: jax.Array) -> jax.Array:
+        features = 4 * self.config.block_out_channels[0]
+        return TimeEmbedding(features, self.dtype, name=name)(x.astype(self.dtype))
 
     def _levels(self, hidden, time, text: Text):
         """Down, middle and up; a block's scores get the block's path in front."""

@@ -8,49 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.config import per_block, read_fields, refuse
+from dsd_jax.models.config import per_block, read_fields
+from dsd_jax.models.unet_kinds import FIXED, refuse_others
 
 _DOWN = ("CrossAttnDownBlock2D", "DownBlock2D")
 _UP = ("CrossAttnUpBlock2D", "UpBlock2D")
-# Options that change the network; only these values are Stable Diffusion 1.x, 2.x and XL.
-_FIXED = {
-    "act_fn": "silu",
-    "attention_type": "default",
-    "center_input_sample": False,
-    "class_embed_type": None,
-    "conv_in_kernel": 3,
-    "conv_out_kernel": 3,
-    "cross_attention_norm": None,
-    "downsample_padding": 1,
-    "dropout": 0.0,
-    "dual_cross_attention": False,
-    "encoder_hid_dim": None,
-    "encoder_hid_dim_type": None,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "mid_block_only_cross_attention": None,
-    "mid_block_scale_factor": 1,
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "num_class_embeds": None,
-    "only_cross_attention": False,
-    "resnet_out_scale_factor": 1.0,
-    "resnet_skip_time_act": False,
-    "resnet_time_scale_shift": "default",
-    "reverse_transformer_layers_per_block": None,
-    "time_embedding_type": "positional",
-    "time_embedding_dim": None,
-    "time_embedding_act_fn": None,
-    "timestep_post_act": None,
-}
-# What SDXL is told of a picture's size beside its timestep (`UNet2DCondition._added`).
+# What SDXL is told of a picture's size beside its timestep (`time_embedding.text_and_size`).
 _SIZES = 6
-# Whose UNets read more than noisy latents, by their number of channels where they are 4.
-_MORE_CHANNELS = {
-    5: "a depth-to-image model",
-    7: "an upscaler",
-    8: "an InstructPix2Pix",
-    9: "an inpainting model",
-}
 
 
 @dataclass(frozen=True)
@@ -86,8 +50,7 @@ class UNetConfig:
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "UNetConfig":
         """Read a diffusers `unet/config.json`; `UserError` names the option we don't support."""
-        _refuse_relatives(json)
-        refuse("unet/config.json", json, _FIXED)
+        refuse_others(json)
         fields = read_fields(
             "unet/config.json", json, "block_out_channels", "cross_attention_dim", "in_channels"
         )
@@ -97,7 +60,7 @@ class UNetConfig:
         # `attention_head_dim` holds the number of heads in every published SD 1.x and 2.x config,
         # and `num_attention_heads` is absent or null: a misnomer diffusers keeps for their sake.
         heads = json.get("num_attention_heads") or json.get("attention_head_dim", 8)
-        config = cls(
+        return cls(
             sample_size=json.get("sample_size", 64),
             in_channels=fields["in_channels"],
             out_channels=json.get("out_channels", fields["in_channels"]),
@@ -116,14 +79,6 @@ class UNetConfig:
             norm_eps=json.get("norm_eps", 1e-5),
             **_addition(json),
         )
-        if config.in_channels != config.out_channels:
-            kind = _MORE_CHANNELS.get(config.in_channels, "no text-to-image model")
-            raise UserError(
-                f"unet/config.json: in_channels {config.in_channels} differs from out_channels "
-                f"{config.out_channels}, so this is {kind}; dsd_jax needs a text-to-image UNet, "
-                "where both are equal."
-            )
-        return config
 
     def to_json(self) -> dict[str, Any]:
         """The `unet/config.json` that diffusers reads back as the same network."""
@@ -149,23 +104,9 @@ class UNetConfig:
             "upcast_attention": self.upcast_attention,
             "norm_num_groups": self.norm_num_groups,
             "norm_eps": self.norm_eps,
-            **{name: _FIXED[name] for name in ("act_fn", "flip_sin_to_cos", "freq_shift")},
+            **{name: FIXED[name] for name in ("act_fn", "flip_sin_to_cos", "freq_shift")},
             **(added if self.addition_dim else {}),
         }
-
-
-def _refuse_relatives(json: Mapping[str, Any]) -> None:
-    """Name those other models whose denoiser is of this class too."""
-    if (kind := json.get("addition_embed_type")) not in (None, "text_time"):
-        raise UserError(
-            f"unet/config.json: addition_embed_type is {kind!r}, as in Kandinsky and DeepFloyd IF; "
-            "dsd_jax knows none (Stable Diffusion 1.x and 2.x) and 'text_time' (SDXL)."
-        )
-    if (width := json.get("time_cond_proj_dim")) is not None:
-        raise UserError(
-            f"unet/config.json: time_cond_proj_dim is {width}, so this is a latent consistency "
-            "model, whose UNet is told a guidance scale; use the model that it was distilled from."
-        )
 
 
 def _addition(json: Mapping[str, Any]) -> dict[str, int]:

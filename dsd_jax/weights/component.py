@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsd_jax.models import text, unet, vae
+from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 
 
@@ -59,7 +60,7 @@ TEXT = Component(
     classes=("CLIPTextModel",),
     torch_stem="model",
     flax_stem="flax_model",
-    read_config=text.TextConfig.from_json,
+    read_config=TextConfig.from_json,
     abstract_params=functools.cache(text.abstract_params),
     tokenizer="tokenizer",
 )
@@ -69,9 +70,7 @@ TEXT_2 = Component(
     classes=("CLIPTextModelWithProjection",),
     torch_stem="model",
     flax_stem="flax_model",
-    read_config=functools.partial(
-        text.TextConfig.from_json, folder="text_encoder_2", projected=True
-    ),
+    read_config=functools.partial(TextConfig.from_json, folder="text_encoder_2", projected=True),
     abstract_params=functools.cache(text.abstract_params),
     tokenizer="tokenizer_2",
 )

@@ -14,6 +14,7 @@ from dsd_jax.model import Model
 from dsd_jax.weights import msgpack_file, safetensors_file
 from dsd_jax.weights.component import TEXT_2, Component, components
 from dsd_jax.weights.json_file import write_json
+from dsd_jax.weights.layout import parts
 from dsd_jax.weights.names import canonical_name, flatten, torch_axes
 from dsd_jax.weights.tokenizer import write_tokenizer
 
@@ -108,9 +109,12 @@ def _index(model: Model, scheduler: str) -> dict[str, Any]:
 
 
 def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Moves all of `new` into `folder`, and what stood there to `old`; only renames."""
+    """Moves all of `new` into `folder`, and the model that stood there to `old`; only renames."""
     old.mkdir()
     try:
+        for part in set(parts([TEXT_2.folder])) - {source.name for source in new.iterdir()}:
+            if (folder / part).exists():  # of an SDXL that stood there
+                os.replace(folder / part, old / part)
         for source in sorted(new.iterdir()):
             target = folder / source.name
             if target.exists():

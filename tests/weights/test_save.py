@@ -244,3 +244,9 @@ def test_sdxl_parts_of_another_model_are_refused(tmp_path):
         file.write_text(json.dumps(json.loads(file.read_text()) | change))
         with pytest.raises(UserError, match=message):
             load(tmp_path)
+
+
+def test_nothing_stays_of_an_sdxl(model, digest, tmp_path):
+    save(random_model(xl=True), tmp_path)
+    save(model, tmp_path)
+    assert weights_digest(load(tmp_path).params) == digest
