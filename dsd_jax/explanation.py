@@ -68,15 +68,17 @@ def explain(
     for step in steps:
         noise = diffusion.keyed_noise(np.array([seed]), key, step[None], model.latent_shape)[:, 0]
         noisy = model.schedule.add_noise(latents, noise, jnp.asarray([step]))
-        total += _maps(model.unet, model.dtype, chosen, params, learned, noisy, step[None], texts)
+        net = model.unet, model.image_size, model.dtype, chosen
+        total += _maps(*net, params, learned, noisy, step[None], texts)
     words, spans = words_of(model.tokenizer, caption)
     maps = np.stack([total[start:end].sum(axis=0) for start, end in spans]) / len(steps)
     return words, np.stack([_enlarged(heat, picture.size) for heat in maps])
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _maps(
     config: UNetConfig,
+    image_size: int,
     dtype: Any,
     layers: tuple[str, ...],
     params: Any,
@@ -87,7 +89,9 @@ def _maps(
 ) -> jax.Array:
     """Mean over layers of the probabilities of each text position: (L, H, W)."""
     model = UNet2DCondition(config, attention_maps, dtype=dtype)
-    _, maps = model.apply({"params": params}, noisy, timestep, texts.states[:, None], learned)
+    states, pooled = texts.map(lambda x: x[:, None])
+    conditions = states, learned, pooled, image_size
+    _, maps = model.apply({"params": params}, noisy, timestep, *conditions)
     grid, length = noisy.shape[1:3], texts.states.shape[1]
     return jnp.mean(
         jnp.stack([_resized(maps[layer][0, :length], grid) for layer in layers]), axis=0

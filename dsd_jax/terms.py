@@ -86,12 +86,14 @@ class Network(NamedTuple):
     dtype: Any
     wanted: Wanted
     blocks: Blocks = Blocks()
+    image_size: int = 0  # read by SDXL alone
 
     @classmethod
     def of(cls, model: Model, wanted: Wanted, remat: str = "nothing") -> "Network":
         """The static part of `model`."""
         blocks = Blocks(remat, gather=model.mesh.shape["fsdp"] > 1)
-        return cls(model.unet, model.schedule, jnp.dtype(model.dtype), wanted, blocks)
+        dtype, size = jnp.dtype(model.dtype), model.image_size
+        return cls(model.unet, model.schedule, dtype, wanted, blocks, size)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -125,7 +127,8 @@ def forward_terms(
     steps = jnp.tile(timesteps, groups)
     noisy = net.schedule.add_noise(latents, noise, steps)
     model = UNet2DCondition(net.unet, mean_lse, net.blocks, net.dtype)
-    prediction, scores = model.apply({"params": params}, noisy, steps, texts.states, learned)
+    conditions = texts.states, learned, texts.pooled, net.image_size
+    prediction, scores = model.apply({"params": params}, noisy, steps, *conditions)
     lse = {layer: scores[layer].reshape(groups, times, width, -1) for layer in net.wanted.layers}
     if not net.wanted.error:
         return lse, None, {}

@@ -8,6 +8,7 @@ import pytest
 from dsd_jax import methods
 from dsd_jax.errors import UserError
 from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.planning.published import UNETS
 from dsd_jax.terms import Terms, cross_attention_layers
 from tests.random_model import UNET
 
@@ -168,3 +169,17 @@ def test_what_serves_several_methods():
     needs = [methods.needs(config(), name, every[2:0:-1]) for name in ("attention", "noise-l1")]
     assert methods.all_needed(config(), needs) == (every[1:3], True, False, ("l1",))
     assert methods.all_needed(config(), []) == ((), False, False, ())
+
+
+def test_the_authors_layers_of_sdxl():
+    """Of each side the last block with cross-attention; of each transformer its last block."""
+    config = UNetConfig.from_json(UNETS["stabilityai/stable-diffusion-xl-base-1.0"])
+    assert methods.chosen_layers(config) == (
+        "down_blocks.2.attentions.0.transformer_blocks.9.attn2",
+        "down_blocks.2.attentions.1.transformer_blocks.9.attn2",
+        "mid_block.attentions.0.transformer_blocks.9.attn2",
+        "up_blocks.1.attentions.0.transformer_blocks.1.attn2",
+        "up_blocks.1.attentions.1.transformer_blocks.1.attn2",
+        "up_blocks.1.attentions.2.transformer_blocks.1.attn2",
+    )
+    assert len(methods.chosen_layers(config, "all")) == 70

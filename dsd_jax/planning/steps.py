@@ -28,6 +28,7 @@ from dsd_jax.texts import Texts
 from dsd_jax.weights.names import flatten, unflatten
 
 POSITIONS = 77  # of a caption
+DOWNSCALE = 8  # pixels per latent position, in all published families
 
 
 class Job(NamedTuple):
@@ -164,7 +165,8 @@ def _one_device() -> Mesh:
 
 def _network(job: Job, wanted: Wanted, remat: str = "nothing") -> Network:
     blocks = Blocks(remat, gather=job.fsdp > 1)
-    return Network(job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks)
+    size = job.unet.sample_size * DOWNSCALE
+    return Network(job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks, size)
 
 
 def _scoring_inputs(job: Job, mesh: Mesh | AbstractMesh, items: int) -> tuple:
@@ -183,7 +185,10 @@ def _scoring_inputs(job: Job, mesh: Mesh | AbstractMesh, items: int) -> tuple:
 
 def texts_like(job: Job, captions: int, rows: Callable[..., jax.ShapeDtypeStruct]) -> Texts:
     """Texts of so many captions of every item; `rows` makes an array with items in front."""
-    return Texts(rows(captions, POSITIONS, job.unet.cross_attention_dim), rows(captions, 0))
+    return Texts(
+        rows(captions, POSITIONS, job.unet.cross_attention_dim),
+        rows(captions, job.unet.pooled_dim),
+    )
 
 
 def _latent(job: Job) -> tuple[int, int, int]:
