@@ -1,1 +1,1 @@
-"""Pictures and captions: the emoji scenes, the benchmark made of them, your own files."""
+"""Pictures and captions: readers of benchmarks and of your own files, the emoji scenes."""

@@ -150,6 +150,8 @@ def load_prepared(
     as_bytes = {"image": tfds.decode.SkipDecoding()}
     source = builder.as_data_source(split, decoders=as_bytes)
     labels = [int(source[i]["label"]) for i in range(len(source))]
+    if min(labels, default=0) < 0:
+        raise UserError(f"{root}'s split {split} has no labels; choose another split.")
     classes = builder.info.features["label"].names
     rows = to_rows(labels, range(len(labels)), names_of(root, classes), templates)
     return to_examples(rows, partial(read_record, root, source, fit))

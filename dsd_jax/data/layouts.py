@@ -91,6 +91,8 @@ def aro(path: Path, place: str, entry: Any, kind: str) -> Row:
     names = ("image_path", "true_caption", "false_caption")
     image, *captions = fields(path, place, entry, names)
     box = fields(path, place, entry, ("bbox_x", "bbox_y", "bbox_w", "bbox_h"))
+    if not all(isinstance(length, int | float) for length in box):
+        raise UserError(f"{path}, {place}: the box is {box}; expected four numbers of pixels.")
     return Row(tuple(captions), ((image, *map(int, box)),), kind, image)
 
 

@@ -109,6 +109,8 @@ def read_sentences(path: Path, split: str) -> list[Sentence]:
             continue
         for line in lines:
             number, text = fields(path, f"object {i}", line, ("sent_id", "raw"))
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"{path}, object {i}: sentence {number} has no text.")
             found.append(Sentence(number, text, picture))
     return not_empty(path, found)
 

@@ -136,6 +136,8 @@ def read_questions(questions: Path, annotations: Path, year: str) -> list[Questi
         names = ("question_id", "image_id", "multiple_choice_answer", "question_type")
         number, picture, answer, sort = fields(annotations, place, entry, names)
         kind, answers = fields(annotations, place, entry, ("answer_type", "answers"))
+        if not isinstance(answers, list) or not isinstance(answer, str):
+            raise UserError(f"{annotations}, {place}: expected an answer and a list of answers.")
         if number not in texts:
             raise UserError(
                 f"{annotations} answers question {number}, which {questions} does not ask; take "

@@ -98,6 +98,9 @@ class Table:
     def rows(self, number: int) -> list[Row]:
         """The items, whose pictures' keys start with `number`."""
         columns = self._file.read(columns=list(TEXTS)).to_pylist()
+        for place, row in enumerate(columns):
+            if not all(isinstance(row[f"caption_{i}"], str) for i in (0, 1)):
+                raise UserError(f"{self.path}, row {place}: captions must be texts.")
         return [
             Row(
                 (row["caption_0"], row["caption_1"]),

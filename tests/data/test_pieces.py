@@ -1,0 +1,29 @@
+import pytest
+
+from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
+from dsd_jax.errors import UserError
+
+
+def test_the_first_of_several_places(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").touch()
+    (tmp_path / "b").touch()
+    pieces = [Piece(("a", "data/a"), "x"), Piece(("b", "data/b"), "y")]
+    assert find_pieces(tmp_path, pieces) == [tmp_path / "data" / "a", tmp_path / "b"]
+
+
+def test_all_that_is_missing_is_told_at_once(tmp_path):
+    (tmp_path / "b").touch()
+    pieces = [Piece(("a", "data/a"), "x.org"), Piece(("b",), "y.org"), Piece(("c",), "z.org")]
+    with pytest.raises(UserError) as told:
+        find_pieces(tmp_path, pieces)
+    assert str(told.value) == f"{tmp_path} lacks a or data/a, from x.org; c, from z.org."
+
+
+def test_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert existing_folder("~") == tmp_path
+    (tmp_path / "file").touch()
+    for name in ("~/file", "~/nothing", ""):
+        with pytest.raises(UserError, match=f"folder='{name}' is no folder; name the one"):
+            existing_folder(name)
