@@ -170,7 +170,8 @@ def accumulated(
         return jax.tree.map(jnp.add, total, found), None
 
     # Neighbours go to different parts, so that each part has items on every device.
-    apart = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch.rows)
+    items = len(batch.rows.share) // parts
+    apart = jax.tree.map(lambda x: x.reshape(items, parts, *x.shape[1:]).swapaxes(0, 1), batch.rows)
     nothing = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), tree))
     return jax.lax.scan(add, nothing, apart)[0]
 

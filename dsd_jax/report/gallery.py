@@ -29,8 +29,9 @@ def decision_card(decision: Decision) -> str:
     verdict = "&#10003; right" if decision.right else "&#10007; wrong"
     other = decision.other_caption
     names = ("fits", "does not fit") if other is None else (decision.caption, other)
-    pictures = picture(decision.positive, names[0], positive, positive > negative)
-    pictures += picture(decision.negative, names[1], negative, negative > positive)
+    alts = [f"picture that {name}" if other is None else f"picture: {name}" for name in names]
+    pictures = picture(decision.positive, names[0], alts[0], positive, positive > negative)
+    pictures += picture(decision.negative, names[1], alts[1], negative, negative > positive)
     kind = "right" if decision.right else "wrong"
     detail = f"{decision.kind}; {decision.method}, {prompts_label(decision.prompts)}"
     return (
@@ -41,10 +42,10 @@ def decision_card(decision: Decision) -> str:
     )
 
 
-def picture(pixels: np.ndarray, name: str, score: float, chosen: bool) -> str:
+def picture(pixels: np.ndarray, name: str, alt: str, score: float, chosen: bool) -> str:
     """A picture with its score."""
     outline = ' class="chosen"' if chosen else ""
-    alt = escape(f"picture: {name}{', chosen by the model' if chosen else ''}")
+    alt = escape(alt + (", chosen by the model" if chosen else ""))
     return (
         f'<figure{outline}><img alt="{alt}" src="{data_url(pixels)}">'
         f"<figcaption>{escape(name)}<br><b>{score:.4g}</b></figcaption></figure>"
