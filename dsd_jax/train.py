@@ -1,9 +1,6 @@
 """Learns prompts from a few shots as a config says, then evaluates them beside zero-shot."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from dsd_jax.command import RunParser, run_command
 
@@ -16,127 +13,13 @@ def main(argv: Sequence[str]) -> None:
         "python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji",
     ).parse_args(argv)
     from dsd_jax import run  # heavy: after the arguments are known to be good
+    from dsd_jax.few_shot import learn_all
+    from dsd_jax.few_shot_clip import tune_all
 
     job = run.start(flags.config, flags.workdir)
     learned = learn_all(flags.config, flags.workdir, job)
-    run.report(flags.config, flags.workdir, job, learned)
-
-
-def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
-    """{"lora-256": `evaluation.Learned`}: from the workdir where it is there already."""
-    from dsd_jax.errors import UserError
-    from dsd_jax.evaluation import Learned
-
-    for field in ("seeds", "noises"):
-        if config[field] < 1:
-            raise UserError(f"{field} is {config[field]}; expected 1 or more.")
-    for label in config.recipes:
-        if label not in config.learn:
-            known = ", ".join(config.learn)
-            raise UserError(f"recipes: '{label}' is unknown; expected some of {known}.")
-        recipe(config.learn[label], job.layers)  # finds mistakes before anything is computed
-    learned: dict[str, Learned] = {}
-    for count in config.shots:
-        for seed in range(config.seed, config.seed + config.seeds):
-            for label, tree in learn_from(config, workdir, job, count, seed).items():
-                one = Learned(tuple(config.learn[label].methods), [])
-                learned.setdefault(f"{label}-{count}", one).prompts.append(tree)
-    return learned
-
-
-def learn_from(config: Any, workdir: Path, job: Any, count: int, seed: int) -> dict[str, dict]:
-    """What every recipe learns from one draw of shots, which the frozen model sees once for all."""
-    from dsd_jax import hosts
-    from dsd_jax.benchmark import load_shots
-    from dsd_jax.prompt_files import read_prompts, write_prompts
-    from dsd_jax.shots import look_at
-
-    learned, shots = {}, None
-    for label in config.recipes:
-        folder = workdir / "prompts" / f"{label}-{count}" / f"seed-{seed}"
-        about = description(config, job, label, count, seed)
-        if hosts.agree(is_learned(folder, about)):
-            learned[label] = read_prompts(folder, job.model.unet)
-            continue
-        if shots is None:
-            items = load_shots(job.model, config.shots_from, count, seed, config.cache)
-            shots = look_at(job.model, items, job.timesteps, seed, config.noises)
-        found = learn_one(config, workdir, job, shots, label, about)
-        if hosts.is_main():
-            write_prompts(folder, found.prompts, {**about, "kept_step": found.kept})
-        learned[label] = found.prompts
-    return learned
-
-
-def learn_one(
-    config: Any, workdir: Path, job: Any, shots: Any, label: str, about: dict[str, Any]
-) -> Any:
-    """Learn by one recipe, with checkpoints in the workdir and a line on how it went."""
-    from dsd_jax import hosts
-    from dsd_jax.checkpoints import Checkpoints
-    from dsd_jax.learning import learn
-    from dsd_jax.log import Log
-
-    name = f"{label}-{about['shots']}-{about['seed']}"
-    with Checkpoints(workdir / "checkpoints" / name, about) as checkpoints:
-        found = learn(
-            job.model,
-            shots,
-            recipe(config.learn[label], job.layers),
-            about["seed"],
-            checkpoints=checkpoints,
-            log=workdir / "metrics.jsonl",
-            progress=name,
-        )
-    if hosts.is_main():
-        with Log(workdir / "metrics.jsonl") as log:
-            log.write({"phase": name, "held_out": found.checks, "kept_step": found.kept})
-    return found
-
-
-def description(config: Any, job: Any, label: str, count: int, seed: int) -> dict[str, Any]:
-    """All that decides what is learned; it is written beside the prompts."""
-    from dsd_jax.weights.digest import weights_digest
-
-    return {
-        "weights": config.weights,
-        "weights_digest": weights_digest(job.model.params),
-        "recipe": json.loads(config.learn[label].to_json()),
-        "layers": list(job.layers),
-        "timesteps": job.timesteps.tolist(),
-        "noises": config.noises,
-        "shots_from": config.shots_from,
-        "shots": count,
-        "seed": seed,
-    }
-
-
-def is_learned(folder: Path, about: dict[str, Any]) -> bool:
-    """Whether an earlier run left these very prompts; `UserError` if it left others."""
-    from dsd_jax.errors import UserError
-    from dsd_jax.prompt_files import is_whole, read_about
-
-    if not is_whole(folder):
-        return False
-    found = read_about(folder)
-    for name, value in about.items():
-        if found.get(name) != value:
-            raise UserError(
-                f"{folder} was learned with {name} = {found.get(name)}, the config says {value}; "
-                "take another --workdir, or delete that folder."
-            )
-    return True
-
-
-def recipe(settings: Any, layers: Sequence[str]) -> Any:
-    """The library's `Recipe` from a config's fields."""
-    from dsd_jax.shots import Recipe
-
-    fields = {
-        name: tuple(value) if isinstance(value, list | tuple) else value
-        for name, value in settings.items()
-    }
-    return Recipe(layers=tuple(layers), **fields)
+    tuned = tune_all(flags.config, flags.workdir, job) if job.clip else {}
+    run.report(flags.config, flags.workdir, job, learned, tuned)
 
 
 if __name__ == "__main__":

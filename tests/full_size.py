@@ -1,8 +1,9 @@
-"""Stable Diffusion 1.5 and 2.1 at full size with random weights: loads, and scores a picture.
+"""Stable Diffusion 1.5, 2.1 and XL at full size with random weights: loads, and scores a picture.
 
-    python -m tests.full_size [sd15 | sd21 | sd21-v] [--folder DIR]
+    python -m tests.full_size [sd15 | sd21 | sd21-v | sdxl] [--folder DIR]
 
-It takes 2 GB of disk, 11 GB of memory and some minutes on two cores, so it is no test of the suite.
+It takes 2 GB of disk, 11 GB of memory and some minutes on two cores, so it is no test of the suite;
+SDXL takes 7 GB of disk and 40 GB of memory.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 
 import dsd_jax
 from dsd_jax.planning.published import UNETS
-from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
+from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE
 from tests.conftest import GOLDENS, write_tokenizer
 from tests.synthetic import torch_shapes, write_random
 
@@ -63,6 +64,17 @@ TEXT_21_JSON = TEXT_JSON | {
     "num_attention_heads": 16,
     "num_hidden_layers": 23,
 }
+UNET_XL_JSON = {**UNET_JSON, **UNETS["stabilityai/stable-diffusion-xl-base-1.0"]}
+TEXT_2_JSON = TEXT_JSON | {
+    "architectures": ["CLIPTextModelWithProjection"],
+    "eos_token_id": 2,
+    "hidden_act": "gelu",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
 MODELS = {
     "sd15": ("tiny-sd15", {UNET: UNET_JSON, VAE: VAE_JSON, TEXT: TEXT_JSON}),
     "sd21": ("tiny-sd21", {UNET: UNET_21_JSON, VAE: VAE_JSON, TEXT: TEXT_21_JSON}),
@@ -74,21 +86,32 @@ MODELS = {
             TEXT: TEXT_21_JSON,
         },
     ),
+    "sdxl": (
+        "tiny-sd15",
+        {
+            UNET: UNET_XL_JSON,
+            VAE: VAE_JSON | {"sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True},
+            TEXT: TEXT_JSON,
+            TEXT_2: TEXT_2_JSON,
+        },
+    ),
 }
 
 
 def write_model(name: str, folder: Path) -> None:
     """Writes the model with random float16 weights in the Hugging Face layout."""
     golden, configs = MODELS[name]
-    for part in ("tokenizer", "scheduler"):
-        shutil.copytree(GOLDENS / golden / part, folder / part)
-    write_tokenizer(folder / "tokenizer")
+    shutil.copytree(GOLDENS / golden / "scheduler", folder / "scheduler")
+    for component in configs:
+        if component.tokenizer:
+            shutil.copytree(GOLDENS / golden / "tokenizer", folder / component.tokenizer)
+            write_tokenizer(folder / component.tokenizer)
     if name.endswith("-v"):
         file = folder / "scheduler" / "scheduler_config.json"
         file.write_text(
             json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"})
         )
-    for seed, component in enumerate(COMPONENTS):
+    for seed, component in enumerate(configs):
         part = folder / component.folder
         part.mkdir()
         (part / "config.json").write_text(json.dumps(configs[component]))

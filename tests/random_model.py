@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from dsd_jax.diffusion import Schedule
 from dsd_jax.model import Model
 from dsd_jax.models import text, unet, vae
+from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.sharding import host_mesh, place_weight
 from dsd_jax.weights.tokenizer import read_tokenizer
@@ -40,24 +41,40 @@ TEXT = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
 }
+# What SDXL has of its own: a second text encoder, and pooled text of 10 beside six numbers of 4.
+UNET_XL = UNET | {
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "cross_attention_dim": 20,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 34,
+}
+TEXT_2 = TEXT | {"hidden_size": 8, "num_hidden_layers": 2, "projection_dim": 10, "eos_token_id": 2}
 
 
-def random_model(fsdp: int = 1, **unet_changes) -> Model:
+def random_model(fsdp: int = 1, xl: bool = False, **unet_changes) -> Model:
     """Pictures of 8x8, latents of 4x4, four cross-attention layers with two heads each.
+
+    With `xl`, SDXL's smallest, whose first level has no cross-attention.
 
     Calls with the same changes give equal models, so that compiled functions are shared.
     """
     with as_file(files("dsd_jax") / "assets" / "tiny" / "tokenizer") as folder:
         tokenizer = read_tokenizer(folder)
     configs = {
-        "unet": UNetConfig.from_json(UNET | unet_changes),
+        "unet": UNetConfig.from_json((UNET_XL if xl else UNET) | unet_changes),
         "vae": vae.VAEConfig.from_json(VAE),
-        "text": text.TextConfig.from_json(TEXT),
+        "text": TextConfig.from_json(TEXT),
     }
-    shapes = {
-        name: module.abstract_params(configs[name])
-        for name, module in (("unet", unet), ("vae", vae), ("text", text))
-    }
+    modules = {"unet": unet, "vae": vae, "text": text}
+    second = {}
+    if xl:
+        modules["text_2"] = text
+        configs["text_2"] = TextConfig.from_json(TEXT_2, projected=True)
+        second = {"tokenizer_2": tokenizer, "zero_empty": True}
+    shapes = {name: module.abstract_params(configs[name]) for name, module in modules.items()}
     rng, mesh = np.random.default_rng(0), host_mesh(fsdp)
     return Model(
         name="random",
@@ -65,6 +82,7 @@ def random_model(fsdp: int = 1, **unet_changes) -> Model:
         schedule=Schedule(),
         params=jax.tree_util.tree_map_with_path(lambda *leaf: _draw(rng, mesh, *leaf), shapes),
         tokenizer=tokenizer,
+        **second,
         image_size=configs["unet"].sample_size * configs["vae"].downscale,
     )
 

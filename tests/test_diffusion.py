@@ -72,6 +72,8 @@ def test_schedule_of_a_file():
         ({"prediction_type": "sample"}, "prediction_type is 'sample', expected one of epsilon, v_"),
         ({"beta_schedule": "squaredcos_cap_v2"}, "'squaredcos_cap_v2' .* is not supported"),
         ({"trained_betas": [0.1]}, r"trained_betas \[0.1\] is not supported"),
+        ({"_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler has another way of adding noise"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler has"),
     ],
 )
 def test_schedules_we_do_not_know(change, message):
@@ -102,3 +104,27 @@ def test_noise_is_standard_normal():
 def test_refuses_betas_it_does_not_know():
     with pytest.raises(UserError, match="rescale_betas_zero_snr"):
         Schedule.from_json({"rescale_betas_zero_snr": True})
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("kind", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
+def test_schedules_of_sdxl_and_of_turbo_models(kind, spacing):
+    """How a sampler goes through the timesteps is nothing to the process."""
+    json = {
+        "_class_name": kind,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": False,
+        "interpolation_type": "linear",
+        "num_train_timesteps": 1000,
+        "prediction_type": "epsilon",
+        "sample_max_value": 1.0,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "timestep_spacing": spacing,
+        "trained_betas": None,
+        "use_karras_sigmas": False,
+    }
+    assert Schedule.from_json(json) == Schedule()

@@ -116,3 +116,12 @@ def box(thing: scenes.Thing) -> np.ndarray:
     mask = np.zeros((scenes.SIDE, scenes.SIDE), bool)
     mask[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] = True
     return mask
+
+
+def test_sdxl(picture):
+    """Its pooled text and its size are part of what attends."""
+    model = random_model(xl=True)
+    words, maps = dsd_jax.explain(model, picture, CAPTION, timesteps=1)
+    assert words == CAPTION.split() and maps.shape == (len(words), 12, 20)
+    assert maps.min() >= 0 and maps.sum(axis=0).max() < 1.01
+    assert all(np.ptp(heat) > 0 for heat in maps)

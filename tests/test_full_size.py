@@ -5,7 +5,7 @@ from math import prod
 
 import pytest
 
-from dsd_jax.weights.component import TEXT, UNET, VAE
+from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE
 from tests import full_size
 
 NARROW = {
@@ -35,10 +35,22 @@ NARROW = {
 }
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd21-v"])
+NARROW[TEXT_2] = NARROW[TEXT] | {"projection_dim": 10}
+NARROW_XL = NARROW[UNET] | {
+    "cross_attention_dim": 32,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2],
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 34,
+}
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd21-v", "sdxl"])
 def test_script(name, tmp_path, monkeypatch, capsys):
     golden, configs = full_size.MODELS[name]
-    narrow = {component: configs[component] | NARROW[component] for component in configs}
+    changes = NARROW | ({UNET: NARROW_XL} if name == "sdxl" else {})
+    narrow = {component: configs[component] | changes[component] for component in configs}
     monkeypatch.setitem(full_size.MODELS, name, (golden, narrow))
     full_size.write_model(name, tmp_path)
     assert full_size.load_and_score(tmp_path) >= 0
@@ -59,3 +71,4 @@ def test_full_size_configs_are_those_of_stable_diffusion():
     assert counts["sd15", "unet"] == 859.5 and counts["sd21", "unet"] == 865.9
     assert counts["sd15", "vae"] == counts["sd21", "vae"] == 83.7
     assert counts["sd15", "text_encoder"] == 123.1 and counts["sd21", "text_encoder"] == 340.4
+    assert counts["sdxl", "unet"] == 2567.5 and counts["sdxl", "text_encoder_2"] == 694.7

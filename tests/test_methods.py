@@ -8,6 +8,7 @@ import pytest
 from dsd_jax import methods
 from dsd_jax.errors import UserError
 from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.planning.published import UNETS
 from dsd_jax.terms import Terms, cross_attention_layers
 from tests.random_model import UNET
 
@@ -28,6 +29,10 @@ def terms():
         },
         error=jnp.array([[[2.0, 4.0], [1.0, 5.0]]]),
         error_uncond=jnp.array([[4.0, 5.0]]),
+        norms={
+            "l1": jnp.array([[[1.0, 3.0], [2.0, 4.0]]]),
+            "huber": jnp.array([[[0.5, 1.5], [1, 2]]]),
+        },
     )
 
 
@@ -36,6 +41,8 @@ def terms():
     [
         ("attention", [[((2 + 4) / 2 + (3 + 2) / 2) / 2, ((1 + 2) / 2 + (5 + 1) / 2) / 2]]),
         ("noise", [[-(4 + 16) / 2, -(1 + 25) / 2]]),
+        ("noise-l1", [[-2, -3]]),
+        ("noise-huber", [[-1, -1.5]]),
         ("itm", [[((16 - 4) + (25 - 16)) / 2, ((16 - 1) + (25 - 25)) / 2]]),
         ("relative", [[(12 / 16 + 9 / 25) / 2, (15 / 16 + 0) / 2]]),
         ("dsd", [[2.75 + (2 + 1) / 2, 2.25 + (3 + 0) / 2]]),
@@ -107,7 +114,9 @@ def config(**changes):
 
 
 def test_unknown_names_come_with_the_known_ones():
-    with pytest.raises(UserError, match="'clip' is unknown.*attention, noise, itm, relative, dsd"):
+    with pytest.raises(
+        UserError, match="'clip' is unknown.*attention, noise, .*itm, relative, dsd"
+    ):
         methods.method_named("clip")
     paths = ", ".join(cross_attention_layers(config()))
     for wrong in ("mid", ["mid"]):
@@ -143,13 +152,36 @@ def test_needs_no_more_than_a_method_reads():
     every = cross_attention_layers(config())
     layers = (every[2], every[0])
     wanted = {name: methods.needs(config(), name, layers) for name in methods.METHODS}
-    assert wanted["attention"] == ((every[0], every[2]), False, False)
-    assert wanted["noise"] == ((), True, False)
-    assert wanted["itm"] == wanted["relative"] == ((), True, True)
-    assert wanted["dsd"] == ((every[0], every[2]), True, True)
+    assert wanted["attention"] == ((every[0], every[2]), False, False, ())
+    assert wanted["noise"] == ((), True, False, ())
+    assert wanted["noise-l1"] == ((), True, False, ("l1",))
+    assert wanted["itm"] == wanted["relative"] == ((), True, True, ())
+    assert wanted["dsd"] == ((every[0], every[2]), True, True, ())
     learned = {"lse": {every[1]: 0}, "lse_uncond": {every[3]: 0}}
     assert methods.needs(config(), "noise", layers, learned) == (
         (every[1], every[3]),
         True,
         True,
+        (),
     )
+
+
+def test_what_serves_several_methods():
+    every = cross_attention_layers(config())
+    needs = [methods.needs(config(), name, every[2:0:-1]) for name in ("attention", "noise-l1")]
+    assert methods.all_needed(config(), needs) == (every[1:3], True, False, ("l1",))
+    assert methods.all_needed(config(), []) == ((), False, False, ())
+
+
+def test_the_authors_layers_of_sdxl():
+    """Of each side the last block with cross-attention; of each transformer its last block."""
+    config = UNetConfig.from_json(UNETS["stabilityai/stable-diffusion-xl-base-1.0"])
+    assert methods.chosen_layers(config) == (
+        "down_blocks.2.attentions.0.transformer_blocks.9.attn2",
+        "down_blocks.2.attentions.1.transformer_blocks.9.attn2",
+        "mid_block.attentions.0.transformer_blocks.9.attn2",
+        "up_blocks.1.attentions.0.transformer_blocks.1.attn2",
+        "up_blocks.1.attentions.1.transformer_blocks.1.attn2",
+        "up_blocks.1.attentions.2.transformer_blocks.1.attn2",
+    )
+    assert len(methods.chosen_layers(config, "all")) == 70

@@ -9,6 +9,7 @@ import pytest
 
 from dsd_jax.errors import UserError
 from dsd_jax.model import padded_chunks
+from dsd_jax.weights import weights_digest
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5
@@ -39,7 +40,38 @@ def test_captions_alone_and_among_others(model):
 
 
 def test_the_empty_caption_is_a_caption(model):
-    assert np.isfinite(model.encode_texts([""])).all()
+    assert np.abs(model.encode_texts([""])).max() > 0.1
+
+
+def test_the_empty_caption_of_sdxl_is_what_its_folder_says():
+    model = random_model(xl=True)
+    states, pooled = model.encode_captions(["a cat", ""])
+    assert states.shape == (2, 77, 20) and pooled.shape == (2, 10)
+    assert np.abs(states[0]).min(axis=-1).max() > 0 and np.abs(pooled[0]).min() > 0
+    assert not np.any(states[1]) and not np.any(pooled[1])
+    read = replace(model, zero_empty=False).encode_captions(["a cat", ""])
+    np.testing.assert_array_equal(read.states[0], states[0])
+    assert np.abs(read.states[1]).max() > 0.1 and np.abs(read.pooled[1]).max() > 0.01
+
+
+def test_what_decides_texts(model):
+    """The first of SDXL's encoders alone does not, nor does anything of other families' VAE."""
+    xl = random_model(xl=True)
+    params = xl.params | {"text_2": jax.tree.map(lambda x: x + 1, xl.params["text_2"])}
+    others = [replace(xl, params=params), replace(xl, zero_empty=False), model]
+    found = [model.text_identity() for model in (xl, *others)]
+    assert len({(weights_digest(weights), rest) for weights, rest in found}) == 4
+    again = replace(model, params=model.params | {"vae": {}}).text_identity()
+    assert weights_digest(again[0]) == weights_digest(found[3][0]) and again[1] == found[3][1]
+
+
+def test_a_vae_that_overflows_in_float16_computes_in_float32(model):
+    half = replace(model, params=jax.tree.map(lambda leaf: leaf.astype(jnp.float16), model.params))
+    upcast = replace(half, vae=replace(half.vae, force_upcast=True))
+    picture = [np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)]
+    full = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half.params)
+    expected = replace(model, params=full).latents(picture)
+    np.testing.assert_allclose(upcast.latents(picture), expected, rtol=0, atol=TOLERANCE)
 
 
 def test_pictures_alone_and_among_others(model):

@@ -1,13 +1,16 @@
 """The text tower: what a token sees, and which configs we read."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.text import CLIPText, TextConfig
-from tests.random_model import TEXT, random_model
+from dsd_jax.models.text import CLIPText, XLText
+from dsd_jax.models.text_config import TextConfig
+from tests.random_model import TEXT, TEXT_2, random_model
 
 
 def test_a_token_sees_what_stands_before_it():
@@ -38,3 +41,31 @@ def test_missing_fields_are_all_named():
     json = {key: TEXT[key] for key in TEXT if key not in ("vocab_size", "hidden_size")}
     with pytest.raises(UserError, match="config.json: vocab_size, hidden_size missing"):
         TextConfig.from_json(json)
+
+
+def test_config_with_a_projection():
+    config = TextConfig.from_json(TEXT_2, projected=True)
+    assert (config.projection, config.end_token) == (10, 2)
+    assert TextConfig.from_json(config.to_json(), projected=True) == config
+    assert config.to_json()["architectures"] == ["CLIPTextModelWithProjection"]
+    with pytest.raises(UserError, match="text_encoder_2/config.json: .* missing"):
+        TextConfig.from_json({}, "text_encoder_2", projected=True)
+
+
+@pytest.mark.parametrize("end_token", [2, 800])
+def test_pooled_is_the_state_at_the_end_of_a_caption(end_token):
+    """That is the highest id, or the first with the end's own; padding is not read."""
+    model = random_model(xl=True)
+    config = replace(model.text_2, end_token=end_token)
+    ids = np.random.default_rng(0).integers(3, 700, (3, 77), np.int32)
+    ids[0, 10], ids[1, 30], ids[2, 20] = 800, 800, 800
+    ids[2, 40] = 800  # a second time, as where captions are padded with their end
+    ids[:, 5] = 5 if end_token == 2 else 900  # ids beyond the end's own are learned tokens'
+    apply = jax.jit(lambda ids: XLText(config).apply({"params": model.params["text_2"]}, ids))
+    states, pooled = apply(ids)
+    assert states.shape == (3, 77, 8) and pooled.shape == (3, 10)
+    changed = ids.copy()
+    changed[0, 11:], changed[1, 31:], changed[2, 21:] = 5, 6, 7
+    np.testing.assert_array_equal(apply(changed)[1], pooled)
+    changed[:, 8] = 9
+    assert np.abs(apply(changed)[1] - pooled).min() > 1e-4

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.unet import UNet2DCondition, abstract_params, sinusoidal_embedding
+from dsd_jax.models.time_embedding import sinusoidal_embedding
+from dsd_jax.models.unet import UNet2DCondition, abstract_params
 from dsd_jax.models.unet_config import UNetConfig
-from tests.random_model import UNET, random_model
+from dsd_jax.texts import Texts
+from tests.random_model import UNET, UNET_XL, random_model
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +39,20 @@ def test_heads_as_diffusers_reads_them():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"addition_embed_type": "text_time"}, "is SDXL, which is not supported yet; use a Stable"),
+        ({"addition_embed_type": "text_image"}, "is 'text_image', as in Kandinsky and DeepFloyd"),
+        ({"addition_embed_type": "text_time"}, "addition_time_embed_dim, .* missing"),
+        ({"time_cond_proj_dim": 256}, "time_cond_proj_dim is 256, so this is a latent consistency"),
+        ({"reverse_transformer_layers_per_block": [1]}, "reverse_transformer_layers_per_block is"),
+        ({"transformer_layers_per_block": [1, [2]]}, r"is \[1, \[2\]\], but only whole numbers"),
         ({"class_embed_type": "timestep"}, "class_embed_type is 'timestep', but only None"),
         ({"resnet_time_scale_shift": "scale_shift"}, "resnet_time_scale_shift is 'scale_shift'"),
         ({"down_block_types": ["AttnDownBlock2D"] * 2}, "holds 'AttnDownBlock2D', expected one of"),
         ({"up_block_types": ["UpBlock2D"]}, "up_block_types has 1 entries but block_out_channels"),
         ({"attention_head_dim": [1, 2, 3]}, "attention_head_dim has 3 entries but .* has 2"),
-        ({"in_channels": 9, "out_channels": 4}, "in_channels 9 differs .* as in inpainting"),
+        ({"in_channels": 9, "out_channels": 4}, "in_channels 9 differs .* an inpainting model;"),
+        ({"in_channels": 5, "out_channels": 4}, "in_channels 5 differs .* a depth-to-image model;"),
+        ({"in_channels": 8, "out_channels": 4}, "in_channels 8 differs .* an InstructPix2Pix;"),
+        ({"in_channels": 3, "out_channels": 6}, "in_channels 3 differs .* no text-to-image model;"),
     ],
 )
 def test_other_networks_are_refused_by_name(change, message):
@@ -78,6 +87,39 @@ def test_sinusoids_have_cosines_first():
     frequencies = 10_000.0 ** (-np.arange(4) / 4)
     np.testing.assert_allclose(embedding[1, :4], np.cos(3 * frequencies), rtol=1e-5)
     np.testing.assert_allclose(embedding[1, 4:], np.sin(3 * frequencies), rtol=1e-5)
+
+
+def test_sdxl():
+    config = UNetConfig.from_json(UNET_XL | {"upcast_attention": None})
+    assert config.pooled_dim == 10 and not config.upcast_attention
+    assert UNetConfig.from_json(config.to_json()) == config
+    assert abstract_params(config)["add_embedding"]["linear_1"]["kernel"].shape == (34, 32)
+    with pytest.raises(UserError, match="is 24, which leaves no room for text beside 6 numbers"):
+        UNetConfig.from_json(UNET_XL | {"projection_class_embeddings_input_dim": 24})
+
+
+def test_sdxl_takes_captions_whole():
+    """Text states alone are half of what it reads of a caption."""
+    network, config = UNet2DCondition, UNetConfig.from_json(UNET_XL)
+    inputs = jnp.zeros((1, 4, 4, 4)), jnp.zeros((1,), int), jnp.zeros((1, 1, 77, 20))
+    with pytest.raises(UserError, match="pooled part is 0 wide, expected 10 .* as strings"):
+        network(config).init(jax.random.key(0), *inputs)
+
+
+def test_rows_of_one_latent_share_it_but_for_pooled_text():
+    """Two sets of three captions, two latents each, as twelve rows and as four."""
+    model = random_model(xl=True)
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(4, *model.latent_shape)).astype(np.float32)
+    texts = Texts(rng.normal(size=(2, 3, 77, 20)), rng.normal(size=(2, 3, 10)))
+    texts = texts.map(lambda x: x.astype(np.float32))
+    steps, network = np.array([5, 700, 30, 400]), UNet2DCondition(model.unet)
+    apply = jax.jit(lambda *rest: network.apply({"params": model.params["unet"]}, *rest, 8))
+    shared = apply(latents, steps, texts.states, {}, texts.pooled)
+    rows = texts.map(lambda x: x[[0, 0, 1, 1]].reshape(12, 1, *x.shape[2:]))
+    alone = apply(np.repeat(latents, 3, axis=0), np.repeat(steps, 3), rows.states, {}, rows.pooled)
+    for one, other in zip(*map(jax.tree.leaves, (shared, alone)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
 def test_rows_of_one_latent_share_it(model):

@@ -269,3 +269,26 @@ def test_dot_and_bar_are_at_the_values():
     assert '<circle cx="62.50%"' in svg
     assert '<line class="bar" x1="37.50%" x2="87.50%"' in svg
     assert '<line class="reference" x1="0.00%"' in svg
+
+
+def test_candidates_that_are_captions_are_named_under_the_picture(tmp_path):
+    one = replace(decision(), other_caption="a <i>dog</i>")
+    page = page_of(tmp_path, ROWS, [one])
+    text = "".join(page.text)
+    assert "a <i>dog</i>" in text and "does not fit0" not in text
+    alts = [value for _, name, value in page.attributes if name == "alt"]
+    assert alts[1].startswith("picture: a <i>dog</i>")
+
+
+def test_each_metric_has_a_table_of_its_own(tmp_path):
+    rows = [{**row(), "metric": metric} for metric in ("text", "group")]
+    write_report(tmp_path, HEADER, rows)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| unseen, text | prompts |" in markdown and "| unseen, group | prompts |" in markdown
+
+
+def test_markdown_says_what_was_run_and_what_methods_cost(tmp_path):
+    write_report(tmp_path, {**HEADER, "passes": {"noise@30": 1200}}, ROWS)
+    first, *_, last = (tmp_path / "report.md").read_text().strip().splitlines()
+    assert first.startswith("Benchmark emoji <scenes>: weights ") and "minutes on" in first
+    assert last == "Rows that an item sends through the UNet: `noise@30` 1,200."

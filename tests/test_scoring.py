@@ -15,6 +15,7 @@ from dsd_jax.matching import match_terms
 from dsd_jax.prompt_files import write_prompts
 from dsd_jax.prompts import init_lora, init_tokens
 from dsd_jax.scoring import pixel_key
+from dsd_jax.terms import NORMS, everything
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5
@@ -63,7 +64,9 @@ def test_what_the_score_is_made_of(model, score, picture):
     steps = diffusion.timesteps(2)
     key = np.array([pixel_key(picture)], np.uint32)
     noise = diffusion.keyed_noise(np.full(2, 7), key, steps, model.latent_shape)
-    terms = match_terms(model, model.latents([picture]), ["a cat"], noise, steps, chunk=2)
+    wanted = everything(model.unet)._replace(norms=tuple(NORMS))
+    latents = model.latents([picture])
+    terms = match_terms(model, latents, ["a cat"], noise, steps, wanted=wanted, chunk=2)
     layers = methods.chosen_layers(model.unet)
     for method in methods.METHODS:
         np.testing.assert_allclose(
@@ -138,7 +141,10 @@ def test_the_empty_caption_stays_the_frozen_models(model, score, picture, traine
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "clip"}, "method 'clip' is unknown; expected one of attention, noise, itm"),
+        (
+            {"method": "clip"},
+            "method 'clip' is unknown; expected one of attention, noise, ",
+        ),
         ({"layers": "mid"}, "layer 'mid' is unknown; expected 'all' or some of down_blocks.0"),
         ({"timesteps": 0}, "timesteps is 0"),
         ({"captions": ["a cat", " "]}, "caption 2 is empty"),

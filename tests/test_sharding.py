@@ -101,6 +101,8 @@ def test_table():
     assert spec("mid_block/resnets_0/conv1/kernel", 3, 3, 8, 16) == PartitionSpec(
         None, None, None, "fsdp"
     )
+    assert spec("add_embedding/linear_1/kernel", 6, 8) == PartitionSpec(None, "fsdp")
+    assert spec("text_projection/kernel", 6, 8) == PartitionSpec(None, "fsdp")
     assert spec("text_model/embeddings/token_embedding/embedding", 9, 8) == PartitionSpec(
         None, "fsdp"
     )

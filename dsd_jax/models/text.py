@@ -1,89 +1,22 @@
-"""The CLIP text tower: token ids to text states.
+"""The CLIP text tower: token ids to text states, and for SDXL to what is pooled of them.
 
 Reference: transformers `models/clip/modeling_clip.py` (`CLIPTextTransformer`); parameter names
 are those of its Flax port.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.errors import UserError
 from dsd_jax.models.attention import split_heads
-from dsd_jax.models.config import read_fields
+from dsd_jax.models.text_config import TextConfig
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """What of a text encoder's `config.json` decides its shape."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    positions: int
-    activation: str
-    norm_eps: float
-
-    @classmethod
-    def from_json(cls, json: Mapping[str, Any]) -> "TextConfig":
-        """Read a transformers `text_encoder/config.json`; `UserError` names what is unsupported."""
-        file = "text_encoder/config.json"
-        json = json.get("text_config", json)
-        fields = read_fields(
-            file,
-            json,
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-        )
-        config = cls(
-            vocab_size=fields["vocab_size"],
-            hidden_size=fields["hidden_size"],
-            intermediate_size=fields["intermediate_size"],
-            layers=fields["num_hidden_layers"],
-            heads=fields["num_attention_heads"],
-            positions=json.get("max_position_embeddings", 77),
-            activation=json.get("hidden_act", "quick_gelu"),
-            norm_eps=json.get("layer_norm_eps", 1e-5),
-        )
-        if config.activation not in _ACTIVATIONS:
-            raise UserError(
-                f"{file}: hidden_act is '{config.activation}', expected one of "
-                f"{', '.join(_ACTIVATIONS)}."
-            )
-        return config
-
-    def to_json(self) -> dict[str, Any]:
-        """The `text_encoder/config.json` that transformers reads back as the same network."""
-        return {
-            "architectures": ["CLIPTextModel"],
-            "model_type": "clip_text_model",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "max_position_embeddings": self.positions,
-            "hidden_act": self.activation,
-            "layer_norm_eps": self.norm_eps,
-            "projection_dim": self.hidden_size,
-            "bos_token_id": self.vocab_size - 2,
-            "eos_token_id": self.vocab_size - 1,
-            "pad_token_id": self.vocab_size - 1,
-        }
 
 
 class _SelfAttention(nn.Module):
@@ -137,10 +70,12 @@ class _Layers(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What leaves the last layer, and what enters it."""
+        before = hidden
         for i in range(self.config.layers):
-            hidden = _Layer(self.config, self.dtype, name=str(i))(hidden)
-        return hidden
+            before, hidden = hidden, _Layer(self.config, self.dtype, name=str(i))(hidden)
+        return hidden, before
 
 
 class _Encoder(nn.Module):
@@ -148,7 +83,7 @@ class _Encoder(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
         return _Layers(self.config, self.dtype, name="layers")(hidden)
 
 
@@ -169,12 +104,12 @@ class _Tower(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> jax.Array:
+    def __call__(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """States after the final layer norm; states before the last layer, which have no norm."""
         hidden = _Embeddings(self.config, self.dtype, name="embeddings")(ids)
-        hidden = _Encoder(self.config, self.dtype, name="encoder")(hidden)
-        return nn.LayerNorm(
-            epsilon=self.config.norm_eps, dtype=self.dtype, name="final_layer_norm"
-        )(hidden)
+        hidden, before = _Encoder(self.config, self.dtype, name="encoder")(hidden)
+        norm = nn.LayerNorm(epsilon=self.config.norm_eps, dtype=self.dtype, name="final_layer_norm")
+        return norm(hidden), before
 
 
 class CLIPText(nn.Module):
@@ -186,10 +121,38 @@ class CLIPText(nn.Module):
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Token ids (C, L) int32 -> text states (C, L, K) float32, after the final layer norm."""
-        return _Tower(self.config, self.dtype, name="text_model")(ids).astype(jnp.float32)
+        states, _ = _Tower(self.config, self.dtype, name="text_model")(ids)
+        return states.astype(jnp.float32)
+
+
+class XLText(nn.Module):
+    """Either text encoder of SDXL, which reads what enters the last layer.
+
+    Reference: diffusers `pipeline_stable_diffusion_xl.py` (`encode_prompt`).
+    """
+
+    config: TextConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Token ids (C, L) int32 -> states (C, L, K) and pooled (C, A), both float32.
+
+        Pooled is the state after all layers at the caption's end, projected; A is 0 in the first
+        encoder, which has no projection.
+        """
+        c = self.config
+        last, states = _Tower(c, self.dtype, name="text_model")(ids)
+        if not c.projection:
+            return states.astype(jnp.float32), jnp.zeros((len(ids), 0))
+        end = jnp.argmax(ids if c.end_token == 2 else ids == c.end_token, axis=1)
+        pooled = nn.Dense(c.projection, use_bias=False, dtype=self.dtype, name="text_projection")(
+            last[jnp.arange(len(ids)), end]
+        )
+        return states.astype(jnp.float32), pooled.astype(jnp.float32)
 
 
 def abstract_params(config: TextConfig) -> dict:
     """The parameter tree's shapes without computing anything: nested dicts of ShapeDtypeStruct."""
-    ids = jnp.zeros((1, config.positions), jnp.int32)
-    return jax.eval_shape(CLIPText(config).init, jax.random.key(0), ids)["params"]
+    ids, network = jnp.zeros((1, config.positions), jnp.int32), XLText(config)
+    return jax.eval_shape(network.init, jax.random.key(0), ids)["params"]

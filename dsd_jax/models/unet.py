@@ -1,10 +1,9 @@
-"""The denoising UNet of Stable Diffusion 1.x and 2.x: a prediction, and cross-attention scores.
+"""The denoising UNet of Stable Diffusion and SDXL: a prediction, and cross-attention scores.
 
 Reference: diffusers `models/unets/unet_2d_condition.py`, `unet_2d_blocks.py`; parameter names are
 those of its Flax port.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,31 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.models.attention import Learned, Reduce, mean_lse, repeat_rows
+from dsd_jax.models.attention import Learned, Reduce, deal, mean_lse, repeat_rows
 from dsd_jax.models.blocks import Blocks
 from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
+from dsd_jax.models.time_embedding import TimeEmbedding, sinusoidal_embedding, text_and_size
 from dsd_jax.models.transformer import Transformer
 from dsd_jax.models.unet_config import UNetConfig
-
-
-def sinusoidal_embedding(timesteps: jax.Array, features: int) -> jax.Array:
-    """(B,) -> (B, features), cosines first (`flip_sin_to_cos`), float32."""
-    half = features // 2
-    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)
-    angles = timesteps.astype(jnp.float32)[:, None] * frequencies
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-
-
-class TimeEmbedding(nn.Module):
-    """The MLP behind the sinusoids."""
-
-    features: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.Dense(self.features, dtype=self.dtype, name="linear_1")(x)
-        return nn.Dense(self.features, dtype=self.dtype, name="linear_2")(jax.nn.silu(x))
 
 
 @dataclass(frozen=True)
@@ -159,6 +139,8 @@ class UNet2DCondition(nn.Module):
         timesteps: jax.Array,
         states: jax.Array,
         learned: Mapping[str, Learned] | None = None,
+        pooled: jax.Array | None = None,
+        image_size: int = 0,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Predict the noise (or v) of every row, and reduce every cross-attention layer's logits.
 
@@ -168,17 +150,25 @@ class UNet2DCondition(nn.Module):
             states: (S, J, L, K), text states of S sets of J captions; R is a multiple of S, and
                 every set meets its R / S latents, which stand side by side.
             learned: what is learned per attention layer, by its path (`prompts.by_layer`).
+            pooled: (S, J, A), for SDXL, whose time embedding it is added to.
+            image_size: side of the pictures in pixels, for SDXL, which is told it.
 
         Returns:
             (B, H, W, out_channels) float32 and {layer path: reduce(logits (B, N, Q, L))}, where
             B = R * J, the J captions of a latent side by side. What precedes the first
-            cross-attention is computed once per latent.
+            cross-attention, or in SDXL the first time embedding, is computed once per latent.
+
+        Raises:
+            UserError: `pooled` is not as wide as the config says.
         """
         c = self.config
         rows = latents.shape[0] * states.shape[1]
         text = Text(states.astype(self.dtype), learned or {}, rows)
-        time = sinusoidal_embedding(timesteps, c.block_out_channels[0]).astype(self.dtype)
-        time = TimeEmbedding(4 * c.block_out_channels[0], self.dtype, name="time_embedding")(time)
+        time = sinusoidal_embedding(timesteps, c.block_out_channels[0])
+        time = self._embed("time_embedding", time)
+        if c.pooled_dim:
+            added = self._embed("add_embedding", text_and_size(c, pooled, image_size))
+            time = repeat_rows(time, rows) + deal(added, rows)
         hidden = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(latents.astype(self.dtype))
         hidden, scores = self._levels(hidden, time, text)
         # The last layers in float32: errors are differences of nearly equal numbers.
@@ -186,6 +176,10 @@ class UNet2DCondition(nn.Module):
             c.norm_num_groups, epsilon=c.norm_eps, dtype=jnp.float32, name="conv_norm_out"
         )(hidden)
         return conv3x3(c.out_channels, jnp.float32, "conv_out")(jax.nn.silu(hidden)), scores
+
+    def _embed(self, name: str, x: jax.Array) -> jax.Array:
+        features = 4 * self.config.block_out_channels[0]
+        return TimeEmbedding(features, self.dtype, name=name)(x.astype(self.dtype))
 
     def _levels(self, hidden, time, text: Text):
         """Down, middle and up; a block's scores get the block's path in front."""
@@ -222,4 +216,5 @@ def abstract_params(config: UNetConfig) -> dict:
         jnp.zeros((1, size, size, config.in_channels)),
         jnp.zeros((1,), jnp.int32),
         jnp.zeros((1, 1, 1, config.cross_attention_dim)),
+        pooled=jnp.zeros((1, 1, config.pooled_dim)),
     )["params"]

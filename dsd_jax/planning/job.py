@@ -6,10 +6,10 @@ from typing import Any
 from dsd_jax import methods
 from dsd_jax.diffusion import Schedule
 from dsd_jax.errors import UserError
+from dsd_jax.few_shot import recipe
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.planning.published import SCHEDULE, UNETS
 from dsd_jax.planning.steps import Job
-from dsd_jax.train import recipe
 from dsd_jax.weights.component import UNET
 from dsd_jax.weights.configs import read_config, read_schedule
 from dsd_jax.weights.folder import find

@@ -11,7 +11,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dsd_jax.data.scenes import caption
 from dsd_jax.diffusion import Schedule
-from dsd_jax.models.text import CLIPText, TextConfig
+from dsd_jax.models.text import CLIPText
+from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig

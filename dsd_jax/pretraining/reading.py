@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 from dsd_jax.data.scenes import INVERSE, SIZE_WORDS, Scene, read_plan
-from dsd_jax.models.text import CLIPText, TextConfig
+from dsd_jax.models.text import CLIPText
+from dsd_jax.models.text_config import TextConfig
 
 SIDES = ("left", "right", "above", "below")  # in the order of `scenes.RELATIONS`
 UNSAID = SIZE_WORDS.index("")

@@ -4,7 +4,7 @@ from typing import Any
 
 from dsd_jax.data.scenes import SIDE
 from dsd_jax.diffusion import Schedule
-from dsd_jax.models.text import TextConfig
+from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
 

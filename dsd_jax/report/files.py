@@ -31,7 +31,7 @@ def write_report(
         report["comparisons"] = [plain(row, COMPARISON_FIELDS) for row in comparisons]
     workdir = epath.Path(workdir)
     write_file(workdir / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_file(workdir / "report.md", format_markdown(rows, comparisons))
+    write_file(workdir / "report.md", format_markdown(header, rows, comparisons))
     path = workdir / "report.html"
     write_file(path, page(report, decisions))
     return path

@@ -1,6 +1,6 @@
 """The results as Markdown, to paste into a README or an issue."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dsd_jax.report.rows import (
     Row,
@@ -14,18 +14,38 @@ from dsd_jax.report.rows import (
 from dsd_jax.report.text import table_caption
 
 
-def format_markdown(rows: Sequence[Row], comparisons: Sequence[Row] = ()) -> str:
-    """A table per split, the best of each column bold; then the paired differences of the means."""
-    blocks = [_split(some) for some in by_split(rows).values()]
+def format_markdown(
+    header: Mapping[str, object], rows: Sequence[Row], comparisons: Sequence[Row] = ()
+) -> str:
+    """What was run; a table per split, the best of each column bold; then the paired differences
+    of the means, and what methods cost.
+    """
+    blocks = [_heading(header)]
+    blocks += [_split(name, some) for name, some in by_split(rows).items()]
     means = [row for row in comparisons if row["kind"] == "mean"]
     if means:
         blocks.append(_differences(means))
+    if header.get("passes"):
+        blocks.append(_passes(header["passes"]))
     return "\n\n".join(blocks) + "\n"
 
 
-def _split(rows: Sequence[Row]) -> str:
+def _heading(header: Mapping[str, object]) -> str:
+    """One line on what was run."""
+    facts = [f"{name} {header[name]}" for name in ("weights", "clip", "seed") if name in header]
+    facts += [f"{header['seconds'] / 60:.1f} minutes on {header['device']}"]
+    return f"Benchmark {header['benchmark']}: {', '.join(facts)}."
+
+
+def _passes(passes: Mapping[str, int]) -> str:
+    """What every method takes."""
+    methods = [f"`{method}` {count:,}" for method, count in passes.items()]
+    return f"Rows that an item sends through the UNet: {', '.join(methods)}."
+
+
+def _split(name: str, rows: Sequence[Row]) -> str:
     kinds, best = kinds_of(rows), best_values(rows)
-    lines = [[rows[0]["split"].replace("-", " "), "prompts", *kinds], ["---"] * (2 + len(kinds))]
+    lines = [[name.replace("-", " "), "prompts", *kinds], ["---"] * (2 + len(kinds))]
     for (method, prompts), cells in by_series(rows).items():
         lines.append([f"`{method}`", prompts_label(prompts)])
         lines[-1] += [_cell(cells.get(kind), best[kind]) for kind in kinds]

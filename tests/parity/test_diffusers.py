@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from types import SimpleNamespace
 
+import diffusers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +23,9 @@ from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.vae import AutoencoderKL as OurAutoencoderKL
 from dsd_jax.prompts import by_layer, init_lora
 from dsd_jax.terms import cross_attention_layers
+from tests.parity.oracle import assert_close, make_sensitive, nchw, nhwc, recorded, spread
 
-TOLERANCE = 1e-4
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 CROSS, PLAIN = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D", "UpBlock2D")
 CAPTIONS = ["a cat to the left of a red apple", "a dog", ""]
 
@@ -41,6 +43,7 @@ class Shape:
     grid: tuple[int, int] = (8, 8)
     prefix: str = "text_model."
     pad_token: str | None = None
+    sampler: str = "DDIMScheduler"  # that of its folder
     vae: dict = field(default_factory=dict)
 
 
@@ -69,6 +72,19 @@ SHAPES = {
         grid=(8, 4),
         prefix="",
         pad_token="!",
+    ),
+    # As SD-Turbo: SD 2.1's network that predicts noise, and a sampler that strides from the end.
+    "turbo": Shape(
+        channels=(16, 24),
+        attention=(True, False),
+        text={"hidden_size": 24, "num_attention_heads": 2, "hidden_act": "gelu"},
+        unet={
+            "attention_head_dim": [2, 4],
+            "layers_per_block": 1,
+            "use_linear_projection": True,
+        },
+        pad_token="!",
+        sampler="EulerDiscreteScheduler",
     ),
     # Several blocks per transformer, other norms, more latent channels.
     "deep": Shape(
@@ -100,12 +116,7 @@ def make_unet(shape):
         "sample_size": shape.grid[0],
     }
     unet = UNet2DConditionModel(**options | shape.unet).eval()
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            if "attn2.to_q" in name or "attn2.to_k" in name:
-                parameter *= 4
-            elif name.endswith("bias") or "norm" in name:
-                parameter += 0.2 * torch.randn_like(parameter)
+    make_sensitive(unet)
     return unet
 
 
@@ -140,9 +151,7 @@ def make_text(shape, tokens):
         **shape.text,
     )
     text = CLIPTextModel(config).eval()
-    with torch.no_grad():
-        for parameter in text.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+    spread(text)
     return text
 
 
@@ -176,7 +185,10 @@ def pair(request, tmp_path_factory):
     theirs.unet.save_pretrained(folder / "unet")
     theirs.vae.save_pretrained(folder / "vae")
     theirs.text.save_pretrained(folder / "text_encoder")
-    theirs.scheduler.save_pretrained(folder / "scheduler")
+    sampler = getattr(diffusers, shape.sampler)
+    sampler.from_config(theirs.scheduler.config, timestep_spacing="trailing").save_pretrained(
+        folder / "scheduler"
+    )
     set_prefix(folder / "text_encoder", shape.prefix)
     rng = np.random.default_rng(0)
     channels, width = theirs.unet.config.in_channels, shape.text["hidden_size"]
@@ -190,56 +202,11 @@ def pair(request, tmp_path_factory):
     )
 
 
-def assert_close(ours, theirs):
-    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=0, atol=TOLERANCE)
-
-
-def nchw(x):
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(x), -1, 1)))
-
-
-def nhwc(x):
-    return np.moveaxis(x.detach().numpy(), 1, -1)
-
-
-class Recorder:
-    """An attention processor that writes down the mean LSE of its logits, and can add tokens."""
-
-    def __init__(self, store, path, tokens):
-        self.store, self.path, self.tokens = store, path, tokens
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, **_):
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
-        if self.path in self.tokens:
-            extra = self.tokens[self.path]
-            key, value = (
-                torch.cat([x, torch.from_numpy(extra[name]).expand(len(x), -1, -1)], dim=1)
-                for x, name in ((key, "key"), (value, "value"))
-            )
-        query, key, value = (
-            x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value)
-        )
-        logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-        if encoder_hidden_states is not None:
-            self.store[self.path] = logits.logsumexp(-1).mean(-1)
-        out = (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
-        return attn.to_out[0](out)
-
-
 def their_unet(pair, latents, timesteps, states, tokens=None):
     """(prediction NHWC, {path: (B, N)}) by PyTorch."""
-    store, unet = {}, pair.theirs.unet
-    kept = unet.attn_processors
-    unet.set_attn_processor(
-        {
-            name: Recorder(store, name.removesuffix(".processor"), tokens or {})
-            for name in unet.attn_processors
-        }
-    )
-    with torch.no_grad():
-        out = unet(nchw(latents), torch.from_numpy(timesteps), torch.from_numpy(states)).sample
-    unet.set_attn_processor(kept)
+    inputs = nchw(latents), torch.from_numpy(timesteps), torch.from_numpy(states)
+    with torch.no_grad(), recorded(pair.theirs.unet, tokens) as store:
+        out = pair.theirs.unet(*inputs).sample
     return nhwc(out), store
 
 

@@ -23,7 +23,7 @@ from dsd_jax.planning.topology import make_slice
 from dsd_jax.sharding import AXES
 from dsd_jax.shots import Recipe
 from tests.few_shots import LORA
-from tests.random_model import UNET
+from tests.random_model import UNET, UNET_XL
 
 SHAPE = UNET | {
     "block_out_channels": [32],
@@ -55,6 +55,16 @@ def plan(slices):
 def prompt_bytes(planned):
     tree = jax.eval_shape(lambda: learning.init(planned.unet, planned.recipe, 0))
     return sum(4 * leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def test_sdxl_has_pooled_text():
+    """The step that is planned for it takes what its UNet asks for, and can be traced."""
+    mesh = AbstractMesh((1, 1), AXES, axis_types=(AxisType.Auto,) * 2)
+    planned = job()._replace(unet=UNetConfig.from_json(UNET_XL))
+    function, arguments = scoring_step(planned, mesh, 3)
+    assert arguments[-1].pooled.shape == (3, 2, 10)
+    lse, error, _ = jax.eval_shape(function, *arguments)
+    assert error.shape == (6, 1, 2) and lse == {}
 
 
 def test_the_prompts_gradient_is_all_that_crosses_devices(plan):

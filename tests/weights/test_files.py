@@ -157,7 +157,7 @@ def test_config_that_is_not_json(folder, content, message):
         ("unet", {"_class_name": "AutoencoderKL"}, "the class AutoencoderKL, expected UNet2D"),
         ("vae", {"_class_name": "VQModel"}, "describes the class VQModel, expected AutoencoderKL"),
         ("text_encoder", {"architectures": ["T5EncoderModel"]}, "the class T5EncoderModel"),
-        ("unet", {"addition_embed_type": "text_time"}, "SDXL"),
+        ("unet", {"addition_embed_type": "image"}, "Kandinsky"),
         ("unet", {"in_channels": 9}, "in_channels 9"),
         ("unet", {"norm_num_groups": 5}, "unet/config.json describes a network that can't be"),
         ("unet", {"block_out_channels": "many"}, "unet/config.json describes a network that"),

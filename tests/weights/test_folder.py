@@ -80,17 +80,25 @@ def test_a_folder_of_something_else(tmp_path):
 
 
 @pytest.mark.parametrize("by", ["index", "folder"])
-def test_sdxl_comes_later(folder, by):
+def test_half_an_sdxl(folder, by):
     if by == "index":
         index = {"_class_name": "StableDiffusionXLPipeline"}
         (folder.path / "model_index.json").write_text(json.dumps(index))
+        assert "text_encoder_2/, tokenizer_2/ missing" in refusal(folder.path)
     else:
         (folder.path / "text_encoder_2").mkdir()
-    assert "is an SDXL model, which is not supported yet" in refusal(folder.path)
+        assert "tokenizer_2/ missing; it has unet/" in refusal(folder.path)
 
 
 def test_another_pipeline_is_named(folder):
+    (folder.path / "model_index.json").write_text(json.dumps({"_class_name": "WuerstchenPipeline"}))
+    (folder.path / "unet").rename(folder.path / "prior")
+    text = refusal(folder.path)
+    assert "(a WuerstchenPipeline) is not a Stable Diffusion model" in text
+    assert "unet/ missing" in text
+
+
+def test_other_architectures_are_refused(folder):
     (folder.path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     (folder.path / "unet").rename(folder.path / "transformer")
-    text = refusal(folder.path)
-    assert "(a FluxPipeline) is not a Stable Diffusion model" in text and "unet/ missing" in text
+    assert "(a FluxPipeline) has a transformer/ instead of a unet/" in refusal(folder.path)

@@ -121,6 +121,22 @@ def test_all_shards_are_fetched():
     assert {index, *shards, *other} == {f for f in hub.needed(files, "x") if f in files}
 
 
+def test_sdxl_is_fetched_with_both_encoders_and_tokenizers():
+    second = {name.replace("/", "_2/") for name in NEEDED if name.startswith(("text", "token"))}
+    others = {"vae_1_0/config.json", "unet/model.onnx", "text_encoder_2/model.fp16.safetensors"}
+    files = sorted(NEEDED | second | others)
+    patterns = hub.needed(files, "x")
+    found = {f for f in files if any(fnmatch(f, pattern) for pattern in patterns)}
+    assert found == NEEDED | second and "text_encoder_2/model.safetensors" in second
+
+
+def test_other_architectures_are_refused_before_anything_is_fetched(monkeypatch):
+    files = ["transformer/config.json", "vae/config.json", "model_index.json"]
+    fake = replace(monkeypatch, Hub(files))
+    assert refusal("org/flux").startswith("org/flux has a transformer/ instead of a unet/")
+    assert fake.downloads == 0
+
+
 def test_repository_with_pickles_alone(monkeypatch):
     replace(monkeypatch, Hub(["unet/diffusion_pytorch_model.bin", "unet/config.json"]))
     assert "org/name/unet holds its weights only as a PyTorch pickle" in refusal("org/name")

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
+from dsd_jax.planning.published import UNETS
+from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE, components
 from dsd_jax.weights.names import (
     canonical_name,
     canonical_name_in_file,
@@ -44,6 +45,16 @@ SD21_TEXT = {
     "num_attention_heads": 16,
     "hidden_act": "gelu",
 }
+XL_UNET = dict(UNETS["stabilityai/stable-diffusion-xl-base-1.0"])
+XL_TEXT_2 = {
+    "vocab_size": 49408,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
 
 
 @pytest.mark.parametrize(
@@ -51,11 +62,13 @@ SD21_TEXT = {
     [
         (UNET, UNet2DConditionModel, SD15_UNET),
         (UNET, UNet2DConditionModel, SD21_UNET),
+        (UNET, UNet2DConditionModel, XL_UNET),
         (VAE, AutoencoderKL, FULL_VAE),
         (TEXT, lambda **c: CLIPTextModel(CLIPTextConfig(**c)), SD15_TEXT),
         (TEXT, lambda **c: CLIPTextModel(CLIPTextConfig(**c)), SD21_TEXT),
+        (TEXT_2, lambda **c: CLIPTextModelWithProjection(CLIPTextConfig(**c)), XL_TEXT_2),
     ],
-    ids=["unet-sd15", "unet-sd21", "vae", "text-sd15", "text-sd21"],
+    ids=["unet-sd15", "unet-sd21", "unet-xl", "vae", "text-sd15", "text-sd21", "text-2-xl"],
 )
 def test_full_size_models_have_the_names_and_shapes_of_pytorch(component, oracle, config):
     with torch.device("meta"):
@@ -63,7 +76,7 @@ def test_full_size_models_have_the_names_and_shapes_of_pytorch(component, oracle
     prefix = "text_model." if component is TEXT else ""
     theirs = {prefix + name: tuple(t.shape) for name, t in network.state_dict().items()}
     assert all(canonical_name_in_file(name, False, component) == name for name in theirs)
-    defaults = dict(getattr(network, "config", {})) if component is not TEXT else {}
+    defaults = dict(getattr(network, "config", {})) if not component.tokenizer else {}
     tree = component.abstract_params(component.read_config(defaults | config))
     ours = {
         canonical_name(path): tuple(leaf.shape[axis] for axis in torch_axes(path, leaf.ndim))
@@ -83,6 +96,8 @@ def test_full_size_models_have_the_names_and_shapes_of_pytorch(component, oracle
          "decoder.mid_block.attentions.0.to_out.0.bias"),
         ("text_model/encoder/layers/7/layer_norm2/scale",
          "text_model.encoder.layers.7.layer_norm2.weight"),
+        ("add_embedding/linear_2/bias", "add_embedding.linear_2.bias"),
+        ("text_projection/kernel", "text_projection.weight"),
         ("text_model/embeddings/token_embedding/embedding",
          "text_model.embeddings.token_embedding.weight"),
     ],
@@ -92,7 +107,7 @@ def test_paths_of_the_tree(path, name):
 
 
 def test_canonical_names_stay_as_they_are():
-    for component in COMPONENTS:
+    for component in components(["text_encoder_2"]):
         for name in ("encoder.layers.0.mlp.fc1.weight", "time_embedding.linear_2.bias"):
             canonical = canonical_name_in_file(name, False, component)
             assert canonical_name_in_file(canonical, False, component) == canonical

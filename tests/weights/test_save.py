@@ -3,13 +3,19 @@
 import json
 import os
 import stat
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from flax import serialization
 from safetensors import safe_open
 from transformers import CLIPTextModel
@@ -19,6 +25,7 @@ from dsd_jax.weights import load, save, weights_digest
 from dsd_jax.weights import save as save_function
 from dsd_jax.weights.folder import BUNDLED
 from dsd_jax.weights.names import canonical_name, flatten, torch_axes
+from tests.random_model import random_model
 from tests.weights.conftest import FILES, FLAX_FILES
 
 save_module = __import__("sys").modules[save_function.__module__]
@@ -198,3 +205,48 @@ def test_model_index(saved):
     scheduler = json.loads((saved / "scheduler" / "scheduler_config.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
     assert index["scheduler"] == ["diffusers", scheduler["_class_name"]]
+
+
+@pytest.mark.parametrize("format", ["safetensors", "msgpack"])
+@pytest.mark.parametrize("zero_empty", [True, False])
+def test_sdxl_round_trip(tmp_path, format, zero_empty):
+    model = replace(random_model(xl=True), zero_empty=zero_empty)
+    save(model, tmp_path, dtype=jnp.float32, format=format)
+    again = load(tmp_path)
+    assert weights_digest(again.params) == weights_digest(model.params)
+    for field in ("unet", "vae", "text", "text_2", "schedule", "image_size", "zero_empty"):
+        assert getattr(again, field) == getattr(model, field)
+    assert again.text_identity()[1] == model.text_identity()[1]
+
+
+def test_the_pipeline_of_pytorch_draws_with_our_sdxl(tmp_path):
+    save(random_model(xl=True), tmp_path)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        tmp_path, dtype=torch.float32, add_watermarker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a cat", num_inference_steps=2, output_type="np").images
+    assert picture.shape == (1, 8, 8, 3) and np.isfinite(picture).all()
+    assert pipeline.config.force_zeros_for_empty_prompt
+
+
+def test_sdxl_parts_of_another_model_are_refused(tmp_path):
+    model = random_model(xl=True)
+    for folder, change, message in (
+        ("unet", {"projection_class_embeddings_input_dim": 36}, "width of pooled text is 12 but"),
+        ("unet", {"cross_attention_dim": 12}, "is 12 but the text_encoder's and text_encoder_2's"),
+        ("text_encoder_2", {"vocab_size": 900}, "The tokenizer_2 in .* has 908 tokens but the"),
+        ("text_encoder_2", {"max_position_embeddings": 70}, "model_max_length is 77 but the text"),
+        ("text_encoder_2", {"architectures": ["CLIPTextModel"]}, "expected CLIPTextModelWith"),
+    ):
+        save(model, tmp_path)
+        file = tmp_path / folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        with pytest.raises(UserError, match=message):
+            load(tmp_path)
+
+
+def test_nothing_stays_of_an_sdxl(model, digest, tmp_path):
+    save(random_model(xl=True), tmp_path)
+    save(model, tmp_path)
+    assert weights_digest(load(tmp_path).params) == digest

@@ -1,0 +1,122 @@
+"""All that a config asks to be learned from few shots: every recipe, number of shots and seed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dsd_jax import hosts
+from dsd_jax.benchmark import count_shots, load_shots
+from dsd_jax.candidates import Learned
+from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.errors import UserError
+from dsd_jax.learning import learn
+from dsd_jax.log import Log
+from dsd_jax.prompt_files import is_whole, read_about, read_prompts, write_prompts
+from dsd_jax.shots import Recipe, look_at
+from dsd_jax.weights.digest import weights_digest
+
+
+def draws(config: Any, job: Any) -> Iterator[tuple[int, int]]:
+    """(number of shots, seed) of every draw of them."""
+    for asked in config.shots if config.recipes else ():
+        count = count_shots(job.benchmark, config.shots_from, asked)
+        for seed in range(config.seed, config.seed + config.seeds):
+            yield count, seed
+
+
+def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
+    """{"lora-256": `evaluation.Learned`}: from the workdir where it is there already."""
+    for field in ("seeds", "noises"):
+        if config[field] < 1:
+            raise UserError(f"{field} is {config[field]}; expected 1 or more.")
+    for label in config.recipes:
+        if label not in config.learn:
+            known = ", ".join(config.learn)
+            raise UserError(f"recipes: '{label}' is unknown; expected some of {known}.")
+        recipe(config.learn[label], job.layers)  # finds mistakes before anything is computed
+    learned: dict[str, Learned] = {}
+    for count, seed in draws(config, job):
+        for label, tree in learn_from(config, workdir, job, count, seed).items():
+            one = Learned(tuple(config.learn[label].methods), [])
+            learned.setdefault(f"{label}-{count}", one).prompts.append(tree)
+    return learned
+
+
+def learn_from(config: Any, workdir: Path, job: Any, count: int, seed: int) -> dict[str, dict]:
+    """What every recipe learns from one draw of shots, which the frozen model sees once for all."""
+    learned, shots = {}, None
+    for label in config.recipes:
+        folder = workdir / "prompts" / f"{label}-{count}" / f"seed-{seed}"
+        about = description(config, job, label, count, seed)
+        if hosts.agree(is_learned(folder, about)):
+            learned[label] = read_prompts(folder, job.model.unet)
+            continue
+        if shots is None:
+            items = load_shots(job.encoders, job.benchmark, config.shots_from, count, seed)
+            shots = look_at(job.model, items, job.timesteps, seed, config.noises)
+        found = learn_one(config, workdir, job, shots, label, about)
+        if hosts.is_main():
+            write_prompts(folder, found.prompts, {**about, "kept_step": found.kept})
+        learned[label] = found.prompts
+    return learned
+
+
+def learn_one(
+    config: Any, workdir: Path, job: Any, shots: Any, label: str, about: dict[str, Any]
+) -> Any:
+    """Learn by one recipe, with checkpoints in the workdir and a line on how it went."""
+    name = f"{label}-{about['shots']}-{about['seed']}"
+    with Checkpoints(workdir / "checkpoints" / name, about) as checkpoints:
+        found = learn(
+            job.model,
+            shots,
+            recipe(config.learn[label], job.layers),
+            about["seed"],
+            checkpoints=checkpoints,
+            log=workdir / "metrics.jsonl",
+            progress=name,
+        )
+    if hosts.is_main():
+        with Log(workdir / "metrics.jsonl") as log:
+            log.write({"phase": name, "held_out": found.checks, "kept_step": found.kept})
+    return found
+
+
+def description(config: Any, job: Any, label: str, count: int, seed: int) -> dict[str, Any]:
+    """All that decides what is learned; it is written beside the prompts."""
+    return {
+        "weights": config.weights,
+        "weights_digest": weights_digest(job.model.params),
+        "recipe": json.loads(config.learn[label].to_json()),
+        "layers": list(job.layers),
+        "timesteps": job.timesteps.tolist(),
+        "noises": config.noises,
+        "data": json.loads(config.data.to_json()),
+        "shots_from": config.shots_from,
+        "shots": count,
+        "seed": seed,
+    }
+
+
+def is_learned(folder: Path, about: dict[str, Any]) -> bool:
+    """Whether an earlier run left these very prompts; `UserError` if it left others."""
+    if not is_whole(folder):
+        return False
+    found = read_about(folder)
+    for name, value in about.items():
+        if found.get(name) != value:
+            raise UserError(
+                f"{folder} was learned with {name} = {found.get(name)}, the config says {value}; "
+                "take another --workdir, or delete that folder."
+            )
+    return True
+
+
+def recipe(settings: Any, layers: Sequence[str]) -> Any:
+    """The library's `Recipe` from a config's fields."""
+    fields = {
+        name: tuple(value) if isinstance(value, list | tuple) else value
+        for name, value in settings.items()
+    }
+    return Recipe(layers=tuple(layers), **fields)

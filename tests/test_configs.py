@@ -1,0 +1,83 @@
+"""Every config's tiny variant, from the command in its first lines to a report."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dsd_jax import evaluate, train
+from dsd_jax.config_help import describe
+from dsd_jax.configuration import load_config
+from tests.few_shots import quick_compilation
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = {"train": train.main, "evaluate": evaluate.main}
+# {config: metrics and kinds of its report}
+EXPECTED = {
+    "comvg": ({"accuracy"}, {"subject", "verb", "object", "mean"}),
+    "refcocog": ({"R@1", "R@5"}, {"mean"}),
+    "vqa": ({"R@1", "R@5"}, {"other", "number", "mean"}),
+    "winoground": ({"text", "image", "group"}, {"Object", "Relation", "Both", "mean"}),
+    "classify": ({"R@1", "R@5"}, None),
+    "own": ({"R@1", "R@5"}, None),
+}
+
+
+def commands(name: str) -> list[list[str]]:
+    """The commands that a config's first lines show, as words."""
+    text = re.match('"""(.*?)"""', (ROOT / f"configs/{name}.py").read_text(), re.DOTALL)[1]
+    return [line.split() for line in re.findall(r"^python -m (.*)$", text, re.MULTILINE)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch, quick_compilation():
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_tiny_variant_runs_as_its_first_lines_say(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    module, config, workdir = commands(name)[-1]
+    assert config == f"--config=configs/{name}.py:tiny" and workdir.startswith("--workdir=runs/")
+    COMMANDS[module.removeprefix("dsd_jax.")](
+        [config, f"--workdir={tmp_path}", "--config.cpu_devices=-1"]
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    metrics, kinds = EXPECTED[name]
+    assert {row["metric"] for row in report["results"]} == metrics
+    assert kinds is None or {row["kind"] for row in report["results"]} == kinds
+    assert {row["method"] for row in report["results"]} == set(load_config(config[9:]).methods)
+    assert all(0 <= row["value"] <= 1 for row in report["results"])
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_field_is_explained(name):
+    for line in describe(f"configs/{name}.py").splitlines():
+        field, _, comment = line.strip().partition("  ")
+        assert comment.strip() or field.startswith("--config.data.name"), line
+
+
+@pytest.mark.parametrize(
+    ("name", "timesteps", "shots"),
+    [("comvg", 40, 0.05), ("refcocog", 10, 0.05), ("vqa", 200, 0.05)],
+)
+def test_published_settings(name, timesteps, shots):
+    config = load_config(f"configs/{name}.py")
+    learn = config.learn.authors
+    assert config.timesteps == timesteps
+    assert (config.data.shots_part if name == "comvg" else config.shots[0]) == shots
+    assert (learn.learning_rate, learn.margin, learn.rank, learn.batch) == (1e-4, 0.1, 4, 1)
+    assert (learn.loss, learn.kinds) == ("hinge", ("lora",))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_folder_is_asked_for(name, tmp_path):
+    module = commands(name)[0][0].removeprefix("dsd_jax.")
+    from dsd_jax.errors import UserError
+
+    with pytest.raises(UserError, match="data.folder is not set; name the folder"):
+        COMMANDS[module]([f"--config=configs/{name}.py", f"--workdir={tmp_path}"])
