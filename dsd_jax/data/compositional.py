@@ -54,7 +54,8 @@ def load(layout: Layout, folder: str, pictures: str, fit: str, split: str) -> Ex
     place = existing_folder(pictures, "pictures") if pictures else root
     kinds = tuple(layout.files) if split == "all" else (split,)
     names = [layout.files[kind] for kind in kinds]
-    paths = find_pieces(root, [Piece((f"data/{name}", name), layout.source) for name in names])
+    pieces = [Piece((f"data/{name}", name), layout.source) for name in names]
+    paths = find_pieces(root, pieces, place, Piece(layout.folders, layout.pictures_source))
     rows = [
         row
         for kind, path in zip(kinds, paths, strict=True)

@@ -59,12 +59,13 @@ def benchmark(
 def load(folder: str, pictures: str, files: dict[str, str], fit: str, split: str) -> Examples:
     """The items of a split; which pictures are there is looked up at once, none is read."""
     root = existing_folder(folder)
-    (path,) = find_pieces(root, [Piece((files[split], f"data/{files[split]}"), CSV_SOURCE)])
+    place = existing_folder(pictures, "pictures") if pictures else root
+    piece = Piece((files[split], f"data/{files[split]}"), CSV_SOURCE)
+    (path,) = find_pieces(root, [piece], place, Piece(FOLDERS, PICTURES_SOURCE))
     entries = [e for e in read_csv(path, COLUMNS) if split not in KINDS or e["neg_value"] == split]
     not_empty(path, entries)
     for entry in entries:
         check(path, entry)
-    place = existing_folder(pictures, "pictures") if pictures else root
     names = (f"{e[side]}.jpg" for e in entries for side in ("pos_image_id", "neg_image_id"))
     found = locate(place, FOLDERS, names, PICTURES_SOURCE)
     rows = (to_row(entry, found) for entry in entries)

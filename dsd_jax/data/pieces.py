@@ -30,8 +30,17 @@ def existing_folder(folder: str | Path, field: str = "folder") -> Path:
     return path
 
 
-def find_pieces(folder: Path, pieces: Sequence[Piece]) -> list[Path]:
+def find_pieces(
+    folder: Path, pieces: Sequence[Piece], place: Path | None = None, pictures: Piece | None = None
+) -> list[Path]:
     """The path of each piece.
+
+    Args:
+        folder: what holds the pieces.
+        pieces: annotation files, all of which must be there.
+        place: what holds the pictures' folders.
+        pictures: these folders; that there is none is told only along with other missing pieces,
+            for pictures may lie in `place` itself, and annotations say which are needed.
 
     Raises:
         UserError: some are missing; all of these are named, with where they come from.
@@ -39,6 +48,8 @@ def find_pieces(folder: Path, pieces: Sequence[Piece]) -> list[Path]:
     found = [first_existing(folder, piece.names) for piece in pieces]
     lacking = [piece for piece, path in zip(pieces, found, strict=True) if path is None]
     if lacking:
+        if pictures and first_existing(place or folder, filter(None, pictures.names)) is None:
+            lacking.append(Piece(tuple(filter(None, pictures.names)), pictures.source))
         told = "; ".join(f"{' or '.join(piece.names)}, from {piece.source}" for piece in lacking)
         raise UserError(f"{folder} lacks {told}.")
     return found

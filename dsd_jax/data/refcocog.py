@@ -81,8 +81,8 @@ def load_split(
     """The items of a split; which pictures are there is looked up at once, none is read."""
     root = existing_folder(folder)
     place = existing_folder(pictures, "pictures") if pictures else root
-    names = (f"refs({split_by}).p", "instances.json")
-    refs, instances = find_pieces(root, [Piece((name,), SOURCE) for name in names])
+    pieces = [Piece((name,), SOURCE) for name in (f"refs({split_by}).p", "instances.json")]
+    refs, instances = find_pieces(root, pieces, place, Piece(FOLDERS, PICTURES_SOURCE))
     sentences = read_sentences(refs, split)
     files = read_files(instances)
     unknown = {sentence.picture for sentence in sentences} - files.keys()

@@ -27,8 +27,7 @@ Captions are "QUESTION ANSWER", as the authors join them; the answer is `multipl
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dsd_jax.data import vqa_authors
 from dsd_jax.data.draw import draw_others
@@ -36,30 +35,13 @@ from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.data.pictures import locate, reader
 from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
 from dsd_jax.data.rows import Row, to_examples
-from dsd_jax.data.tables import fields, not_empty, read_json
+from dsd_jax.data.tables import not_empty
+from dsd_jax.data.vqa_questions import SOURCE, Question, read_questions
 from dsd_jax.errors import UserError
 
 SPLITS = ("train/binary", "train/other", "val/binary", "val/other")
-SOURCE = "https://visualqa.org/download.html"
 FREQUENT = 100  # answers to a type of question that wrong ones are drawn from
 FORMS = ("official", "authors")
-
-
-class Question(NamedTuple):
-    """A question about a picture.
-
-    given: all that annotators answered; answer: what most of them did.
-    sort: how the question starts, such as "what color is the".
-    kind: what the answer is: "yes/no", "number" or "other".
-    """
-
-    number: int
-    text: str
-    picture: int
-    answer: str
-    given: frozenset[str]
-    sort: str
-    kind: str
 
 
 def benchmark(
@@ -103,64 +85,20 @@ def load_official(
     year = f"{part}2014"
     names = [f"OpenEnded_mscoco_{year}_questions.json", f"mscoco_{year}_annotations.json"]
     # The first version's files lack the "v2_"; found, they are refused by what they say they are.
-    paths = find_pieces(root, [Piece((f"v2_{name}", name), SOURCE) for name in names])
+    pieces = [Piece((f"v2_{name}", name), SOURCE) for name in names]
+    folders = Piece(
+        (f"images/{year}", year, "images", ""), f"http://images.cocodataset.org/zips/{year}.zip"
+    )
+    paths = find_pieces(root, pieces, place, folders)
     questions = read_questions(*paths, year)
     chosen = [q for q in questions if (q.kind == "yes/no") == (sort == "binary")]
     not_empty(paths[1], chosen)
     file = f"COCO_{year}_{{:012d}}.jpg".format
-    found = locate(
-        place,
-        (f"images/{year}", year, "images", ""),
-        (file(question.picture) for question in chosen),
-        f"http://images.cocodataset.org/zips/{year}.zip",
-    )
+    wanted = (file(question.picture) for question in chosen)
+    found = locate(place, folders.names, wanted, folders.source)
     key = {question.picture: found[file(question.picture)] for question in chosen}
     make = binary_rows if sort == "binary" else other_rows
     return to_examples(make(chosen, key, candidates - 1, seed), reader(place, fit))
-
-
-def read_questions(questions: Path, annotations: Path, year: str) -> list[Question]:
-    """All questions with their answers, in the order of the annotations.
-
-    Raises:
-        UserError: a file is of another version or split, or they do not belong together.
-    """
-    asked, answered = (checked(path, year) for path in (questions, annotations))
-    texts = {}
-    for i, entry in enumerate(fields(questions, "the whole", asked, ("questions",))[0]):
-        number, text = fields(questions, f"question {i}", entry, ("question_id", "question"))
-        texts[number] = text
-    found = []
-    for i, entry in enumerate(fields(annotations, "the whole", answered, ("annotations",))[0]):
-        place = f"annotation {i}"
-        names = ("question_id", "image_id", "multiple_choice_answer", "question_type")
-        number, picture, answer, sort = fields(annotations, place, entry, names)
-        kind, answers = fields(annotations, place, entry, ("answer_type", "answers"))
-        try:
-            given = frozenset([answer, *(one["answer"] for one in answers)])
-        except (TypeError, KeyError) as error:
-            told = f"{annotations}, {place}: expected a list of answers."
-            raise UserError(told) from error
-        if number not in texts:
-            raise UserError(
-                f"{annotations} answers question {number}, which {questions} does not ask; take "
-                "both files from the same release."
-            )
-        text = texts[number]
-        found.append(Question(number, text, picture, answer, given, sort, kind))
-    return found
-
-
-def checked(path: Path, year: str) -> Any:
-    """A file's content, if it is of version 2 and of the right pictures."""
-    content = read_json(path)
-    about, subset = fields(path, "the whole", content, ("info", "data_subtype"))
-    version = about.get("version") if isinstance(about, dict) else None
-    if str(version) != "2.0":
-        raise UserError(f"{path} is of version {version}; expected VQA 2.0, from {SOURCE}.")
-    if subset != year:
-        raise UserError(f"{path} is about {subset}; expected {year}: has it been renamed?")
-    return content
 
 
 def binary_rows(

@@ -41,20 +41,19 @@ def load(folder: str, pictures: str, candidates: int, seed: int, fit: str, split
     """The items of a split; which pictures are there is looked up at once, none is read."""
     root = existing_folder(folder)
     place = existing_folder(pictures, "pictures") if pictures else root
-    (path,) = find_pieces(root, [Piece(FILES[split], SOURCE)])
     year = "val2014" if split.startswith("test") else "train2014"
+    folders = Piece(
+        (year, f"images/{year}", "images", ""), f"http://images.cocodataset.org/zips/{year}.zip"
+    )
+    (path,) = find_pieces(root, [Piece(FILES[split], SOURCE)], place, folders)
     if split == "test/binary":
         rows = read_lines(path, candidates - 1, seed)
     else:
         rows = read_rows(path, year, candidates - 1)
         rows = rows[: int(SHOTS * len(rows))] if split == "shots/other" else rows
         not_empty(path, rows)
-    found = locate(
-        place,
-        (year, f"images/{year}", "images", ""),
-        (name for row in rows for name in row.pictures),
-        f"http://images.cocodataset.org/zips/{year}.zip",
-    )
+    wanted = (name for row in rows for name in row.pictures)
+    found = locate(place, folders.names, wanted, folders.source)
     rows = [row._replace(pictures=tuple(found[name] for name in row.pictures)) for row in rows]
     return to_examples(rows, reader(place, fit))
 

@@ -117,7 +117,9 @@ def test_more_rows_to_draw_shots_from(made):
 
 
 def test_missing_csv_is_named_with_its_source(tmp_path):
-    with pytest.raises(UserError, match=r"lacks compositional_visual_genome.csv or .*, from http"):
+    with pytest.raises(
+        UserError, match=r"lacks compositional_visual_genome.csv or .*, from http.*; VG_100K or"
+    ):
         comvg.benchmark(str(tmp_path)).load("all")
 
 

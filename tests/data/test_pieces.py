@@ -20,6 +20,17 @@ def test_all_that_is_missing_is_told_at_once(tmp_path):
     assert str(told.value) == f"{tmp_path} lacks a or data/a, from x.org; c, from z.org."
 
 
+def test_pictures_are_told_along_with_other_missing_pieces(tmp_path):
+    pictures = Piece(("images", "pics", ""), "z.org")
+    (tmp_path / "b").touch()
+    assert find_pieces(tmp_path, [Piece(("b",), "y.org")], tmp_path, pictures)
+    with pytest.raises(UserError, match="lacks a, from x.org; images or pics, from z.org.$"):
+        find_pieces(tmp_path, [Piece(("a",), "x.org")], tmp_path, pictures)
+    (tmp_path / "elsewhere" / "pics").mkdir(parents=True)
+    with pytest.raises(UserError, match="lacks a, from x.org.$"):
+        find_pieces(tmp_path, [Piece(("a",), "x.org")], tmp_path / "elsewhere", pictures)
+
+
 def test_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert existing_folder("~") == tmp_path

@@ -98,7 +98,9 @@ def test_python_2_texts_are_read(made):
 
 
 def test_all_missing_pieces_are_in_one_message(tmp_path):
-    with pytest.raises(UserError, match=r"lacks refs\(google\).p, from .*; instances.json, from h"):
+    with pytest.raises(
+        UserError, match=r"lacks refs\(google\).p, from .*; instances.json, from .*; images/t"
+    ):
         refcocog.benchmark(str(tmp_path), split_by="google").load("val")
 
 

@@ -141,7 +141,9 @@ def test_files_of_another_split_or_release(made):
 
 
 def test_missing_files_are_in_one_message(tmp_path):
-    with pytest.raises(UserError, match=f"lacks {QUESTIONS} or .*, from http.*; {ANNOTATIONS} or"):
+    with pytest.raises(
+        UserError, match=f"lacks {QUESTIONS} or .*, from http.*; {ANNOTATIONS} or .*; images/val"
+    ):
         vqa.benchmark(str(tmp_path)).load("val/other")
 
 
