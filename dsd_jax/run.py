@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
@@ -87,7 +88,7 @@ def tell_counts(splits: list) -> None:
 
     if hosts.is_main():
         for split in splits:
-            counts = {kind: split.kinds.count(kind) for kind in dict.fromkeys(split.kinds)}
+            counts = Counter(split.kinds)
             parts = ", ".join(f"{count} {kind}" for kind, count in counts.items())
             shape = f"{len(split.examples.pictures[0])} x {len(split.examples.captions[0])}"
             print(
