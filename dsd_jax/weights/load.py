@@ -46,7 +46,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
     schedule = read_schedule(folder)
     tokenizer = read_tokenizer(folder / "tokenizer")
     _check_one_model(folder, configs, len(tokenizer))
-    leaves = _fitting(folder, configs)
+    leaves = fitting(folder, configs)
     return Model(
         name=str(where),
         **configs,
@@ -88,7 +88,7 @@ def _check_one_model(folder: Path, configs: dict[str, Any], tokens: int) -> None
         )
 
 
-def _fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
+def fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
     """Where every parameter of every component is stored; one `UserError` with all that's wrong."""
     leaves, problems = {}, []
     for component in COMPONENTS:
