@@ -45,7 +45,7 @@ def read_prompts(
     if where is None:
         return {}
     if not isinstance(where, Mapping):
-        where = _read(epath.Path(where))
+        where = read_tree(epath.Path(where))
     check_fit(where, config)
     return dict(where)
 
@@ -53,6 +53,11 @@ def read_prompts(
 def is_whole(folder: epath.Path) -> bool:
     """Whether `write_prompts` got to its end there."""
     return (folder / _ABOUT).exists()
+
+
+def holds_prompts(folder: str | os.PathLike) -> bool:
+    """Whether there are prompts in that folder."""
+    return (epath.Path(folder) / _TENSORS).exists()
 
 
 def read_about(where: str | os.PathLike) -> dict[str, Any]:
@@ -64,7 +69,8 @@ def read_about(where: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read ({error}); expected what train writes.") from error
 
 
-def _read(folder: epath.Path) -> dict[str, Any]:
+def read_tree(folder: epath.Path) -> dict[str, Any]:
+    """The prompts of a folder, whatever model they are for; raises as `read_prompts`."""
     file = folder / _TENSORS
     if not file.exists():
         below = [] if is_address(folder) else sorted(Path(folder).glob(f"**/{_TENSORS}"))

@@ -10,6 +10,7 @@ Paths are diffusers' module paths. What a kind says of an untrained model is zer
 nothing, weights are differences from the zero-shot formula; tokens start as small random keys.
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ def module_path(path: Sequence[str]) -> str:
     return ".".join(re.sub(r"_(\d+)$", r".\1", name) for name in path)
 
 
+@functools.cache  # tracing a UNet for its shapes takes two seconds
 def attention_shapes(config: UNetConfig) -> dict[str, dict[str, tuple[int, int]]]:
     """{attention path: {"to_q": (in, out), ...}} of all self- and cross-attention layers."""
     shapes: dict[str, dict[str, tuple[int, int]]] = {}

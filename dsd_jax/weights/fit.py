@@ -18,7 +18,7 @@ from dsd_jax.weights.names import (
 )
 from dsd_jax.weights.stored import FLOATING, Stored
 
-_SHOWN = 8  # problems of one sort and component that are written out
+_SHOWN = 8  # problems of one sort and place that are written out
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def fit(
         else:
             leaves.append(Leaf(path, parameter.shape, tensor))
     extra = [f"  + {tensor.name} {tensor.shape}" for tensor in found.values()] + extra
-    return leaves, _listed(component, missing, extra, wrong)
+    return leaves, listed(component.folder, missing, extra, wrong)
 
 
 def _shape_in_file(path: Path, shape: tuple[int, ...], flax: bool) -> tuple[int, ...]:
@@ -90,15 +90,15 @@ def _accepted_shapes(name: str, shape: tuple[int, ...], flax: bool) -> list[tupl
     return [shape, (1, 1, *shape) if flax else (*shape, 1, 1)]
 
 
-def _listed(component: Component, *problems: list[str]) -> list[str]:
-    """A heading with counts and the first few lines of each sort."""
+def listed(heading: str, *problems: list[str]) -> list[str]:
+    """A heading with counts and the first few lines of what is missing, extra, and wrong."""
     if not any(problems):
         return []
     sorts = ("missing", "extra", "of another shape or type")
     counts = [f"{len(lines)} {sort}" for lines, sort in zip(problems, sorts, strict=True) if lines]
-    listed = [f"{component.folder}: {', '.join(counts)}"]
+    shown = [f"{heading}: {', '.join(counts)}"]
     for lines in problems:
-        listed += lines[:_SHOWN]
+        shown += lines[:_SHOWN]
         if len(lines) > _SHOWN:
-            listed.append(f"  {lines[0].strip()[0]} ... and {len(lines) - _SHOWN} more")
-    return listed
+            shown.append(f"  {lines[0].strip()[0]} ... and {len(lines) - _SHOWN} more")
+    return shown

@@ -51,7 +51,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
         part.tokenizer: read_tokenizer(folder / part.tokenizer) for part in ours if part.tokenizer
     }
     _check_one_model(folder, configs, tokenizers)
-    leaves = _fitting(folder, configs)
+    leaves = fitting(folder, configs)
     return Model(
         name=str(where),
         **configs,
@@ -128,7 +128,7 @@ def _check_tokenizer(folder: Path, part: Component, text: Any, tokenizer: Any) -
         )
 
 
-def _fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
+def fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
     """Where every parameter of every component is stored; one `UserError` with all that's wrong."""
     leaves, problems = {}, []
     for component in components(configs):

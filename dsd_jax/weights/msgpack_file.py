@@ -8,6 +8,7 @@ import math
 import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -104,8 +105,11 @@ class _Walk:
         return Stored(self.file, name, shape, dtype, self.at - bytes_, flax=True)
 
 
-def write(file: Path, tree: Mapping[str, np.ndarray]) -> None:
-    """Writes the arrays of `tree`, whose keys are paths such as `a_0/kernel`, as nested maps."""
+def write(file: Path, tree: Mapping[str, Any]) -> None:
+    """Writes the arrays of `tree`, whose keys are paths such as `a_0/kernel`, as nested maps.
+
+    They are arrays, or have `__array__`, which is called for one at a time.
+    """
     nested: dict = {}
     for path, array in tree.items():
         *parents, leaf = path.split("/")
@@ -118,9 +122,10 @@ def write(file: Path, tree: Mapping[str, np.ndarray]) -> None:
             stream.write(piece)
 
 
-def _pieces(node: Mapping | np.ndarray, packer: msgpack.Packer) -> Iterator[bytes]:
-    if isinstance(node, np.ndarray):
-        content = (node.shape, node.dtype.name, node.tobytes())
+def _pieces(node: Any, packer: msgpack.Packer) -> Iterator[bytes]:
+    if not isinstance(node, Mapping):
+        array = np.asarray(node)
+        content = (array.shape, array.dtype.name, array.tobytes())
         yield packer.pack(msgpack.ExtType(_ARRAY, msgpack.packb(content)))
         return
     yield packer.pack_map_header(len(node))

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
 from dsd_jax.errors import UserError
 from dsd_jax.weights.stored import FLOATING, Stored, not_weights
 
 _FORM = "safetensors"
 _TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_CODES = {name: code for code, name in _TYPES.items()}
 
 
 def read_header(file: Path) -> dict[str, Stored]:
@@ -46,6 +46,14 @@ def read_header(file: Path) -> dict[str, Stored]:
     return tensors
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """The texts that a file which `read_header` accepts holds beside its tensors."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    metadata = header.get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
+
+
 def _stored(file: Path, name: str, entry: Mapping[str, Any], start: int) -> Stored:
     """The header's `entry`; `ValueError` where its length is not that of its shape and type."""
     begin, end = entry["data_offsets"]
@@ -68,6 +76,24 @@ def truncated(file: Path, size: int, expected: int) -> UserError:
     )
 
 
-def write(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes `tensors`; transformers wants to be told that they are laid out as PyTorch's."""
-    file.write_bytes(save(dict(tensors), metadata={"format": "pt"}))
+def write(file: Path, tensors: Mapping[str, Any]) -> None:
+    """Writes `tensors`; transformers wants to be told that they are laid out as PyTorch's.
+
+    They are arrays, or have `shape`, `dtype` and `__array__`, which is called for one at a time.
+    """
+    # The largest numbers first, so that each lies at a multiple of its size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        shape, dtype = tensors[name].shape, tensors[name].dtype
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        code = _CODES[dtype.name]
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            array = np.ascontiguousarray(tensors[name])
+            stream.write(array.reshape(-1).view(np.uint8).data)

@@ -1,0 +1,94 @@
+"""Adapters on disk: pickles of the authors, safetensors of diffusers, PEFT and kohya."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from dsd_jax.conversion.adapter import Adapter, make_adapter
+from dsd_jax.conversion.adapter_names import Name
+from dsd_jax.errors import UserError
+from dsd_jax.folders import write_file
+from dsd_jax.weights import pickle_file, safetensors_file
+from dsd_jax.weights.json_file import read_json
+from dsd_jax.weights.pickle_writer import state_dict
+
+AUTHORS = "pytorch_model.bin"
+WRITTEN = "pytorch_lora_weights.safetensors"
+# What diffusers, PEFT and the authors call their files, in order of preference.
+NAMES = (
+    WRITTEN,
+    "adapter_model.safetensors",
+    "pytorch_lora_weights.bin",
+    "adapter_model.bin",
+    AUTHORS,
+)
+_CONFIG = "adapter_config.json"  # PEFT's, beside adapter_model.safetensors
+_METADATA = "lora_adapter_metadata"  # the same within diffusers' files
+
+
+def read_adapter(file: Path) -> Adapter:
+    """Reads an adapter of any spelling.
+
+    Raises:
+        UserError: the file is damaged, of another kind, or of layers that prompts don't reach.
+    """
+    if file.suffix != ".safetensors":
+        named, config = pickle_file.read(file), {}
+    else:
+        named, config = safetensors_file.read_header(file), _config_within(file)
+    beside = file.with_name(_CONFIG)
+    if not config and file.name.startswith("adapter_model") and beside.is_file():
+        config = read_json(beside)
+    return make_adapter(str(file), named, config)
+
+
+def _config_within(file: Path) -> dict[str, Any]:
+    """The UNet's `LoraConfig` in diffusers' metadata; a pipeline's has the prefix "unet."."""
+    text = safetensors_file.read_metadata(file).get(_METADATA)
+    if text is None:
+        return {}
+    try:
+        config = json.loads(text)
+        whole = {key.removeprefix("unet."): config[key] for key in config}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file}: its metadata {_METADATA} is no JSON object ({error}); save it again with "
+            "diffusers."
+        ) from error
+    return whole
+
+
+def write_diffusers(folder: Path, lora: Mapping[str, Any]) -> None:
+    """Writes the prompts' kind "lora" as a file for `pipeline.load_lora_weights(folder)`.
+
+    Its names are PEFT's under "unet.", its rank is every update's alpha, so that the scale is 1.
+    """
+    from safetensors.numpy import save
+
+    named = {name.diffusers: tensor for name, tensor in _tensors(lora).items()}
+    _write(folder, WRITTEN, save(named, metadata={"format": "pt"}))
+
+
+def write_authors(folder: Path, lora: Mapping[str, Any]) -> None:
+    """Writes the same as the file that the authors' code saves and loads."""
+    named = {name.authors: tensor for name, tensor in _tensors(lora).items()}
+    _write(folder, AUTHORS, state_dict(named))
+
+
+def _tensors(lora: Mapping[str, Any]) -> dict[Name, np.ndarray]:
+    """Each tensor as PyTorch has it: `down` (rank, in) and `up` (out, rank), float32."""
+    return {
+        Name(path, projection, part): np.array(update[part], np.float32).T.copy(order="C")
+        for path, projections in lora.items()
+        for projection, update in projections.items()
+        for part in ("down", "up")
+    }
+
+
+def _write(folder: Path, name: str, content: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(epath.Path(folder) / name, content)

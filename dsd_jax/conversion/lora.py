@@ -1,0 +1,70 @@
+"""Prompts of the kind "lora" from wherever they are: an adapter of PyTorch, or a prompts folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from dsd_jax.conversion.adapter import to_prompts
+from dsd_jax.conversion.adapter_files import read_adapter
+from dsd_jax.conversion.adapter_fit import check_adapter
+from dsd_jax.conversion.source import Source
+from dsd_jax.errors import UserError
+from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.planning.published import UNETS
+from dsd_jax.prompt_files import read_tree
+from dsd_jax.prompts import attention_shapes, check_fit
+from dsd_jax.weights.component import UNET
+from dsd_jax.weights.configs import read_config
+from dsd_jax.weights.folder import find
+
+
+def read_lora(source: Source, model: str | None = None) -> dict[str, Any]:
+    """The prompts at `source`, "lora" among them, with the scale of adapters folded in.
+
+    Args:
+        source: an adapter or prompts.
+        model: as for `dsd_jax.load`; if given, every tensor must fit its UNet.
+
+    Raises:
+        UserError: there is no LoRA, or it is damaged, of other layers, or of another model.
+    """
+    config = unet_config(model) if model else None
+    if source.kind == "adapter":
+        adapter = read_adapter(source.path)
+        check_adapter(adapter, config and attention_shapes(config), model or "")
+        return to_prompts(adapter)
+    prompts = read_tree(epath.Path(source.path))
+    if config is not None:
+        check_fit(prompts, config)
+    if not prompts.get("lora"):
+        kinds = ", ".join(prompts) or "nothing"
+        raise UserError(
+            f"{source.path} has no LoRA but {kinds}, which has no form outside dsd_jax; give "
+            "prompts of a recipe that learns lora."
+        )
+    return prompts
+
+
+def unet_config(model: str) -> UNetConfig:
+    """Of a published model without a look at the Hub."""
+    if model in UNETS and not Path(model).is_dir():
+        return UNetConfig.from_json(UNETS[model])
+    return read_config(find(model), UNET)
+
+
+def count(prompts: Mapping[str, Any]) -> int:
+    """How many tensors there are."""
+    return len(jax.tree.leaves(prompts))
+
+
+def ranks(prompts: Mapping[str, Any]) -> str:
+    """The ranks of all updates, usually one, in words."""
+    found = {
+        update["down"].shape[1]
+        for projections in prompts["lora"].values()
+        for update in projections.values()
+    }
+    return " and ".join(map(str, sorted(found)))

@@ -1,0 +1,123 @@
+"""Converts prompts to and from PyTorch (LoRA of diffusers, PEFT, kohya and the authors), and
+models between safetensors and Flax msgpack.
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dsd_jax.command import Parser, run_command, tell
+from dsd_jax.errors import UserError
+from dsd_jax.folders import is_address
+
+EXAMPLE = """python -m dsd_jax.convert pytorch_model.bin runs/authors
+  python -m dsd_jax.convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
+  python -m dsd_jax.convert runs/emoji/prompts/lora-256/seed-0 runs/for-diffusers
+  python -m dsd_jax.convert tiny runs/tiny-flax"""
+# What each kind can become, first what it becomes unless --to says otherwise.
+FORMS = {
+    "prompts": ("diffusers", "authors"),
+    "adapter": ("prompts", "diffusers", "authors"),
+    "model": ("msgpack", "safetensors"),
+}
+ALL_FORMS = ("prompts", "diffusers", "authors", "safetensors", "msgpack")
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Reads the command line."""
+    parser = Parser("convert", __doc__, EXAMPLE)
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="FROM",
+        help="a prompts folder; a PyTorch adapter, as a file or its folder; or a model, as a "
+        'folder, "tiny" or "org/name" on the Hub. What it is is found out',
+    )
+    add("target", metavar="TO", help="a folder that is not there yet, or is empty")
+    add(
+        "--weights",
+        metavar="MODEL",
+        help="the model that the adapter or the prompts are for, to check that every tensor fits",
+    )
+    add(
+        "--to",
+        choices=ALL_FORMS,
+        help="by default an adapter becomes prompts, prompts become LoRA for diffusers (authors: "
+        "the paper's .bin), and a model in safetensors becomes one in msgpack, or the other way "
+        "round",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    flags = parse(argv)
+    check_target(flags.target)
+    from dsd_jax.conversion.source import find_source  # only now: it takes seconds
+
+    source = find_source(flags.source)
+    check_options(flags, source.kind)
+    if source.kind == "model":
+        print(convert_model(source.path, flags))
+    else:
+        print(convert_lora(source, flags))
+
+
+def check_target(target: str) -> None:
+    """Nothing is ever overwritten."""
+    if is_address(target):
+        raise UserError(f"TO={target}: addresses are not understood here; name a folder.")
+    path = Path(target)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"TO={target} is there already; name a folder that is new or empty.")
+
+
+def check_options(flags: Namespace, kind: str) -> None:
+    """Refuses what this kind can't become."""
+    if flags.to and flags.to not in FORMS[kind]:
+        raise UserError(
+            f"--to={flags.to} does not go with {flags.source}, which is of the kind '{kind}' and "
+            f"can become {' or '.join(FORMS[kind])}."
+        )
+    if flags.weights and kind == "model":
+        raise UserError(f"--weights has no use for {flags.source}, which is a model itself.")
+
+
+def convert_lora(source: Any, flags: Namespace) -> str:
+    """Writes prompts or LoRA for diffusers; returns the line that says so."""
+    from dsd_jax.conversion import adapter_files
+    from dsd_jax.conversion.lora import count, ranks, read_lora
+    from dsd_jax.prompt_files import write_prompts
+
+    prompts = read_lora(source, flags.weights)
+    lora = {"lora": prompts["lora"]}
+    to = flags.to or FORMS[source.kind][0]
+    if to == "prompts":
+        write_prompts(flags.target, lora, {"from": flags.source, "weights": flags.weights})
+        use = f"--prompts={flags.target}"
+    elif to == "diffusers":
+        adapter_files.write_diffusers(Path(flags.target), lora["lora"])
+        use = f'pipeline.load_lora_weights("{flags.target}")'
+    else:
+        adapter_files.write_authors(Path(flags.target), lora["lora"])
+        use = f'torch.load("{flags.target}/{adapter_files.AUTHORS}")'
+    if others := " and ".join(kind for kind in prompts if kind != "lora"):
+        tell("warning", f"what {flags.source} has of {others} has no form there; it is left behind")
+    fit = f", all of which fit {flags.weights}" if flags.weights else ""
+    return f"Wrote {flags.target}: {count(lora)} tensors of rank {ranks(lora)}{fit}; use: {use}"
+
+
+def convert_model(folder: Path, flags: Namespace) -> str:
+    """Writes the model in the other form; returns the line that says so."""
+    from dsd_jax.conversion import models
+
+    to = flags.to or ("msgpack" if models.form_of(folder) == "safetensors" else "safetensors")
+    done = models.convert_model(folder, Path(flags.target), to)
+    left = f"; left behind: {', '.join(done.left)}" if done.left else ""
+    types = " and ".join(done.dtypes)
+    return f"Wrote {flags.target}: {done.tensors} tensors in {types} as {to}{left}"
+
+
+if __name__ == "__main__":
+    run_command(main)

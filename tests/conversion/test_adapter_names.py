@@ -1,0 +1,57 @@
+"""Every spelling in use, and what is none of the UNet's attention projections."""
+
+import pytest
+
+from dsd_jax.conversion.adapter_names import Name, parse
+
+PATH = "down_blocks.1.attentions.0.transformer_blocks.10.attn2"
+MID = "mid_block.attentions.0.transformer_blocks.0.attn1"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (f"{PATH}.processor.to_q_lora.down.weight", (PATH, "to_q", "down")),
+        (f"{MID}.processor.to_out_lora.up.weight", (MID, "to_out", "up")),
+        (f"unet.{PATH}.processor.to_v_lora.up.weight", (PATH, "to_v", "up")),
+        (f"unet.{PATH}.to_k.lora_A.weight", (PATH, "to_k", "down")),
+        (f"unet.{MID}.to_out.0.lora_B.weight", (MID, "to_out", "up")),
+        (f"{PATH}.to_q.lora_A.weight", (PATH, "to_q", "down")),
+        (f"base_model.model.{MID}.to_out.0.lora_A.weight", (MID, "to_out", "down")),
+        (f"unet.{PATH}.to_q.lora.down.weight", (PATH, "to_q", "down")),
+        (f"unet.{PATH}.to_out.0.lora.up.weight", (PATH, "to_out", "up")),
+        (f"lora_unet_{PATH.replace('.', '_')}_to_q.lora_down.weight", (PATH, "to_q", "down")),
+        (f"lora_unet_{MID.replace('.', '_')}_to_out_0.lora_up.weight", (MID, "to_out", "up")),
+        (f"lora_unet_{MID.replace('.', '_')}_to_out_0.alpha", (MID, "to_out", "alpha")),
+    ],
+)
+def test_spellings(name, expected):
+    assert parse(name) == Name(*expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
+        "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
+        "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight",
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.ff.net.0.proj.lora_A.weight",
+        "unet.down_blocks.0.resnets.0.conv1.lora_A.weight",
+        f"unet.{PATH}.to_q.lora_B.bias",
+        f"unet.{PATH}.to_q.lora_magnitude_vector",
+        f"unet.{PATH}.to_q.weight",
+        f"unet.{PATH}.to_x.lora_A.weight",
+        f"vae.{PATH}.to_q.lora_A.weight",
+        "",
+    ],
+)
+def test_other_names(name):
+    assert parse(name) is None
+
+
+@pytest.mark.parametrize("projection", ["to_q", "to_out"])
+@pytest.mark.parametrize("part", ["down", "up"])
+def test_the_names_we_write_are_names_we_read(projection, part):
+    name = Name(PATH, projection, part)
+    assert parse(name.diffusers) == parse(name.authors) == name
+    assert name.module == PATH + (".to_out.0" if projection == "to_out" else ".to_q")
