@@ -40,7 +40,7 @@ def read_lora(source: Source, model: str | None = None) -> dict[str, Any]:
     if config is not None:
         check_fit(prompts, config)
     if not prompts.get("lora"):
-        kinds = ", ".join(prompts) or "nothing"
+        kinds = ", ".join(sorted(prompts)) or "nothing"
         raise UserError(
             f"{source.path} has no LoRA but {kinds}, which has no form outside dsd_jax; give "
             "prompts of a recipe that learns lora."
