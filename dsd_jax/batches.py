@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from dsd_jax.sharding import ROWS, WHOLE, replicate, shard_rows
 from dsd_jax.shots import Recipe, Shots, take_timesteps
+from dsd_jax.texts import Texts
 
 CHECKED_NOISES = 2  # under which held-out items are looked at
 
@@ -21,13 +22,13 @@ CHECKED_NOISES = 2  # under which held-out items are looked at
 class Rows(NamedTuple):
     """What a batch has of each of its B items; leading axes are split over all devices.
 
-    latents: (B, P, h, w, channels). states: (B, J, L, K). numbers: (B,), what noise is keyed by.
+    latents: (B, P, h, w, channels). texts: (B, J, ...). numbers: (B,), what noise is keyed by.
     share: (B,) float32, of the mean over the batch: 1 / B, or 0 for what only fills it up.
     lse_uncond: {layer: (B, P, T', N)} and error_uncond: (B, P, T'), of the frozen model.
     """
 
     latents: jax.Array
-    states: jax.Array
+    texts: Texts
     numbers: jax.Array
     share: jax.Array
     lse_uncond: dict[str, jax.Array]
@@ -70,8 +71,8 @@ def draw(
     some = shots.take(filled[mine])
     frozen = take_timesteps(some.terms, noise * len(shots.timesteps) + columns)
     rows = Rows(
-        some.items.latents,
-        some.items.states,
+        some.items.latents[some.items.pictures],
+        some.items.texts.map(lambda x: x[some.items.captions]),
         some.items.numbers,
         share[mine].astype(np.float32),
         {layer: _by_item(x, some) for layer, x in frozen.lse_uncond.items()},
@@ -83,7 +84,7 @@ def draw(
 
 def _by_item(x: Any, shots: Shots) -> np.ndarray:
     """(B * P, ...) -> (B, P, ...)."""
-    return np.reshape(x, (len(shots.items.states), shots.items.pictures, *x.shape[1:]))
+    return np.reshape(x, (*shots.items.pictures.shape, *x.shape[1:]))
 
 
 def training_batch(

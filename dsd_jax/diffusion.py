@@ -37,7 +37,12 @@ class Schedule:
             beta_schedule=json.get("beta_schedule", "linear"),
             prediction=json.get("prediction_type", "epsilon"),
         )
-        file = "scheduler/scheduler_config.json"
+        file, kind = "scheduler/scheduler_config.json", str(json.get("_class_name", ""))
+        if kind.startswith(("EDM", "FlowMatch")):
+            raise UserError(
+                f"{file}: {kind} has another way of adding noise than Stable Diffusion's betas, "
+                "and dsd_jax doesn't know it; use a model trained with 'scaled_linear' betas."
+            )
         if schedule.prediction not in _PREDICTIONS:
             raise UserError(
                 f"{file}: prediction_type is '{schedule.prediction}', expected one of "
@@ -45,7 +50,7 @@ class Schedule:
             )
         if json.get("rescale_betas_zero_snr"):
             raise UserError(
-                f"{file}: rescale_betas_zero_snr is true, which no Stable Diffusion 1.x or 2.x has "
+                f"{file}: rescale_betas_zero_snr is true, which no Stable Diffusion or SDXL has "
                 "and dsd_jax doesn't know; set it to false only if the model was trained so."
             )
         if schedule.beta_schedule not in ("scaled_linear", "linear") or json.get("trained_betas"):

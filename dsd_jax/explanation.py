@@ -23,6 +23,7 @@ from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.prompts import by_layer
 from dsd_jax.scoring import pixel_key
+from dsd_jax.texts import Texts
 from dsd_jax.tokens import check_captions, words_of
 
 
@@ -60,34 +61,38 @@ def explain(
     prompts = read_prompts(prompts, model.unet)
     picture = open_image(image)
     pixels = read_images([picture], model.image_size)
-    latents, states = model.latents(pixels), model.encode_texts([caption])
+    latents, texts = model.latents(pixels), model.encode_captions([caption])
     key = np.array([pixel_key(pixels[0])], np.uint32)
     params, learned = model.params["unet"], by_layer(prompts)
-    total = np.zeros((states.shape[1], *model.latent_shape[:2]), np.float32)
+    total = np.zeros((texts.states.shape[1], *model.latent_shape[:2]), np.float32)
     for step in steps:
         noise = diffusion.keyed_noise(np.array([seed]), key, step[None], model.latent_shape)[:, 0]
         noisy = model.schedule.add_noise(latents, noise, jnp.asarray([step]))
-        total += _maps(model.unet, model.dtype, chosen, params, learned, noisy, step[None], states)
+        net = model.unet, model.image_size, model.dtype, chosen
+        total += _maps(*net, params, learned, noisy, step[None], texts)
     words, spans = words_of(model.tokenizer, caption)
     maps = np.stack([total[start:end].sum(axis=0) for start, end in spans]) / len(steps)
     return words, np.stack([_enlarged(heat, picture.size) for heat in maps])
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _maps(
     config: UNetConfig,
+    image_size: int,
     dtype: Any,
     layers: tuple[str, ...],
     params: Any,
     learned: Any,
     noisy: jax.Array,
     timestep: jax.Array,
-    states: jax.Array,
+    texts: Texts,
 ) -> jax.Array:
     """Mean over layers of the probabilities of each text position: (L, H, W)."""
     model = UNet2DCondition(config, attention_maps, dtype=dtype)
-    _, maps = model.apply({"params": params}, noisy, timestep, states[:, None], learned)
-    grid, length = noisy.shape[1:3], states.shape[1]
+    states, pooled = texts.map(lambda x: x[:, None])
+    conditions = states, learned, pooled, image_size
+    _, maps = model.apply({"params": params}, noisy, timestep, *conditions)
+    grid, length = noisy.shape[1:3], texts.states.shape[1]
     return jnp.mean(
         jnp.stack([_resized(maps[layer][0, :length], grid) for layer in layers]), axis=0
     )

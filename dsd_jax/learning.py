@@ -91,7 +91,7 @@ def learn(
         log: JSON lines of the training loss.
         progress: what to show before a progress bar; none without it.
     """
-    part = split(len(shots.items.states), recipe.held_out, seed)
+    part = split(shots.items.count, recipe.held_out, seed)
     fixed: dict[str, Any] = {}
     if "weights" in recipe.kinds:
         weights = {name: fit_weights(shots, recipe, name, seed) for name in recipe.methods}

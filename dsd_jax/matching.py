@@ -22,10 +22,33 @@ from dsd_jax.model import Model
 from dsd_jax.prompts import by_layer
 from dsd_jax.sharding import in_mesh, shard_rows
 from dsd_jax.terms import Network, Terms, Wanted, everything, forward_terms, with_uncond
+from dsd_jax.texts import Texts, without_pooled
 
 # Latent positions a call of the UNet works on: what fits caches on CPU, what fills an accelerator.
 _POSITIONS = {"cpu": 8_192}
 _POSITIONS_ELSEWHERE = 65_536
+
+
+class Sets(NamedTuple):
+    """Which captions the groups of S sets are compared with.
+
+    texts: of V captions. rows: (S, J) int, the V that each set has; the groups of a set stand side
+        by side, equally many of each.
+    """
+
+    texts: Texts
+    rows: np.ndarray
+
+    def some(self, sets: np.ndarray, columns: np.ndarray) -> Texts:
+        """The texts of some captions of some sets: (S', J', ...)."""
+        rows = self.rows[sets][:, columns]
+        return self.texts.map(lambda x: x[rows])
+
+
+def one_set(texts: Texts) -> Sets:
+    """All captions for all groups."""
+    return Sets(texts, np.arange(len(texts.states))[None])
+
 
 # (group numbers, timestep numbers) -> (groups, timesteps, h, w, channels)
 Rows = Callable[[np.ndarray, np.ndarray], jax.Array]
@@ -34,7 +57,7 @@ Rows = Callable[[np.ndarray, np.ndarray], jax.Array]
 def match_terms(
     model: Model,
     latents: jax.Array,
-    captions: Sequence[str] | jax.Array,
+    captions: Sequence[str] | jax.Array | Texts,
     noise: jax.Array,
     timesteps: Sequence[int] | jax.Array,
     prompts: Mapping[str, Any] | None = None,
@@ -47,7 +70,7 @@ def match_terms(
     Args:
         model: from `dsd_jax.load`.
         latents: (I, h, w, channels) or, one per timestep, (I, T, h, w, channels); already scaled.
-        captions: strings, or their text states (C, L, K).
+        captions: strings, or their text states (C, L, K), or `Model.encode_captions` of them.
         noise: (T, h, w, channels), or (I, T, h, w, channels); added and to be predicted.
         timesteps: (T,) in [0, 1000).
         prompts: a prompts pytree (`dsd_jax.prompts`); may be traced, so that `jax.grad` works.
@@ -57,7 +80,7 @@ def match_terms(
     Raises:
         UserError: shapes don't fit together, or a timestep is out of range.
     """
-    states = model.encode_texts(captions) if isinstance(captions[0], str) else jnp.asarray(captions)
+    texts = _encoded(model, captions)
     timesteps = np.asarray(timesteps, np.int32)
     latents, noise = jnp.asarray(latents), jnp.asarray(noise)
     _check(model, latents, noise, timesteps)
@@ -69,10 +92,18 @@ def match_terms(
     def rows(array: jax.Array) -> Rows:
         return lambda groups, times: array[groups % array.shape[0]][:, times % array.shape[1]]
 
-    groups, sets = len(latents), states[None]
+    groups, sets = len(latents), one_set(texts)
     return group_terms(
         model, rows(latents), rows(noise), groups, sets, timesteps, prompts, wanted, chunk
     )
+
+
+def _encoded(model: Model, captions: Sequence[str] | jax.Array | Texts) -> Texts:
+    if isinstance(captions, Texts):
+        return captions
+    if isinstance(captions[0], str):
+        return model.encode_captions(captions)
+    return without_pooled(jnp.asarray(captions))
 
 
 def _check(model: Model, latents: jax.Array, noise: jax.Array, timesteps: np.ndarray) -> None:
@@ -102,7 +133,7 @@ def group_terms(
     latents: Rows,
     noise: Rows,
     groups: int,
-    states: jax.Array | np.ndarray,
+    sets: Sets,
     timesteps: np.ndarray,
     prompts: Mapping[str, Any] | None = None,
     wanted: Wanted | None = None,
@@ -116,7 +147,7 @@ def group_terms(
         latents: scaled latents of given groups at given timestep numbers.
         noise: noise of given groups at given timestep numbers.
         groups: G.
-        states: (S, J, L, K), text states of S sets; the groups of a set, G / S, stand side by side.
+        sets: of which each has G / S groups and J captions.
         timesteps: (T,) int32.
         prompts: a prompts pytree.
         wanted: which terms, all by default.
@@ -126,15 +157,15 @@ def group_terms(
     Returns:
         Terms with G for I and J for C.
     """
-    wanted, mesh, shape = wanted or everything(model.unet), model.mesh, states.shape[:2]
+    wanted, mesh, shape = wanted or everything(model.unet), model.mesh, sets.rows.shape
     rows = (chunk or _default_chunk(model)) * mesh.size
     plan = _Plan.make(groups, *shape, len(timesteps), rows, wanted.uncond, mesh.size)
-    empty = model.encode_texts([""]) if wanted.uncond else None
+    empty = model.encode_captions([""]) if wanted.uncond else None
     net, learned = Network.of(model, wanted), by_layer(prompts or {})
     hidden = progress is None or not hosts.is_main()
     bar = tqdm(total=plan.calls, desc=progress, unit="call", disable=hidden)
 
-    def call(groups: np.ndarray, texts: jax.Array, times: np.ndarray) -> tuple:
+    def call(groups: np.ndarray, texts: Texts, times: np.ndarray) -> tuple:
         bar.update()
         pictures = shard_rows(mesh, (latents(groups, times), noise(groups, times)))
         steps = timesteps[times]
@@ -142,10 +173,10 @@ def group_terms(
             return forward_terms(net, model.params["unet"], learned, *pictures, steps, texts)
 
     def block(piece: np.ndarray, number: int) -> tuple:
-        sets, inside = plan.parts(piece)
+        which, inside = plan.parts(piece)
         # The empty caption's row is computed with the first captions only.
         first = empty if number == 0 else None
-        texts = shard_rows(mesh, _texts(states[sets][:, plan.captions[number]], first))
+        texts = shard_rows(mesh, _beside(sets.some(which, plan.captions[number]), first))
         return _join(1, [call(inside, texts, times) for times in plan.timesteps])
 
     parts = [
@@ -170,12 +201,15 @@ def _join(axis: int, parts: Sequence[tuple]) -> tuple:
     return jax.tree.map(join, *parts)
 
 
-def _texts(states: jax.Array | np.ndarray, empty: jax.Array | None) -> jax.Array | np.ndarray:
-    """The states of some sets, (S, J, L, K), with the empty caption's as the first of each."""
+def _beside(texts: Texts, empty: Texts | None) -> Texts:
+    """The texts of some sets, (S, J, ...), with the empty caption's as the first of each."""
     if empty is None:
-        return states
-    first = jnp.broadcast_to(empty, (len(states), *empty.shape))
-    return jnp.concatenate([first, states], axis=1)
+        return texts
+
+    def join(first: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.concatenate([jnp.broadcast_to(first, (len(x), *first.shape)), x], axis=1)
+
+    return jax.tree.map(join, empty, texts)
 
 
 def score_terms(
@@ -183,7 +217,7 @@ def score_terms(
     latents: Rows,
     noise: Rows,
     groups: int,
-    states: jax.Array | np.ndarray,
+    sets: Sets,
     timesteps: np.ndarray,
     prompts: Mapping[str, Any] | None,
     wanted: Wanted,
@@ -195,7 +229,7 @@ def score_terms(
     Prompts are learned for captions; what an empty caption predicts stays the yardstick that it
     is without them, and need not be computed anew for every set of prompts.
     """
-    rest = (latents, noise, groups, states, timesteps)
+    rest = (latents, noise, groups, sets, timesteps)
     if not wanted.uncond or not set(prompts or ()) & {"lora", "tokens"}:
         return group_terms(model, *rest, prompts, wanted, chunk, progress)
     terms = group_terms(model, *rest, prompts, wanted._replace(uncond=False), chunk, progress)
@@ -206,13 +240,15 @@ def uncond_terms(
     model: Model, latents: Rows, noise: Rows, groups: int, timesteps: np.ndarray, wanted: Wanted
 ) -> Terms:
     """The frozen model's terms of the empty caption alone, for `with_uncond`."""
-    empty, wanted = model.encode_texts([""])[None], wanted._replace(uncond=False)
+    empty, wanted = one_set(model.encode_captions([""])), wanted._replace(uncond=False, norms=())
     terms = group_terms(model, latents, noise, groups, empty, timesteps, wanted=wanted)
     lse = {layer: x[:, 0] for layer, x in terms.lse.items()}
     return Terms({}, lse, None, None if terms.error is None else terms.error[:, 0])
 
 
-def _deal(lse: dict, error: Any, shape: tuple[int, int], times: int, wanted: Wanted) -> Terms:
+def _deal(
+    lse: dict, error: Any, norms: dict, shape: tuple[int, int], times: int, wanted: Wanted
+) -> Terms:
     """Cut the padding off (G, T, J, ...) and part the empty caption's column from the others."""
     groups, width = shape
     first = int(wanted.uncond)
@@ -228,6 +264,7 @@ def _deal(lse: dict, error: Any, shape: tuple[int, int], times: int, wanted: Wan
         {layer: uncond_rows(x) for layer, x in lse.items()} if wanted.uncond else {},
         caption_rows(error) if wanted.error else None,
         uncond_rows(error) if wanted.error and wanted.uncond else None,
+        {name: caption_rows(x) for name, x in norms.items()},
     )
 
 

@@ -1,5 +1,6 @@
-"""A loaded Stable Diffusion: three networks' configs and weights, tokenizer and schedule."""
+"""A loaded Stable Diffusion: its networks' configs and weights, tokenizers and schedule."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +13,11 @@ from jax.sharding import Mesh
 
 from dsd_jax.data.images import Picture, read_images
 from dsd_jax.diffusion import Schedule
-from dsd_jax.models.text import CLIPText, TextConfig
+from dsd_jax.models.text import CLIPText, TextConfig, XLText
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 from dsd_jax.sharding import mesh_of, shard_rows
+from dsd_jax.texts import Texts, without_pooled
 from dsd_jax.tokens import tokenise
 
 _IMAGE_CHUNK = 32  # pictures of 64 pixels encoded at a time; fewer of larger ones
@@ -28,9 +30,13 @@ class Model:
 
     Attributes:
         name: what it was loaded from.
-        params: {"unet", "vae", "text"}, each the diffusers-Flax (transformers-Flax) tree.
+        params: {"unet", "vae", "text"}, each the diffusers-Flax (transformers-Flax) tree; of SDXL
+            also {"text_2"}.
         tokenizer: a `transformers.CLIPTokenizer`.
         image_size: side of the square pictures it was made for, in pixels.
+        text_2, tokenizer_2: SDXL's second text encoder; None elsewhere.
+        zero_empty: whether the empty caption is all zeros instead of what the encoders say of "",
+            as SDXL was trained: `force_zeros_for_empty_prompt` of its model_index.json.
     """
 
     name: str
@@ -41,6 +47,9 @@ class Model:
     params: dict[str, Any]
     tokenizer: Any
     image_size: int
+    text_2: TextConfig | None = None
+    tokenizer_2: Any = None
+    zero_empty: bool = False
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -72,7 +81,9 @@ class Model:
         """
         pixels = read_images(images, self.image_size)
         rows = max(1, _IMAGE_CHUNK * 64**2 // self.image_size**2)
-        encode = partial(_encode_images, self.vae, self.dtype, self.params["vae"])
+        overflows = self.vae.force_upcast and self.dtype == jnp.float16
+        dtype = jnp.float32 if overflows else self.dtype
+        encode = partial(_encode_images, self.vae, dtype, self.params["vae"])
         chunks = [encode(chunk) for chunk in self._chunks(pixels, rows)]
         mean, logvar = (
             jnp.concatenate(parts)[: len(pixels)] for parts in zip(*chunks, strict=True)
@@ -89,15 +100,49 @@ class Model:
         return self.vae.scaling_factor * self.encode_images(images)[0]
 
     def encode_texts(self, captions: Sequence[str]) -> jax.Array:
-        """Text states of each caption, "" included: (C, L, K) float32, L = 77 for SD 1.x and 2.x.
+        """Text states of each caption, "" included: (C, L, K) float32, L = 77 in all families.
 
         Padding tokens take part, as everywhere in Stable Diffusion. A caption with more than L
-        tokens is cut, with a warning that shows what was lost.
+        tokens is cut, with a warning that shows what was lost. SDXL's two encoders stand side by
+        side along K.
         """
-        ids = tokenise(self.tokenizer, captions)
-        encode = partial(_encode_texts, self.text, self.dtype, self.params["text"])
+        return self.encode_captions(captions).states
+
+    def encode_captions(self, captions: Sequence[str]) -> Texts:
+        """As `encode_texts`, with what else the UNet reads of each caption.
+
+        With `zero_empty`, "" is zeros, pooled too: what diffusers takes for a negative prompt that
+        is not given. Cross-attention then has zeros for keys, so that the empty caption's score is
+        log L in every layer, and only its error depends on the picture.
+        """
+        towers = [("text", self.text, self.tokenizer)]
+        if self.text_2 is not None:
+            towers.append(("text_2", self.text_2, self.tokenizer_2))
+        # From one line for both tokenizers, so that the same warning is shown once.
+        ids = [tokenise(tokenizer, captions) for _, _, tokenizer in towers]
+        parts = [
+            self._encode(key, config, rows)
+            for (key, config, _), rows in zip(towers, ids, strict=True)
+        ]
+        texts = Texts(jnp.concatenate([part.states for part in parts], -1), parts[-1].pooled)
+        if self.zero_empty and "" in captions:
+            said = np.array([caption != "" for caption in captions])
+            texts = texts.map(lambda x: x * said.reshape(-1, *[1] * (x.ndim - 1)))
+        return texts
+
+    def _encode(self, key: str, config: TextConfig, ids: np.ndarray) -> Texts:
+        xl = self.text_2 is not None
+        encode = partial(_encode_texts, config, xl, self.dtype, self.params[key])
         chunks = [encode(chunk) for chunk in self._chunks(ids, _TEXT_CHUNK)]
-        return jnp.concatenate(chunks)[: len(ids)]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[: len(ids)], *chunks)
+
+    def text_identity(self) -> tuple[Any, str]:
+        """The weights, and in a string all else, that decide what captions are encoded to."""
+        if self.text_2 is None:
+            return self.params["text"], _tokenizer_digest(self.tokenizer)
+        weights = {key: self.params[key] for key in ("text", "text_2")}
+        digests = [_tokenizer_digest(part) for part in (self.tokenizer, self.tokenizer_2)]
+        return weights, " ".join([*digests, f"{self.zero_empty} {self.text_2.end_token}"])
 
 
 def padded_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -117,6 +162,12 @@ def _encode_images(config: VAEConfig, dtype: Any, params: Any, pixels: jax.Array
     return AutoencoderKL(config, dtype).apply({"params": params}, pixels, method="encode")
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _encode_texts(config: TextConfig, dtype: Any, params: Any, ids: jax.Array):
-    return CLIPText(config, dtype).apply({"params": params}, ids)
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _encode_texts(config: TextConfig, xl: bool, dtype: Any, params: Any, ids: jax.Array) -> Texts:
+    if xl:
+        return Texts(*XLText(config, dtype).apply({"params": params}, ids))
+    return without_pooled(CLIPText(config, dtype).apply({"params": params}, ids))
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()

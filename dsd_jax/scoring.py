@@ -10,7 +10,7 @@ import numpy as np
 
 from dsd_jax import diffusion, methods
 from dsd_jax.data.images import Picture, read_images
-from dsd_jax.matching import Rows, score_terms
+from dsd_jax.matching import Rows, one_set, score_terms
 from dsd_jax.model import Model
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.sharding import shard_rows
@@ -67,7 +67,7 @@ def match_scores(
         lambda groups, times: latents[groups][:, None],
         _noise_of(model, pixels, seed, steps),
         len(pixels),
-        model.encode_texts(captions)[None],
+        one_set(model.encode_captions(captions)),
         steps,
         prompts,
         methods.needs(model.unet, method, chosen, learned),

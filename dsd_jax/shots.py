@@ -82,7 +82,7 @@ class Shots(NamedTuple):
 
     def take(self, rows: np.ndarray) -> "Shots":
         """Some of the items."""
-        pictures = self.items.pictures
+        pictures = self.items.pictures.shape[1]
         inside = (pictures * rows[:, None] + np.arange(pictures)).reshape(-1)
         terms = jax.tree.map(lambda x: x[inside], self.terms)
         return self._replace(items=self.items.take(rows), terms=terms)
@@ -94,7 +94,7 @@ def look_at(model: Model, items: Items, timesteps: np.ndarray, seed: int, noises
     Raises:
         UserError: the items have several pictures and several captions each.
     """
-    count, pictures, captions = len(items.states), items.pictures, items.states.shape[1]
+    count, pictures, captions = items.count, items.pictures.shape[1], items.captions.shape[1]
     if min(pictures, captions) > 1:
         raise UserError(
             f"items have {pictures} pictures and {captions} captions each; prompts are learned "
@@ -125,6 +125,7 @@ def take_timesteps(terms: Terms, columns: np.ndarray) -> Terms:
         {layer: x[:, columns] for layer, x in terms.lse_uncond.items()},
         terms.error[:, :, columns],
         terms.error_uncond[:, columns],
+        {name: x[:, :, columns] for name, x in terms.norms.items()},
     )
 
 
@@ -142,7 +143,7 @@ def spread(shots: Shots, name: str, recipe: Recipe) -> float:
     In a smaller or larger unit a loss would fall by making margins larger or smaller alone, and
     held-out items would applaud although no decision gets better.
     """
-    times, count = len(shots.timesteps), len(shots.items.states)
+    times, count = len(shots.timesteps), shots.items.count
     found = []
     for noise in range(len(shots.seeds)):
         scores = scores_of(noise_slice(shots.terms, noise, times), count, name, recipe, {})

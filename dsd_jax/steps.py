@@ -76,14 +76,14 @@ def batch_terms(net: Network, params: Any, tree: Mapping[str, Any], batch: Batch
     times = len(batch.timesteps)
     seeds = jnp.full(times, batch.seed)
     noise = diffusion.keyed_noise(seeds, rows.numbers, batch.timesteps, tuple(shape))
-    lse, error = forward_terms(
+    lse, error, _ = forward_terms(
         net,
         params,
         by_layer(tree),
         rows.latents.reshape(-1, 1, *shape),
         jnp.repeat(noise, pictures, axis=0),
         batch.timesteps,
-        rows.states,
+        rows.texts,
     )
     return Terms(
         {layer: x.swapaxes(1, 2) for layer, x in lse.items()},
@@ -112,7 +112,7 @@ def hardest_candidates(
     are the same without the rest, which are scored here without gradient.
     """
     rows, count = batch.rows, len(batch.rows.share)
-    pictures, captions = rows.latents.shape[1], rows.states.shape[1]
+    pictures, captions = rows.latents.shape[1], rows.texts.states.shape[1]
     if step.recipe.loss != "hinge" or pictures * captions <= 1 + len(step.recipe.methods):
         return batch
     tree = jax.lax.stop_gradient(tree)
@@ -127,7 +127,7 @@ def hardest_candidates(
         return jax.vmap(lambda row, which: row[which])(x, columns)
 
     if captions > 1:
-        return batch._replace(rows=rows._replace(states=take(rows.states)))
+        return batch._replace(rows=rows._replace(texts=rows.texts.map(take)))
     uncond = {layer: take(x) for layer, x in rows.lse_uncond.items()}
     some = rows._replace(
         latents=take(rows.latents), lse_uncond=uncond, error_uncond=take(rows.error_uncond)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dsd_jax.diffusion import Schedule
 from dsd_jax.model import Model
@@ -12,6 +13,11 @@ from dsd_jax.models.attention import mean_lse
 from dsd_jax.models.blocks import Blocks
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.texts import Texts
+
+# Of a difference between noise and predicted noise, element by element (Diffusion Classifier's
+# `eval_prob_adaptive.py`: `--loss l1` and `huber`, torch's with delta 1).
+NORMS = {"l1": jnp.abs, "huber": partial(optax.losses.huber_loss, delta=1.0)}
 
 
 class Terms(NamedTuple):
@@ -21,12 +27,14 @@ class Terms(NamedTuple):
     lse_uncond: {layer: (I, T, N)}, the same for the empty caption.
     error: (I, C, T), the 2-norm of noise minus predicted noise, v-prediction converted.
     error_uncond: (I, T), the same for the empty caption.
+    norms: {name of NORMS: (I, C, T)}, means over the latent of other norms of the same difference.
     """
 
     lse: dict[str, jax.Array]
     lse_uncond: dict[str, jax.Array]
     error: jax.Array | None
     error_uncond: jax.Array | None
+    norms: dict[str, jax.Array] = {}
 
 
 def with_uncond(terms: Terms, frozen: Terms) -> Terms:
@@ -40,6 +48,7 @@ class Wanted(NamedTuple):
     layers: tuple[str, ...]
     error: bool = True
     uncond: bool = True
+    norms: tuple[str, ...] = ()  # of NORMS; they come with the error only
 
 
 def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
@@ -77,12 +86,14 @@ class Network(NamedTuple):
     dtype: Any
     wanted: Wanted
     blocks: Blocks = Blocks()
+    image_size: int = 0  # read by SDXL alone
 
     @classmethod
     def of(cls, model: Model, wanted: Wanted, remat: str = "nothing") -> "Network":
         """The static part of `model`."""
         blocks = Blocks(remat, gather=model.mesh.shape["fsdp"] > 1)
-        return cls(model.unet, model.schedule, jnp.dtype(model.dtype), wanted, blocks)
+        dtype, size = jnp.dtype(model.dtype), model.image_size
+        return cls(model.unet, model.schedule, dtype, wanted, blocks, size)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -93,8 +104,8 @@ def forward_terms(
     latents: jax.Array,
     noise: jax.Array,
     timesteps: jax.Array,
-    states: jax.Array,
-) -> tuple[dict[str, jax.Array], jax.Array | None]:
+    texts: Texts,
+) -> tuple[dict[str, jax.Array], jax.Array | None, dict[str, jax.Array]]:
     """One call of the UNet on G groups x T timesteps x J captions.
 
     Args:
@@ -104,22 +115,26 @@ def forward_terms(
         latents: (G, T or 1, h, w, channels), scaled.
         noise: (G or 1, T, h, w, channels).
         timesteps: (T,).
-        states: (S, J, L, K); set s is for the groups s * G / S and following.
+        texts: of S sets of J captions; set s is for the groups s * G / S and following.
 
     Returns:
-        {layer: (G, T, J, N)} and errors (G, T, J).
+        {layer: (G, T, J, N)}, errors (G, T, J) and {norm: (G, T, J)}.
     """
-    groups, times, shape, width = len(latents), len(timesteps), latents.shape[2:], states.shape[1]
+    groups, times, shape = len(latents), len(timesteps), latents.shape[2:]
+    width = texts.states.shape[1]
     latents = jnp.broadcast_to(latents, (groups, times, *shape)).reshape(-1, *shape)
     noise = jnp.broadcast_to(noise, (groups, times, *shape)).reshape(-1, *shape)
     steps = jnp.tile(timesteps, groups)
     noisy = net.schedule.add_noise(latents, noise, steps)
     model = UNet2DCondition(net.unet, mean_lse, net.blocks, net.dtype)
-    prediction, scores = model.apply({"params": params}, noisy, steps, states, learned)
+    conditions = texts.states, learned, texts.pooled, net.image_size
+    prediction, scores = model.apply({"params": params}, noisy, steps, *conditions)
     lse = {layer: scores[layer].reshape(groups, times, width, -1) for layer in net.wanted.layers}
     if not net.wanted.error:
-        return lse, None
+        return lse, None, {}
     noise, noisy, steps = (jnp.repeat(x, width, axis=0) for x in (noise, noisy, steps))
     difference = noise - net.schedule.epsilon(prediction, noisy, steps)
     error = jnp.sqrt(jnp.sum(jnp.square(difference), axis=(1, 2, 3)))
-    return lse, error.reshape(groups, times, width)
+    norms = {name: jnp.mean(NORMS[name](difference), axis=(1, 2, 3)) for name in net.wanted.norms}
+    by_pair = partial(jnp.reshape, shape=(groups, times, width))
+    return lse, by_pair(error), jax.tree.map(by_pair, norms)

@@ -30,7 +30,7 @@ def fit_weights(shots: Shots, recipe: Recipe, name: str, seed: int) -> dict[str,
     """
     scale, units = spread(shots, name, recipe), unit_weights(shots, recipe, name)
     terms = noise_terms(shots)
-    count = len(shots.items.states)
+    count = shots.items.count
     apart = in_folds(count, seed)  # (F, n)
     ridges = np.asarray(recipe.ridges, np.float32)
 
@@ -70,7 +70,7 @@ def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
         margins = jnp.std(x[:, 0] - x[:, 1:].mean(axis=1), axis=0)
         return size / (margins + 1e-6)
 
-    times, count = len(shots.timesteps), len(shots.items.states)
+    times, count = len(shots.timesteps), shots.items.count
     units: dict[str, Any] = {
         "lse": {
             layer: unit(x[:, :, :times].mean(2).reshape(count, -1, x.shape[-1]))

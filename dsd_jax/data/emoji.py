@@ -8,49 +8,25 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from dsd_jax.data.scenes import SIDE
+from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.data.images import read_image
 from dsd_jax.data.triples import ARTISTS, SPLITS
 from dsd_jax.errors import UserError
 
 IMAGES = ("positive", "negative")
 UNFINISHED = "unfinished-"  # starts the name of a folder that is being written, or was until a kill
-THREADS = 4  # that read and decode pictures
 FORGOTTEN_AFTER = 24 * 3600  # seconds until such a folder is nobody's any more
 
 
-class Items(NamedTuple):
-    """A split's items in order; their pictures are read when asked for.
-
-    captions: n sentences. kinds: n of `triples.KINDS`, taking turns. records: n dicts, the PNGs of
-    "positive" and "negative" still encoded.
-    """
-
-    captions: list[str]
-    kinds: list[str]
-    records: Sequence[Mapping[str, Any]]
-
-    def images(self, numbers: Iterable[int] | None = None) -> np.ndarray:
-        """Pictures of some items, of all by default: uint8 (n, 2, 64, 64, 3).
-
-        The one that the caption fits, then the one it does not. Several threads read.
-        """
-        import grain
-
-        numbers = list(range(len(self.captions)) if numbers is None else numbers)
-        chosen = grain.MapDataset.source(numbers).map(lambda number: self.records[number])
-        decoded = chosen.map(lambda row: np.stack([read_png(row[name]) for name in IMAGES]))
-        found = list(decoded.to_iter_dataset(grain.ReadOptions(num_threads=THREADS)))
-        return np.stack(found) if found else np.empty((0, len(IMAGES), SIDE, SIDE, 3), np.uint8)
-
-    def first(self, count: int) -> "Items":
-        """The first items alone."""
-        return Items(self.captions[:count], self.kinds[:count], self.records)
+def benchmark() -> Benchmark:
+    """The emoji benchmark, as others are opened; `load_items` reads its splits."""
+    return Benchmark("emoji", tuple(split_names()), load_items)
 
 
 def split_names() -> list[str]:
@@ -58,7 +34,7 @@ def split_names() -> list[str]:
     return [f"{artists}/{split}" for artists in ARTISTS for split in SPLITS]
 
 
-def load_items(split: str, data_dir: str | os.PathLike | None = None) -> Items:
+def load_items(split: str, data_dir: str | os.PathLike | None = None) -> Examples:
     """The items of one of `split_names()`, such as `unseen-artist/test`.
 
     The first call for a group of artists prepares its three splits (about ten seconds) in
@@ -125,7 +101,7 @@ def remove_forgotten(data_dir):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_items(folder: pathlib.Path, split: str) -> Items:
+def read_items(folder: pathlib.Path, split: str) -> Examples:
     """The items of `split` in a folder that `prepare` wrote; no picture is decoded yet."""
     import tensorflow_datasets as tfds
 
@@ -135,13 +111,16 @@ def read_items(folder: pathlib.Path, split: str) -> Items:
     rows = [source[i] for i in range(len(source))]
     if [row["id"] for row in rows] != list(range(SPLITS[split])):
         raise ValueError(f"{len(rows)} items of {split} instead of {SPLITS[split]}")
-    return Items(
-        [row["caption"].decode() for row in rows],
+    return Examples(
+        [(row["caption"].decode(),) for row in rows],
+        [tuple((number, name) for name in IMAGES) for number in range(len(rows))],
         [builder.info.features["kind"].int2str(int(row["kind"])) for row in rows],
-        source,
+        range(len(rows)),
+        partial(read_picture, source),
     )
 
 
-def read_png(data):
-    """uint8 (height, width, 3) from PNG bytes."""
-    return np.asarray(Image.open(io.BytesIO(data)))
+def read_picture(records: Sequence[Mapping[str, Any]], key: tuple[int, str], size: int):
+    """The picture of a number and a name of IMAGES, uint8 (size, size, 3)."""
+    number, name = key
+    return read_image(Image.open(io.BytesIO(records[number][name])), size)

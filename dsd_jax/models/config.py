@@ -27,6 +27,11 @@ def refuse(file: str, json: Mapping[str, Any], fixed: Mapping[str, Any]) -> None
 def per_block(name: str, value: int | Sequence[int], blocks: int) -> tuple[int, ...]:
     """One number for every resolution, or one for all."""
     values = (value,) * blocks if isinstance(value, int) else tuple(value)
+    if not all(isinstance(number, int) for number in values):
+        raise UserError(
+            f"unet/config.json: {name} is {value!r}, but only whole numbers, one for each block, "
+            "are supported."
+        )
     if len(values) != blocks:
         raise UserError(
             f"unet/config.json: {name} has {len(values)} entries but block_out_channels has "

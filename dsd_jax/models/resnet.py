@@ -20,17 +20,22 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array | None = None) -> jax.Array:
-        """`x` (B, H, W, F_in), `time` (B, E) or, where rows share a timestep, (B / n, E)."""
+        """`x` (R, H, W, F_in) and `time` (S, E) -> (B, H, W, F), where B is the larger of R and S.
+
+        Rows of `x` that stand side by side may share a row of `time`, or the other way round.
+        """
+        rows = max(len(x), 0 if time is None else len(time))
         hidden = conv3x3(self.features, self.dtype, "conv1")(self._activate("norm1", x))
         if time is not None:
             time = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(
                 jax.nn.silu(time)
             )
-            hidden += repeat_rows(time, x.shape[0])[:, None, None, :]
+            # In SDXL a caption is part of `time`; what came before was shared by all of an image.
+            hidden = repeat_rows(hidden, rows) + repeat_rows(time, rows)[:, None, None, :]
         hidden = conv3x3(self.features, self.dtype, "conv2")(self._activate("norm2", hidden))
         if x.shape[-1] != self.features:
             x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)
-        return x + hidden
+        return repeat_rows(x, rows) + hidden
 
     def _activate(self, name: str, x: jax.Array) -> jax.Array:
         return jax.nn.silu(

@@ -1,4 +1,4 @@
-"""The CLIP text tower: token ids to text states.
+"""The CLIP text tower: token ids to text states, and for SDXL to what is pooled of them.
 
 Reference: transformers `models/clip/modeling_clip.py` (`CLIPTextTransformer`); parameter names
 are those of its Flax port.
@@ -19,7 +19,12 @@ from dsd_jax.models.config import read_fields
 
 @dataclass(frozen=True)
 class TextConfig:
-    """What of a text encoder's `config.json` decides its shape."""
+    """What of a text encoder's `config.json` decides its shape.
+
+    The last two are for SDXL's second encoder: the width A that the state at a caption's end is
+    projected to, 0 for no such projection, and the end's token id. There 2 stands for the highest
+    id of each caption, as in transformers: published configs have a 2 that is no caption's end.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -29,11 +34,21 @@ class TextConfig:
     positions: int
     activation: str
     norm_eps: float
+    projection: int = 0
+    end_token: int = 2
 
     @classmethod
-    def from_json(cls, json: Mapping[str, Any]) -> "TextConfig":
-        """Read a transformers `text_encoder/config.json`; `UserError` names what is unsupported."""
-        file = "text_encoder/config.json"
+    def from_json(
+        cls, json: Mapping[str, Any], folder: str = "text_encoder", projected: bool = False
+    ) -> "TextConfig":
+        """Read the `config.json` that transformers writes; `UserError` names what is unsupported.
+
+        Args:
+            json: what the file holds.
+            folder: where it lies, for messages.
+            projected: whether it is of a `CLIPTextModelWithProjection`.
+        """
+        file = f"{folder}/config.json"
         json = json.get("text_config", json)
         fields = read_fields(
             file,
@@ -53,6 +68,8 @@ class TextConfig:
             positions=json.get("max_position_embeddings", 77),
             activation=json.get("hidden_act", "quick_gelu"),
             norm_eps=json.get("layer_norm_eps", 1e-5),
+            projection=json.get("projection_dim", 512) if projected else 0,
+            end_token=json.get("eos_token_id", 49407) if projected else 2,
         )
         if config.activation not in ACTIVATIONS:
             raise UserError(
@@ -62,9 +79,10 @@ class TextConfig:
         return config
 
     def to_json(self) -> dict[str, Any]:
-        """The `text_encoder/config.json` that transformers reads back as the same network."""
+        """The `config.json` that transformers reads back as the same network."""
+        projected, last = self.projection > 0, self.vocab_size - 1
         return {
-            "architectures": ["CLIPTextModel"],
+            "architectures": ["CLIPTextModelWithProjection" if projected else "CLIPTextModel"],
             "model_type": "clip_text_model",
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -74,10 +92,10 @@ class TextConfig:
             "max_position_embeddings": self.positions,
             "hidden_act": self.activation,
             "layer_norm_eps": self.norm_eps,
-            "projection_dim": self.hidden_size,
-            "bos_token_id": self.vocab_size - 2,
-            "eos_token_id": self.vocab_size - 1,
-            "pad_token_id": self.vocab_size - 1,
+            "projection_dim": self.projection or self.hidden_size,
+            "bos_token_id": last - 1,
+            "eos_token_id": self.end_token if projected else last,
+            "pad_token_id": last,
         }
 
 
@@ -86,10 +104,12 @@ class _Layers(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What leaves the last layer, and what enters it."""
+        before = hidden
         for i in range(self.config.layers):
-            hidden = Layer(self.config, True, self.dtype, name=str(i))(hidden)
-        return hidden
+            before, hidden = hidden, Layer(self.config, True, self.dtype, name=str(i))(hidden)
+        return hidden, before
 
 
 class _Encoder(nn.Module):
@@ -97,7 +117,7 @@ class _Encoder(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
         return _Layers(self.config, self.dtype, name="layers")(hidden)
 
 
@@ -118,12 +138,12 @@ class _Tower(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> jax.Array:
+    def __call__(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """States after the final layer norm; states before the last layer, which have no norm."""
         hidden = _Embeddings(self.config, self.dtype, name="embeddings")(ids)
-        hidden = _Encoder(self.config, self.dtype, name="encoder")(hidden)
-        return nn.LayerNorm(
-            epsilon=self.config.norm_eps, dtype=self.dtype, name="final_layer_norm"
-        )(hidden)
+        hidden, before = _Encoder(self.config, self.dtype, name="encoder")(hidden)
+        norm = nn.LayerNorm(epsilon=self.config.norm_eps, dtype=self.dtype, name="final_layer_norm")
+        return norm(hidden), before
 
 
 class CLIPText(nn.Module):
@@ -135,10 +155,38 @@ class CLIPText(nn.Module):
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Token ids (C, L) int32 -> text states (C, L, K) float32, after the final layer norm."""
-        return _Tower(self.config, self.dtype, name="text_model")(ids).astype(jnp.float32)
+        states, _ = _Tower(self.config, self.dtype, name="text_model")(ids)
+        return states.astype(jnp.float32)
+
+
+class XLText(nn.Module):
+    """Either text encoder of SDXL, which reads what enters the last layer.
+
+    Reference: diffusers `pipeline_stable_diffusion_xl.py` (`encode_prompt`).
+    """
+
+    config: TextConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Token ids (C, L) int32 -> states (C, L, K) and pooled (C, A), both float32.
+
+        Pooled is the state after all layers at the caption's end, projected; A is 0 in the first
+        encoder, which has no projection.
+        """
+        c = self.config
+        last, states = _Tower(c, self.dtype, name="text_model")(ids)
+        if not c.projection:
+            return states.astype(jnp.float32), jnp.zeros((len(ids), 0))
+        end = jnp.argmax(ids if c.end_token == 2 else ids == c.end_token, axis=1)
+        pooled = nn.Dense(c.projection, use_bias=False, dtype=self.dtype, name="text_projection")(
+            last[jnp.arange(len(ids)), end]
+        )
+        return states.astype(jnp.float32), pooled.astype(jnp.float32)
 
 
 def abstract_params(config: TextConfig) -> dict:
     """The parameter tree's shapes without computing anything: nested dicts of ShapeDtypeStruct."""
-    ids = jnp.zeros((1, config.positions), jnp.int32)
-    return jax.eval_shape(CLIPText(config).init, jax.random.key(0), ids)["params"]
+    ids, network = jnp.zeros((1, config.positions), jnp.int32), XLText(config)
+    return jax.eval_shape(network.init, jax.random.key(0), ids)["params"]

@@ -1,4 +1,4 @@
-"""The denoising UNet of Stable Diffusion 1.x and 2.x: a prediction, and cross-attention scores.
+"""The denoising UNet of Stable Diffusion and SDXL: a prediction, and cross-attention scores.
 
 Reference: diffusers `models/unets/unet_2d_condition.py`, `unet_2d_blocks.py`; parameter names are
 those of its Flax port.
@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.models.attention import Learned, Reduce, mean_lse, repeat_rows
+from dsd_jax.errors import UserError
+from dsd_jax.models.attention import Learned, Reduce, deal, mean_lse, repeat_rows
 from dsd_jax.models.blocks import Blocks
 from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
 from dsd_jax.models.transformer import Transformer
@@ -159,6 +160,8 @@ class UNet2DCondition(nn.Module):
         timesteps: jax.Array,
         states: jax.Array,
         learned: Mapping[str, Learned] | None = None,
+        pooled: jax.Array | None = None,
+        image_size: int = 0,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Predict the noise (or v) of every row, and reduce every cross-attention layer's logits.
 
@@ -168,17 +171,24 @@ class UNet2DCondition(nn.Module):
             states: (S, J, L, K), text states of S sets of J captions; R is a multiple of S, and
                 every set meets its R / S latents, which stand side by side.
             learned: what is learned per attention layer, by its path (`prompts.by_layer`).
+            pooled: (S, J, A), for SDXL, whose time embedding it is added to.
+            image_size: side of the pictures in pixels, for SDXL, which is told it (`_added`).
 
         Returns:
             (B, H, W, out_channels) float32 and {layer path: reduce(logits (B, N, Q, L))}, where
             B = R * J, the J captions of a latent side by side. What precedes the first
-            cross-attention is computed once per latent.
+            cross-attention, or in SDXL the first time embedding, is computed once per latent.
+
+        Raises:
+            UserError: `pooled` is not as wide as the config says.
         """
         c = self.config
         rows = latents.shape[0] * states.shape[1]
         text = Text(states.astype(self.dtype), learned or {}, rows)
         time = sinusoidal_embedding(timesteps, c.block_out_channels[0]).astype(self.dtype)
         time = TimeEmbedding(4 * c.block_out_channels[0], self.dtype, name="time_embedding")(time)
+        if c.pooled_dim:
+            time = repeat_rows(time, rows) + deal(self._added(pooled, image_size), rows)
         hidden = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(latents.astype(self.dtype))
         hidden, scores = self._levels(hidden, time, text)
         # The last layers in float32: errors are differences of nearly equal numbers.
@@ -186,6 +196,25 @@ class UNet2DCondition(nn.Module):
             c.norm_num_groups, epsilon=c.norm_eps, dtype=jnp.float32, name="conv_norm_out"
         )(hidden)
         return conv3x3(c.out_channels, jnp.float32, "conv_out")(jax.nn.silu(hidden)), scores
+
+    def _added(self, pooled: jax.Array | None, image_size: int) -> jax.Array:
+        """What SDXL adds to the time embedding for each caption: (S, J, A) -> (S, J, E).
+
+        Beside the pooled text that is six numbers: original height and width, top and left of the
+        crop, target height and width. Pictures are resized whole to the model's own size, so they
+        are (size, size, 0, 0, size, size), as when diffusers draws a picture of that size.
+        """
+        c, found = self.config, 0 if pooled is None else pooled.shape[-1]
+        if found != c.pooled_dim:
+            raise UserError(
+                f"the captions' pooled part is {found} wide, expected {c.pooled_dim} for this "
+                "SDXL; give captions as strings or as Model.encode_captions returns them."
+            )
+        sizes = jnp.array([image_size, image_size, 0, 0, image_size, image_size])
+        sizes = sinusoidal_embedding(sizes, c.addition_time_dim).reshape(-1)
+        sizes = jnp.broadcast_to(sizes, (*pooled.shape[:2], sizes.size))
+        both = jnp.concatenate([pooled, sizes], axis=-1).astype(self.dtype)
+        return TimeEmbedding(4 * c.block_out_channels[0], self.dtype, name="add_embedding")(both)
 
     def _levels(self, hidden, time, text: Text):
         """Down, middle and up; a block's scores get the block's path in front."""
@@ -222,4 +251,5 @@ def abstract_params(config: UNetConfig) -> dict:
         jnp.zeros((1, size, size, config.in_channels)),
         jnp.zeros((1,), jnp.int32),
         jnp.zeros((1, 1, 1, config.cross_attention_dim)),
+        pooled=jnp.zeros((1, 1, config.pooled_dim)),
     )["params"]

@@ -33,7 +33,10 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """What of a VAE's `config.json` decides its shape."""
+    """What of a VAE's `config.json` decides its shape.
+
+    `force_upcast` says that float16 is too small for what is computed within, as in SDXL's.
+    """
 
     block_out_channels: tuple[int, ...]
     layers_per_block: int
@@ -41,6 +44,7 @@ class VAEConfig:
     norm_num_groups: int
     scaling_factor: float
     sample_size: int
+    force_upcast: bool = False
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "VAEConfig":
@@ -59,6 +63,7 @@ class VAEConfig:
             norm_num_groups=json.get("norm_num_groups", 32),
             scaling_factor=json.get("scaling_factor", 0.18215),  # configs before 0.13 lack it
             sample_size=json.get("sample_size", 512),
+            force_upcast=bool(json.get("force_upcast")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +82,7 @@ class VAEConfig:
             "out_channels": 3,
             "sample_size": self.sample_size,
             "scaling_factor": self.scaling_factor,
+            "force_upcast": self.force_upcast,
             "up_block_types": ["UpDecoderBlock2D"] * blocks,
         }
 

@@ -1,6 +1,7 @@
 """The real training and scoring steps with shapes for arguments, ready for a compiler."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +24,11 @@ from dsd_jax.sharding import AXES, ROWS, WHOLE, spec_of
 from dsd_jax.shots import Recipe
 from dsd_jax.steps import State, Step, batch_loss, hardest_candidates, optimiser, update_function
 from dsd_jax.terms import Network, Wanted, forward_terms
+from dsd_jax.texts import Texts
 from dsd_jax.weights.names import flatten, unflatten
 
 POSITIONS = 77  # of a caption
+DOWNSCALE = 8  # pixels per latent position, in all published families
 
 
 class Job(NamedTuple):
@@ -126,7 +129,7 @@ def abstract_batch(job: Job, mesh: Mesh | AbstractMesh, items: int) -> Batch:
     return Batch(
         Rows(
             rows(pictures, *_latent(job)),
-            rows(job.captions, POSITIONS, job.unet.cross_attention_dim),
+            texts_like(job, job.captions, rows),
             rows(dtype=jnp.int32),
             rows(),
             {},
@@ -162,11 +165,12 @@ def _one_device() -> Mesh:
 
 def _network(job: Job, wanted: Wanted, remat: str = "nothing") -> Network:
     blocks = Blocks(remat, gather=job.fsdp > 1)
-    return Network(job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks)
+    size = job.unet.sample_size * DOWNSCALE
+    return Network(job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks, size)
 
 
 def _scoring_inputs(job: Job, mesh: Mesh | AbstractMesh, items: int) -> tuple:
-    """Latents, noise, timesteps and states of items with the empty caption beside their own."""
+    """Latents, noise, timesteps and texts of items with the empty caption beside their own."""
 
     def rows(count: int, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(
@@ -175,7 +179,16 @@ def _scoring_inputs(job: Job, mesh: Mesh | AbstractMesh, items: int) -> tuple:
 
     grid = rows(items * job.pictures, 1, *_latent(job))
     times = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=NamedSharding(mesh, WHOLE))
-    return grid, grid, times, rows(items, 1 + job.captions, POSITIONS, job.unet.cross_attention_dim)
+    texts = texts_like(job, 1 + job.captions, partial(rows, items))
+    return grid, grid, times, texts
+
+
+def texts_like(job: Job, captions: int, rows: Callable[..., jax.ShapeDtypeStruct]) -> Texts:
+    """Texts of so many captions of every item; `rows` makes an array with items in front."""
+    return Texts(
+        rows(captions, POSITIONS, job.unet.cross_attention_dim),
+        rows(captions, job.unet.pooled_dim),
+    )
 
 
 def _latent(job: Job) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
-"""The three networks of a model, and how a folder in the Hugging Face layout holds each."""
+"""The networks of a model, and how a folder in the Hugging Face layout holds each."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ class Component:
         flax_stem: start of the names of its msgpack files.
         read_config: from the parsed `config.json` to a config; raises `UserError`.
         abstract_params: from the config to nested dicts of `jax.ShapeDtypeStruct`.
+        tokenizer: of a text encoder, the subfolder of its tokenizer and its field of `Model`.
     """
 
     folder: str
@@ -30,6 +31,7 @@ class Component:
     flax_stem: str
     read_config: Callable[[Mapping[str, Any]], Any]
     abstract_params: Callable[[Any], dict]
+    tokenizer: str = ""
 
 
 # Tracing a UNet for its shapes takes two seconds, so each config is traced once.
@@ -59,5 +61,27 @@ TEXT = Component(
     flax_stem="flax_model",
     read_config=text.TextConfig.from_json,
     abstract_params=functools.cache(text.abstract_params),
+    tokenizer="tokenizer",
 )
-COMPONENTS = (UNET, VAE, TEXT)
+TEXT_2 = Component(
+    folder="text_encoder_2",
+    key="text_2",
+    classes=("CLIPTextModelWithProjection",),
+    torch_stem="model",
+    flax_stem="flax_model",
+    read_config=functools.partial(
+        text.TextConfig.from_json, folder="text_encoder_2", projected=True
+    ),
+    abstract_params=functools.cache(text.abstract_params),
+    tokenizer="tokenizer_2",
+)
+_ALL = (UNET, VAE, TEXT, TEXT_2)
+COMPONENTS = _ALL[:3]  # of Stable Diffusion 1.x and 2.x
+
+
+def components(names: Collection[str]) -> tuple[Component, ...]:
+    """Those of the model that has `names`: its subfolders, or the keys of its parameters.
+
+    SDXL has all four, every other family the first three.
+    """
+    return _ALL if TEXT_2.folder in names or TEXT_2.key in names else COMPONENTS

@@ -18,7 +18,7 @@ def read_config(folder: Path, component: Component) -> Any:
     if stated is not None and str(stated).removeprefix("Flax") not in component.classes:
         raise UserError(
             f"{file} describes the class {stated}, expected {component.classes[0]} of a Stable "
-            "Diffusion 1.x or 2.x model."
+            "Diffusion 1.x, 2.x or XL model."
         )
     return _parsed(folder, file, json, component.read_config)
 

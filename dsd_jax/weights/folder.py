@@ -6,12 +6,12 @@ from pathlib import Path
 
 from dsd_jax.errors import UserError
 from dsd_jax.weights import hub
-from dsd_jax.weights.component import COMPONENTS
+from dsd_jax.weights.component import TEXT_2
 from dsd_jax.weights.json_file import read_json
+from dsd_jax.weights.layout import parts, refuse_others
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "tiny"
 _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
-_PARTS = (*(component.folder for component in COMPONENTS), "tokenizer", "scheduler")
 
 
 def find(where: str | os.PathLike) -> Path:
@@ -38,22 +38,25 @@ def find(where: str | os.PathLike) -> Path:
     return _checked(hub.fetch(*hub_id.groups()))
 
 
+def subfolders(folder: Path) -> set[str]:
+    """Their names."""
+    return {entry.name for entry in folder.iterdir() if entry.is_dir()}
+
+
 def _checked(folder: Path) -> Path:
     """`folder` if it is laid out like a model that we know; says what it is if not."""
     index = folder / "model_index.json"
     kind = str(read_json(index).get("_class_name", "")) if index.is_file() else ""
-    if "XL" in kind or (folder / "text_encoder_2").is_dir():
-        raise UserError(
-            f"{folder} is an SDXL model, which is not supported yet; use a Stable Diffusion 1.x "
-            "or 2.x model."
-        )
-    missing = [part for part in _PARTS if not (folder / part).is_dir()]
+    folders = subfolders(folder)
+    refuse_others(folders, f"{folder} (a {kind})" if kind else str(folder))
+    needed = parts(folders | {TEXT_2.folder} if "XL" in kind else folders)
+    missing = [part for part in needed if part not in folders]
     if not missing:
         return folder
     if (folder / "config.json").is_file():
         hint = f"it looks like one component of a model, so give the folder above, {folder.parent}"
     else:
-        found = [f"{part}/" for part in _PARTS if part not in missing]
+        found = [f"{part}/" for part in needed if part not in missing]
         found = found or sorted(entry.name for entry in folder.iterdir())
         hint = f"it has {', '.join(found[:12]) or 'nothing in it'}"
     pipeline = f" (a {kind})" if kind and "StableDiffusion" not in kind else ""

@@ -6,13 +6,13 @@ import huggingface_hub
 from huggingface_hub import errors
 
 from dsd_jax.errors import UserError
-from dsd_jax.weights.component import COMPONENTS
+from dsd_jax.weights.component import TEXT_2, Component, components
 from dsd_jax.weights.configs import read_config
 from dsd_jax.weights.files import choose, is_index, shards
+from dsd_jax.weights.layout import refuse_others
 
 LAYOUT = "a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
 _SMALL = ["model_index.json", "scheduler/scheduler_config.json"]
-_TOKENIZER = ["tokenizer/*.json", "tokenizer/*.txt"]
 _TIMEOUT = 10  # seconds until the Hub counts as out of reach
 
 
@@ -26,9 +26,12 @@ def fetch(repo: str, revision: str | None) -> Path:
     try:
         patterns = _patterns(repo, revision, label)
         small = [pattern for pattern in patterns if pattern.endswith(".json")]
-        folder = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=small)
-        for component in COMPONENTS:  # before gigabytes of a model that we can't use are fetched
-            read_config(Path(folder), component)
+        folder = Path(
+            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=small)
+        )
+        # Before gigabytes of a model that we can't use are fetched.
+        for component in components([entry.name for entry in folder.iterdir()]):
+            read_config(folder, component)
         return Path(
             huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns)
         )
@@ -43,14 +46,21 @@ def fetch(repo: str, revision: str | None) -> Path:
 
 def needed(names: list[str], label: str) -> list[str]:
     """Those files of a repository, of all its `names`, from which a model is loaded."""
-    wanted = _SMALL + _TOKENIZER
-    for component in COMPONENTS:
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    refuse_others(folders, label)
+    wanted = _SMALL
+    for component in components(folders):
         folder = component.folder + "/"
         inside = [name.removeprefix(folder) for name in names if name.startswith(folder)]
         chosen = choose(inside, component, f"{label}/{component.folder}")
         parts = [chosen, *shards(inside, chosen)] if is_index(chosen) else [chosen]
         wanted = wanted + [folder + name for name in ("config.json", *parts)]
+        wanted += _tokenizer(component)
     return wanted
+
+
+def _tokenizer(component: Component) -> list[str]:
+    return [f"{component.tokenizer}/*.{kind}" for kind in ("json", "txt") if component.tokenizer]
 
 
 def _patterns(repo: str, revision: str | None, label: str) -> list[str]:
@@ -60,9 +70,9 @@ def _patterns(repo: str, revision: str | None, label: str) -> list[str]:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
         raise
     except Exception:  # no connection: `snapshot_download` looks into the cache, or says why not
-        folders = [component.folder for component in COMPONENTS]
-        kinds = ("*.json", "*.safetensors", "*.msgpack")
-        return _SMALL + _TOKENIZER + [f"{folder}/{kind}" for folder in folders for kind in kinds]
+        ours, kinds = components([TEXT_2.folder]), ("*.json", "*.safetensors", "*.msgpack")
+        patterns = [f"{component.folder}/{kind}" for component in ours for kind in kinds]
+        return _SMALL + patterns + [file for component in ours for file in _tokenizer(component)]
     return needed([sibling.rfilename for sibling in info.siblings or []], label)
 
 

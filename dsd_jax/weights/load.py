@@ -11,23 +11,25 @@ from jax.sharding import Mesh
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
 from dsd_jax.sharding import host_mesh, place_weight
-from dsd_jax.weights.component import COMPONENTS, TEXT, UNET, VAE
+from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE, Component, components
 from dsd_jax.weights.configs import abstract_params, read_config, read_schedule
 from dsd_jax.weights.files import read_headers
 from dsd_jax.weights.fit import Leaf, fit
-from dsd_jax.weights.folder import find
+from dsd_jax.weights.folder import find, subfolders
+from dsd_jax.weights.json_file import read_json
 from dsd_jax.weights.names import unflatten
 from dsd_jax.weights.tokenizer import read_tokenizer
 
 
 def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None) -> Model:
-    """Loads a Stable Diffusion 1.x or 2.x model.
+    """Loads a model of the Stable Diffusion 1.x, 2.x or XL families, turbo models too.
 
     Args:
         where: "tiny", the bundled model; a folder in the Hugging Face layout (`unet/`, `vae/`,
-            `text_encoder/`, `tokenizer/`, `scheduler/`), with safetensors or Flax msgpack in
-            float16, bfloat16 or float32, whole or sharded; or a model on the Hub, as "org/name"
-            or "org/name@revision", of which only what is needed is fetched.
+            `text_encoder/`, `tokenizer/`, `scheduler/`; SDXL has `text_encoder_2/` and
+            `tokenizer_2/` too), with safetensors or Flax msgpack in float16, bfloat16 or float32,
+            whole or sharded; or a model on the Hub, as "org/name" or "org/name@revision", of which
+            only what is needed is fetched.
         dtype: float type of all parameters, in which matrix products run.
         mesh: of this host's devices, from `sharding.host_mesh`; by default every device has a whole
             copy.
@@ -42,17 +44,21 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
     """
     dtype = float_type(dtype)
     folder = find(where)
-    configs = {part.key: read_config(folder, part) for part in COMPONENTS}
+    ours = components(subfolders(folder))
+    configs = {part.key: read_config(folder, part) for part in ours}
     schedule = read_schedule(folder)
-    tokenizer = read_tokenizer(folder / "tokenizer")
-    _check_one_model(folder, configs, len(tokenizer))
+    tokenizers = {
+        part.tokenizer: read_tokenizer(folder / part.tokenizer) for part in ours if part.tokenizer
+    }
+    _check_one_model(folder, configs, tokenizers)
     leaves = _fitting(folder, configs)
     return Model(
         name=str(where),
         **configs,
+        **tokenizers,
         schedule=schedule,
         params=_read(folder, leaves, dtype, mesh or host_mesh()),
-        tokenizer=tokenizer,
+        zero_empty=TEXT_2 in ours and _zero_empty(folder),
         image_size=configs[UNET.key].sample_size * configs[VAE.key].downscale,
     )
 
@@ -68,30 +74,64 @@ def float_type(dtype: Any) -> np.dtype:
     return dtype
 
 
-def _check_one_model(folder: Path, configs: dict[str, Any], tokens: int) -> None:
+def _zero_empty(folder: Path) -> bool:
+    """SDXL's own setting of what an empty caption is; diffusers takes zeros where it is absent."""
+    index = folder / "model_index.json"
+    stated = read_json(index) if index.is_file() else {}
+    return bool(stated.get("force_zeros_for_empty_prompt", True))
+
+
+def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str, Any]) -> None:
     """The parts must go together: they could come from different models."""
-    unet, vae, text = (configs[component.key] for component in (UNET, VAE, TEXT))
-    for (one, value), (other, expected) in (
-        (("unet's cross_attention_dim", unet.cross_attention_dim),
-         ("text_encoder's hidden_size", text.hidden_size)),
-        (("unet's in_channels", unet.in_channels), ("vae's latent_channels", vae.latent_channels)),
-    ):  # fmt: skip
+    unet, vae = configs[UNET.key], configs[VAE.key]
+    texts = [(part, configs[part.key]) for part in (TEXT, TEXT_2) if part.key in configs]
+    widths = " and ".join(f"{part.folder}'s" for part, _ in texts)
+    _check_equal(
+        folder,
+        ("unet's cross_attention_dim", unet.cross_attention_dim),
+        (f"{widths} hidden_size", sum(text.hidden_size for _, text in texts)),
+        ("unet's in_channels", unet.in_channels),
+        ("vae's latent_channels", vae.latent_channels),
+        ("unet's width of pooled text", unet.pooled_dim),
+        ("text_encoder_2's projection_dim", texts[-1][1].projection),
+    )
+    lengths = {tokenizer.model_max_length for tokenizer in tokenizers.values()}
+    if len(lengths) > 1:
+        raise UserError(
+            f"The tokenizers in {folder} read {' and '.join(map(str, sorted(lengths)))} tokens; "
+            "expected one number, model_max_length of both tokenizer_config.json."
+        )
+    for part, text in texts:
+        _check_tokenizer(folder, part, text, tokenizers[part.tokenizer])
+
+
+def _check_equal(folder: Path, *pairs: tuple[str, int]) -> None:
+    """Every first of two must equal the second."""
+    for (one, value), (other, expected) in zip(pairs[::2], pairs[1::2], strict=True):
         if value != expected:
             raise UserError(
                 f"The parts in {folder} belong to different models: the {one} is {value} but the "
                 f"{other} is {expected}."
             )
-    if tokens > text.vocab_size:
+
+
+def _check_tokenizer(folder: Path, part: Component, text: Any, tokenizer: Any) -> None:
+    if len(tokenizer) > text.vocab_size:
         raise UserError(
-            f"The tokenizer in {folder} belongs to another model: it has {tokens} tokens but the "
-            f"text_encoder's vocab_size is {text.vocab_size}."
+            f"The {part.tokenizer} in {folder} belongs to another model: it has {len(tokenizer)} "
+            f"tokens but the {part.folder}'s vocab_size is {text.vocab_size}."
+        )
+    if tokenizer.model_max_length > text.positions:
+        raise UserError(
+            f"{folder / part.tokenizer}: model_max_length is {tokenizer.model_max_length} but the "
+            f"{part.folder} has {text.positions} positions; set it to {text.positions}."
         )
 
 
 def _fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
     """Where every parameter of every component is stored; one `UserError` with all that's wrong."""
     leaves, problems = {}, []
-    for component in COMPONENTS:
+    for component in components(configs):
         abstract = abstract_params(folder, component, configs[component.key])
         stored = read_headers(folder / component.folder, component)
         leaves[component.key], lines = fit(component, abstract, stored)
@@ -109,7 +149,7 @@ def _read(
 ) -> dict[str, Any]:
     """Converts tensor by tensor, so that the peak is the parameters and little more."""
     params, broken = {}, []
-    for component in COMPONENTS:
+    for component in components(leaves):
         tree = {}
         for leaf in leaves[component.key]:
             array = leaf.read(dtype)

@@ -1,7 +1,7 @@
 """What tensors are called: the Flax tree's paths and PyTorch's names, one table for both ways.
 
 A tensor's *canonical* name is the one that today's PyTorch diffusers gives it, except that the
-text encoder's keep the prefix `text_model.`, which every version of transformers reads. Both a
+text encoders' keep the prefix `text_model.`, which every version of transformers reads. Both a
 path of our tree and a name in any file lead to it, so nothing else need be compared.
 """
 
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dsd_jax.weights.component import TEXT, Component
+from dsd_jax.weights.component import Component
 
 Path = tuple[str, ...]
 
@@ -37,7 +37,7 @@ def canonical_name(path: Path) -> str:
 def canonical_name_in_file(name: str, flax: bool, component: Component) -> str | None:
     """The canonical name of what a file calls `name`, or None where it is to be ignored."""
     canonical = canonical_name(tuple(name.split("/" if flax else ".")))
-    if component is TEXT and canonical.startswith(_WITHOUT_PREFIX):
+    if component.tokenizer and canonical.startswith(_WITHOUT_PREFIX):
         canonical = _PREFIX + canonical
     return None if _IGNORED.match(canonical) else canonical
 

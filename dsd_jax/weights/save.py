@@ -12,19 +12,16 @@ import numpy as np
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
 from dsd_jax.weights import msgpack_file, safetensors_file
-from dsd_jax.weights.component import COMPONENTS, Component
+from dsd_jax.weights.component import TEXT_2, Component, components
 from dsd_jax.weights.json_file import write_json
 from dsd_jax.weights.names import canonical_name, flatten, torch_axes
 from dsd_jax.weights.tokenizer import write_tokenizer
 
-_CLASSES = {
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "safety_checker": [None, None],
-    "feature_extractor": [None, None],
-}
+# What the pipelines of diffusers have beside a model's components.
+_SD = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
+_SD |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+_XL = {"_class_name": "StableDiffusionXLPipeline"}
+_XL |= {"image_encoder": [None, None], "feature_extractor": [None, None]}
 
 
 def save(
@@ -54,16 +51,17 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
         new = Path(name) / "new"
-        for component in COMPONENTS:
+        for component in components(model.params):
             part = new / component.folder
             part.mkdir(parents=True)
             write_json(part / "config.json", getattr(model, component.key).to_json())
             _write_tensors(part, component, model.params[component.key], jnp.dtype(dtype), format)
+            if component.tokenizer:
+                write_tokenizer(getattr(model, component.tokenizer), new / component.tokenizer)
         scheduler = model.schedule.to_json()
         (new / "scheduler").mkdir()
         write_json(new / "scheduler" / "scheduler_config.json", scheduler)
-        write_tokenizer(model.tokenizer, new / "tokenizer")
-        write_json(new / "model_index.json", _index(scheduler))
+        write_json(new / "model_index.json", _index(model, scheduler["_class_name"]))
         _swap(new, folder, Path(name) / "old")
 
 
@@ -91,14 +89,21 @@ def _write_tensors(
         safetensors_file.write(part / f"{component.torch_stem}.safetensors", arrays)
 
 
-def _index(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """The `model_index.json` of diffusers' StableDiffusionPipeline."""
+def _index(model: Model, scheduler: str) -> dict[str, Any]:
+    """The `model_index.json` of diffusers' pipeline for this family."""
+    ours = components(model.params)
+    xl = _XL | {"force_zeros_for_empty_prompt": model.zero_empty}
+    classes = {}
+    for component in ours:
+        library = "transformers" if component.tokenizer else "diffusers"
+        classes[component.folder] = [library, component.classes[0]]
+        if component.tokenizer:
+            classes[component.tokenizer] = [library, "CLIPTokenizer"]
     return {
-        "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.10.0",
-        "requires_safety_checker": False,
-        "scheduler": ["diffusers", scheduler["_class_name"]],
-        **_CLASSES,
+        "scheduler": ["diffusers", scheduler],
+        **classes,
+        **(xl if TEXT_2 in ours else _SD),
     }
 
 
