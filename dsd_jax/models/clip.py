@@ -13,59 +13,57 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.models.text import CLIPText, TextConfig
+from dsd_jax.models.clip_layers import check_activation
+from dsd_jax.models.text import TextConfig, XLText
 from dsd_jax.models.vision import CLIPVision, VisionConfig
 
-# transformers' `CLIPTextConfig` and `CLIPConfig`: published files leave out what is equal to these.
+# transformers' `CLIPTextConfig`: published files leave out what is equal to these.
 _TEXT_DEFAULTS = {
     "vocab_size": 49408,
     "hidden_size": 512,
     "intermediate_size": 2048,
     "num_hidden_layers": 12,
     "num_attention_heads": 8,
-    "eos_token_id": 49407,
+    "hidden_act": "quick_gelu",
 }
 _PROJECTION = 512
-LEGACY_EOS = 2  # what configs before transformers 4.31 call the end token, whatever its number
 _FIRST_LOGIT_SCALE = math.log(1 / 0.07)
 
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """What of a CLIP's `config.json` decides its shape, and where a caption ends."""
+    """What of a CLIP's `config.json` decides its shape; `text.projection` is E of both towers."""
 
     text: TextConfig
     vision: VisionConfig
-    projection: int
-    eos: int
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "CLIPConfig":
         """Read a transformers `config.json` of a `CLIPModel`; `UserError` names what we can't do.
 
         Old files state a tower twice: `text_config_dict`, with defaults for all that it leaves
-        out, goes before `text_config`, as in transformers.
+        out, goes before `text_config`, as in transformers. The width of a tower's projection is
+        the one beside the towers, whatever they say themselves.
         """
         text = {**_TEXT_DEFAULTS, **_stated(json, "text_config")}
+        text["projection_dim"] = json.get("projection_dim", _PROJECTION)
+        check_activation("config.json: text_config", text["hidden_act"])
         return cls(
-            text=TextConfig.from_json(text),
-            vision=VisionConfig.from_json(_stated(json, "vision_config")),
-            projection=json.get("projection_dim", _PROJECTION),
-            eos=text["eos_token_id"],
+            TextConfig.from_json(text, projected=True),
+            VisionConfig.from_json(_stated(json, "vision_config")),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The `config.json` that transformers reads back as the same network."""
-        text = self.text.to_json()
-        del text["architectures"]
-        shared = {"projection_dim": self.projection}
+        width = {"projection_dim": self.text.projection}
+        text = {name: x for name, x in self.text.to_json().items() if name != "architectures"}
         return {
             "architectures": ["CLIPModel"],
             "model_type": "clip",
-            **shared,
+            **width,
             "logit_scale_init_value": _FIRST_LOGIT_SCALE,
-            "text_config": {**text, **shared, "eos_token_id": self.eos},
-            "vision_config": {**self.vision.to_json(), **shared},
+            "text_config": text,
+            "vision_config": {**self.vision.to_json(), **width},
         }
 
 
@@ -83,20 +81,17 @@ class CLIP(nn.Module):
     def setup(self):
         """Both towers' parameters, the text tower's without a level of its own."""
         c = self.config
-        self.text = CLIPText(c.text, self.dtype)
-        nn.share_scope(self, self.text)  # which calls its only child `text_model` itself
+        self.text = XLText(c.text, self.dtype)
+        nn.share_scope(self, self.text)  # it has `text_model` and `text_projection`
         self.vision_model = CLIPVision(c.vision, self.dtype)
-        self.text_projection = nn.Dense(c.projection, use_bias=False, dtype=self.dtype)
-        self.visual_projection = nn.Dense(c.projection, use_bias=False, dtype=self.dtype)
+        self.visual_projection = nn.Dense(c.text.projection, use_bias=False, dtype=self.dtype)
         self.logit_scale = self.param(
             "logit_scale", lambda _: jnp.asarray(_FIRST_LOGIT_SCALE, jnp.float32)
         )
 
     def encode_texts(self, ids: jax.Array) -> jax.Array:
         """Token ids (C, L) int32 -> (C, E) float32: the end token's state, projected."""
-        states = self.text(ids)
-        pooled = states[jnp.arange(len(ids)), ends(ids, self.config.eos)]
-        return self.text_projection(pooled).astype(jnp.float32)
+        return self.text(ids)[1]
 
     def encode_images(self, pixels: jax.Array) -> jax.Array:
         """Normalised pixels (I, S, S, 3) -> (I, E) float32: the class token's state, projected."""
@@ -105,14 +100,6 @@ class CLIP(nn.Module):
     def __call__(self, ids: jax.Array, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Both at once: (C, E) of the captions, (I, E) of the pictures."""
         return self.encode_texts(ids), self.encode_images(pixels)
-
-
-def ends(ids: jax.Array, eos: int) -> jax.Array:
-    """Where each caption ends: ids (C, L) -> (C,), the first end token's position.
-
-    A config with the legacy number means the token with the highest number instead.
-    """
-    return jnp.argmax(ids if eos == LEGACY_EOS else ids == eos, axis=1)
 
 
 def unit(x: jax.Array) -> jax.Array:

@@ -12,8 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.errors import UserError
-from dsd_jax.models.clip_layers import ACTIVATIONS, Layer
+from dsd_jax.models.clip_layers import Layer, check_activation
 from dsd_jax.models.config import read_fields
 
 
@@ -59,24 +58,20 @@ class TextConfig:
             "num_hidden_layers",
             "num_attention_heads",
         )
-        config = cls(
+        activation = json.get("hidden_act", "quick_gelu")
+        check_activation(file, activation)
+        return cls(
             vocab_size=fields["vocab_size"],
             hidden_size=fields["hidden_size"],
             intermediate_size=fields["intermediate_size"],
             layers=fields["num_hidden_layers"],
             heads=fields["num_attention_heads"],
             positions=json.get("max_position_embeddings", 77),
-            activation=json.get("hidden_act", "quick_gelu"),
+            activation=activation,
             norm_eps=json.get("layer_norm_eps", 1e-5),
             projection=json.get("projection_dim", 512) if projected else 0,
             end_token=json.get("eos_token_id", 49407) if projected else 2,
         )
-        if config.activation not in ACTIVATIONS:
-            raise UserError(
-                f"{file}: hidden_act is '{config.activation}', expected one of "
-                f"{', '.join(ACTIVATIONS)}."
-            )
-        return config
 
     def to_json(self) -> dict[str, Any]:
         """The `config.json` that transformers reads back as the same network."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.clip_layers import ACTIVATIONS, Layer
+from dsd_jax.models.clip_layers import Layer, check_activation
 from dsd_jax.models.config import refuse
 
 _DEFAULTS = {  # transformers' `CLIPVisionConfig`: published files leave out what is equal to these
@@ -58,11 +58,7 @@ class VisionConfig:
                 f"{where}: patch_size is {json['patch_size']}; expected a divisor of image_size, "
                 f"{json['image_size']}."
             )
-        if json["hidden_act"] not in ACTIVATIONS:
-            raise UserError(
-                f"{where}: hidden_act is '{json['hidden_act']}', expected one of "
-                f"{', '.join(ACTIVATIONS)}."
-            )
+        check_activation(where, json["hidden_act"])
         return cls(*(json[name] for name in _DEFAULTS))
 
     def to_json(self) -> dict[str, Any]:
@@ -95,9 +91,9 @@ class _Embeddings(nn.Module):
     @nn.compact
     def __call__(self, pixels: jax.Array) -> jax.Array:
         c = self.config
-        patches = _PatchEmbedding(
-            c.hidden_size, c.patch_size, self.dtype, name="patch_embedding"
-        )(pixels)
+        patches = _PatchEmbedding(c.hidden_size, c.patch_size, self.dtype, name="patch_embedding")(
+            pixels
+        )
         start = self.param("class_embedding", nn.initializers.normal(0.02), (c.hidden_size,))
         start = jnp.broadcast_to(start.astype(self.dtype), (len(pixels), 1, c.hidden_size))
         hidden = jnp.concatenate([start, patches], axis=1)

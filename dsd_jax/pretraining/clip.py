@@ -1,4 +1,4 @@
-"""The bundled CLIP: its shape, and its training from scratch, resumable as the other phases."""
+"""Training the bundled CLIP from scratch, resumable as the other phases are."""
 
 from pathlib import Path
 from typing import Any
@@ -7,36 +7,13 @@ import jax
 
 from dsd_jax import sharding
 from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.data.scenes import SIDE
 from dsd_jax.fitting import fit
-from dsd_jax.models.clip import CLIPConfig
-from dsd_jax.models.vision import VisionConfig
 from dsd_jax.pretraining import contrast
 from dsd_jax.pretraining.denoiser import Latents, optimiser, start
 from dsd_jax.pretraining.pictures import training_stream
 from dsd_jax.pretraining.products import bundled_tokenizer
-from dsd_jax.pretraining.shapes import text_config
+from dsd_jax.pretraining.shapes import clip_config
 from dsd_jax.tokens import tokenise
-
-
-def clip_config(config: Any, tokenizer: Any) -> CLIPConfig:
-    """The shape that a pre-training config asks for; the text tower is as Stable Diffusion's."""
-    vision = config.vision
-    return CLIPConfig(
-        text=text_config(config, len(tokenizer)),
-        vision=VisionConfig(
-            hidden_size=vision.hidden_size,
-            intermediate_size=4 * vision.hidden_size,
-            layers=vision.layers,
-            heads=vision.heads,
-            image_size=SIDE,
-            patch_size=vision.patch_size,
-            activation="quick_gelu",
-            norm_eps=1e-5,
-        ),
-        projection=config.projection,
-        eos=tokenizer.eos_token_id,
-    )
 
 
 def train_clip(config: Any, workdir: Path) -> Any:

@@ -15,6 +15,7 @@ import optax
 
 from dsd_jax.clip.pixels import Normaliser
 from dsd_jax.data.scenes import caption
+from dsd_jax.losses import contrastive
 from dsd_jax.models.clip import CLIP, CLIPConfig, unit
 from dsd_jax.pretraining.denoiser import Latents, State
 
@@ -49,15 +50,6 @@ def init(config: CLIPConfig, seed: int) -> Any:
     return jax.jit(CLIP(config).init)(jax.random.key(seed), ids, pixels)["params"]
 
 
-def in_batch_loss(images: jax.Array, texts: jax.Array, logit_scale: jax.Array):
-    """Symmetric cross-entropy of unit vectors (B, E) of B pairs; how often each finds the other."""
-    logits = jnp.exp(jnp.minimum(logit_scale, HIGHEST)) * images @ texts.T
-    labels = jnp.arange(len(logits))
-    both = jnp.stack([logits, logits.T])
-    loss = optax.softmax_cross_entropy_with_integer_labels(both, labels[None]).mean()
-    return loss, jnp.mean(jnp.argmax(both, axis=-1) == labels)
-
-
 def update_function(config: CLIPConfig, transform: optax.GradientTransformation) -> Callable:
     """The jitted (state, batch) -> (state, {"loss", "found", "scale"}); contrasts the whole batch.
 
@@ -67,8 +59,9 @@ def update_function(config: CLIPConfig, transform: optax.GradientTransformation)
 
     def objective(params: Any, rows: Batch) -> tuple[jax.Array, dict]:
         texts, images = model.apply({"params": params}, rows.ids, normalise(rows.pictures))
-        loss, found = in_batch_loss(unit(images), unit(texts), params["logit_scale"])
-        return loss, {"loss": loss, "found": found, "scale": jnp.exp(params["logit_scale"])}
+        scale = jnp.exp(jnp.minimum(params["logit_scale"], HIGHEST))
+        loss, found = contrastive(unit(images), unit(texts), scale)
+        return loss, {"loss": loss, "found": found, "scale": scale}
 
     def update(state: State, rows: Batch) -> tuple[State, dict]:
         grads, metrics = jax.grad(objective, has_aux=True)(state.params, rows)

@@ -96,7 +96,8 @@ def _listed(component: Component, *problems: list[str]) -> list[str]:
         return []
     sorts = ("missing", "extra", "of another shape or type")
     counts = [f"{len(lines)} {sort}" for lines, sort in zip(problems, sorts, strict=True) if lines]
-    listed = [f"{component.folder}: {', '.join(counts)}"]
+    place = "" if component.folder == "." else f"{component.folder}: "
+    listed = [f"{place}{', '.join(counts)}"]
     for lines in problems:
         listed += lines[:_SHOWN]
         if len(lines) > _SHOWN:

@@ -55,19 +55,20 @@ def save(
             part = new / component.folder
             part.mkdir(parents=True)
             write_json(part / "config.json", getattr(model, component.key).to_json())
-            _write_tensors(part, component, model.params[component.key], jnp.dtype(dtype), format)
+            write_tensors(part, component, model.params[component.key], jnp.dtype(dtype), format)
             if component.tokenizer:
                 write_tokenizer(getattr(model, component.tokenizer), new / component.tokenizer)
         scheduler = model.schedule.to_json()
         (new / "scheduler").mkdir()
         write_json(new / "scheduler" / "scheduler_config.json", scheduler)
         write_json(new / "model_index.json", _index(model, scheduler["_class_name"]))
-        _swap(new, folder, Path(name) / "old")
+        swap(new, folder, Path(name) / "old")
 
 
-def _write_tensors(
+def write_tensors(
     part: Path, component: Component, params: Mapping[str, Any], dtype: np.dtype, format: str
 ) -> None:
+    """Writes a component's parameters into the folder `part`; `UserError` as `save`."""
     arrays = {}
     for path, leaf in flatten(params).items():
         array = np.asarray(leaf)
@@ -107,7 +108,7 @@ def _index(model: Model, scheduler: str) -> dict[str, Any]:
     }
 
 
-def _swap(new: Path, folder: Path, old: Path) -> None:
+def swap(new: Path, folder: Path, old: Path) -> None:
     """Moves all of `new` into `folder`, and what stood there to `old`; only renames."""
     old.mkdir()
     try:
