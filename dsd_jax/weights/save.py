@@ -83,7 +83,7 @@ def write_tensors(
             arrays["/".join(path)] = converted
         else:
             axes = torch_axes(path, array.ndim)
-            arrays[canonical_name(path)] = np.ascontiguousarray(converted.transpose(axes))
+            arrays[canonical_name(path)] = np.asarray(converted.transpose(axes), order="C")
     if format == "msgpack":
         msgpack_file.write(part / f"{component.flax_stem}.msgpack", arrays)
     else:
