@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from dsd_jax.clip.captions import without_padding
 from dsd_jax.clip.pixels import Normaliser
 from dsd_jax.errors import UserError
 from dsd_jax.model import padded_chunks
@@ -83,8 +84,8 @@ class Clip:
         return jnp.concatenate(chunks)[: len(ids)]
 
     def tokenise(self, captions: Sequence[str]) -> np.ndarray:
-        """Token ids (C, L) int32."""
-        return tokenise(self.tokenizer, captions)
+        """Token ids (C, L) int32, L no more than the longest caption needs."""
+        return without_padding(tokenise(self.tokenizer, captions), self.config.text)
 
     def item_scores(self, pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> jax.Array:
         """The logits of n items, of each picture with each caption: (n, P, J) float32.

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from dsd_jax.clip.captions import LEGACY_END
 from dsd_jax.clip.clip import Clip
 from dsd_jax.clip.component import COMPONENT, PREPROCESSOR
 from dsd_jax.clip.folder import find
@@ -18,8 +19,6 @@ from dsd_jax.weights.configs import read_config
 from dsd_jax.weights.json_file import read_json
 from dsd_jax.weights.load import fitting, float_type, read_weights
 from dsd_jax.weights.tokenizer import read_tokenizer
-
-_LEGACY_END = 2  # what configs before transformers 4.31 call the end token, whatever its number
 
 
 def load_clip(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None) -> Clip:
@@ -56,7 +55,7 @@ def _tokenizer(folder: Path, config: CLIPConfig) -> Any:
             f"The tokenizer in {folder} belongs to another model: it has {len(tokenizer)} tokens "
             f"but the text_config's vocab_size is {text.vocab_size}."
         )
-    if text.end_token not in (_LEGACY_END, tokenizer.eos_token_id):
+    if text.end_token not in (LEGACY_END, tokenizer.eos_token_id):
         raise UserError(
             f"The tokenizer in {folder} belongs to another model: its end token is "
             f"{tokenizer.eos_token_id} but the text_config's eos_token_id is {text.end_token}."

@@ -7,6 +7,7 @@ import jax
 
 from dsd_jax import sharding
 from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.clip.captions import without_padding
 from dsd_jax.fitting import fit
 from dsd_jax.pretraining import contrast
 from dsd_jax.pretraining.denoiser import Latents, optimiser, start
@@ -27,8 +28,7 @@ def train_clip(config: Any, workdir: Path) -> Any:
     def batch(step: int) -> contrast.Batch:
         rows = contrast.batch(
             pool,
-            lambda texts: tokenise(tokenizer, texts),
-            tokenizer.eos_token_id,
+            lambda texts: without_padding(tokenise(tokenizer, texts), shape.text),
             config.seed,
             settings.batch,
             step,

@@ -20,7 +20,6 @@ from dsd_jax.models.clip import CLIP, CLIPConfig, unit
 from dsd_jax.pretraining.denoiser import Latents, State
 
 HIGHEST = math.log(100)  # of the logit scale
-_ROUND = 8  # captions are cut to a multiple of this, lest every length be compiled
 
 
 class Batch(NamedTuple):
@@ -30,17 +29,11 @@ class Batch(NamedTuple):
     ids: np.ndarray
 
 
-def batch(pool: Latents, tokenise: Callable, end: int, seed: int, pairs: int, step: int) -> Batch:
-    """The batch of a step: pictures from a pool whose "latents" are pixels, fresh captions.
-
-    Columns that hold nothing but padding, the token `end`, are left out: a token sees only what
-    stands before it, so the end token's state is the same without them.
-    """
+def batch(pool: Latents, tokenise: Callable, seed: int, pairs: int, step: int) -> Batch:
+    """The batch of a step: pictures from a pool whose "latents" are pixels, fresh captions."""
     pictures, scenes = pool.rows(step, pairs)
     rng = np.random.default_rng([seed, 5, step])
-    ids = tokenise([caption(scene, pool.concepts, rng) for scene in scenes])
-    longest = int(np.argmax(ids == end, axis=1).max()) + 1
-    return Batch(pictures, ids[:, : -(-longest // _ROUND) * _ROUND])
+    return Batch(pictures, tokenise([caption(scene, pool.concepts, rng) for scene in scenes]))
 
 
 def init(config: CLIPConfig, seed: int) -> Any:
