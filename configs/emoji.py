@@ -3,54 +3,32 @@
 python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji
 All test items, fewer shots too and more steps take longer:
 python -m dsd_jax.train --config=configs/emoji.py:full --workdir=runs/emoji-full
+Every method, every kind of prompts and a dual encoder, as in docs/results.md; under an hour:
+python -m dsd_jax.train --config=configs/emoji.py:table --workdir=runs/table
 """
 
 from ml_collections import ConfigDict
 
+from dsd_jax.defaults import recipe_defaults, run_defaults
+
 
 def get_config(size: str = "quick") -> ConfigDict:
-    """`quick` takes five minutes; `full` scores all test items and learns from fewer shots too."""
+    """`quick` takes five minutes; `full` scores all test items; `table` compares everything."""
     full = size == "full"
-    config = ConfigDict()
-    config.weights = "tiny"  # "tiny", a folder, or "org/name[@revision]" on the Hub
-    config.dtype = "float32"  # of the weights and matrix products; "bfloat16" on accelerators
-    config.fsdp = 1  # devices of a host that share one copy of the weights
-    config.cache = ""  # folder for encoded pictures and captions, which later runs find there
-    config.seed = 0  # of the noise that is scored, and of the first draw of shots
-    config.seeds = 3  # draws of shots and initialisations per few-shot row
-    config.cpu_devices = 2  # simulated CPU devices; ignored where there is an accelerator
-
-    config.methods = ("attention", "noise", "itm", "relative", "dsd")
-    config.layers = ()  # whose attention scores count: paths; () is the authors' choice
-    config.timesteps = 4  # noise levels per score
+    config = run_defaults()
+    config.data = ConfigDict()
+    config.data.name = "emoji"  # the bundled benchmark, drawn once into ~/.cache/dsd_jax
     config.splits = ("unseen-artist/test", "seen-artists/test")
-    config.per_kind = 500 if full else 60  # items of each kind and split
-
+    config.per_kind = 500 if full else 60
     config.shots_from = "unseen-artist/shots"
     config.shots = (256, 64, 16) if full else (256,)
-    config.noises = 4 if full else 2  # under which the shots are seen in training
-    config.recipes = ("lora", "weights", "adapted")  # which of the following to learn by
+    config.noises = 4 if full else 2
+    config.recipes = ("lora", "weights", "adapted")
     config.learn = ConfigDict()
 
-    lora = config.learn.lora = ConfigDict()
-    lora.kinds = ("weights", "lora")  # of "lora", "tokens" and "weights"; weights are fitted first
-    lora.methods = ("attention",)  # whose losses are added up, and which the prompts serve
-    lora.loss = "cross_entropy"  # or "hinge", as the authors have it
-    lora.margin = 1.0  # of the hinge, in the unit that suits zero-shot margins
-    lora.denoise = 0.0  # weight of the matching picture's denoising loss
+    lora = config.learn.lora = recipe_defaults()
+    lora.kinds = ("weights", "lora")
     lora.steps = 200 if full else 60
-    lora.batch = 8  # items per step
-    lora.timesteps = 4  # of those that are scored, drawn anew for each step
-    lora.learning_rate = 2e-3
-    lora.weight_decay = 1e-2
-    lora.rank = 4
-    lora.tokens = 4  # learned tokens per layer, for the kind "tokens"
-    lora.accumulate = 1  # parts that a batch is computed in, to fit into memory
-    lora.remat = "nothing"  # recomputed for the gradient; "products" keeps those alone, or "blocks"
-    lora.ridges = (1.0, 3.0, 10.0, 30.0, 100.0)  # strengths of the prior tried for "weights"
-    lora.held_out = 0.2  # part of the shots that decides when to stop
-    lora.check_every = 20  # steps between looks at it
-    lora.patience = 4  # looks without improvement before stopping
 
     weights = config.learn.weights = ConfigDict(lora)
     weights.kinds = ("weights",)
@@ -66,4 +44,28 @@ def get_config(size: str = "quick") -> ConfigDict:
     adapted.steps = 400 if full else 100
     adapted.batch = 16
     adapted.timesteps = 2
+    return compare_everything(config) if size == "table" else config
+
+
+def compare_everything(config: ConfigDict) -> ConfigDict:
+    """Every method with timesteps of its own, every kind of prompts, two numbers of shots."""
+    config.per_kind = 200
+    config.methods = (
+        *("attention", "noise", "noise-l1", "noise-huber", "itm", "relative", "dsd"),
+        *("attention@10", "noise@30", "noise-l1@30", "itm@10", "relative@10", "dsd@10"),
+        *("attention/compat", "dsd/compat"),
+    )
+    config.shots = (256, 64)
+    config.learn.weights.methods = ("attention", "noise", "itm", "relative", "dsd")
+
+    tokens = config.learn.tokens = ConfigDict(config.learn.adapted)
+    tokens.kinds = ("tokens",)
+
+    # As the paper has it: LoRA and a hinge on its own score.
+    paper = config.learn.paper = ConfigDict(config.learn.lora)
+    paper.kinds = ("lora",)
+    paper.methods = ("dsd",)
+    paper.loss = "hinge"
+    paper.margin = 0.1
+    config.recipes = ("lora", "weights", "adapted", "tokens", "paper")
     return config

@@ -1,62 +1,90 @@
-"""The emoji benchmark under a model: splits encoded once, scored by every method at once."""
+"""A benchmark's splits: which of their items are scored, and which are the few shots."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from dsd_jax import hosts, methods
-from dsd_jax.data import emoji
+from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.encoders import Encoders
 from dsd_jax.errors import UserError
-from dsd_jax.items import Items, candidate_scores, encode, item_terms, terms_of_all_hosts
-from dsd_jax.model import Model
-from dsd_jax.terms import Terms, Wanted, with_uncond
+from dsd_jax.items import Items, encode
 
 
 class Split(NamedTuple):
-    """A split's items: all of them as people see them, this host's part as the model does."""
+    """A split, of whose items those with `numbers` are looked at."""
 
     name: str
-    source: emoji.Items
-    items: Items
+    examples: Examples
+    numbers: list[int]
+
+    @property
+    def count(self) -> int:
+        """How many items are looked at."""
+        return len(self.numbers)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of these items."""
+        return [self.examples.kinds[number] for number in self.numbers]
+
+    @property
+    def clusters(self) -> list:
+        """Of these items."""
+        return [self.examples.clusters[number] for number in self.numbers]
 
 
-def load_split(
-    model: Model, name: str, per_kind: int | None = None, cache: str | Path = ""
-) -> Split:
-    """The items of a split, such as "unseen-artist/test"; a host reads and encodes its part alone.
+def load_split(benchmark: Benchmark, name: str, per_kind: int | None = None) -> Split:
+    """A split, or only the first `per_kind` items of each kind.
 
-    Args:
-        model: whose encoders to use.
-        name: one of `emoji.split_names()`.
-        per_kind: only so many items of each kind, the first ones; None is all.
-        cache: as for `items.encode`.
+    Raises:
+        UserError: the split is unknown or empty, or its files are missing or damaged.
     """
-    source = emoji.load_items(name)
-    if per_kind is not None:
-        source = source.first(per_kind * len(set(source.kinds)))  # kinds take turns
-    return Split(name, source, read(model, source, hosts.part(len(source.kinds)), cache))
+    examples = load_examples(benchmark, name, "splits")
+    seen: dict[str, int] = {}
+    numbers = []
+    for number, kind in enumerate(examples.kinds):
+        seen[kind] = seen.get(kind, 0) + 1
+        if per_kind is None or seen[kind] <= per_kind:
+            numbers.append(number)
+    return Split(name, examples, numbers)
 
 
-def read(
-    model: Model, source: emoji.Items, numbers: Sequence[int] | np.ndarray, cache: str | Path
-) -> Items:
-    """Some items, read and encoded."""
-    captions = [[source.captions[number]] for number in numbers]
-    return encode(model, captions, source.images(numbers), numbers, cache)
+def load_examples(benchmark: Benchmark, name: str, field: str) -> Examples:
+    """The items of a split that the config's `field` names."""
+    if name not in benchmark.splits:
+        known = ", ".join(benchmark.splits)
+        raise UserError(f"{field}: '{name}' is unknown in {benchmark.name}; expected {known}.")
+    examples = benchmark.load(name)
+    if not examples.count:
+        raise UserError(f"{field}: the split {name} of {benchmark.name} has no items.")
+    return examples
 
 
-def load_shots(model: Model, name: str, count: int, seed: int, cache: str | Path = "") -> Items:
+def load_shots(encoders: Encoders, benchmark: Benchmark, name: str, count: int, seed: int) -> Items:
     """`count` items of a split by seed, on all hosts, each of which read and encoded its part.
 
     Raises:
         UserError: there are not so many items, or too few to learn from some and hold out others.
     """
-    source = emoji.load_items(name)
-    numbers = draw_shots(name, source.kinds, count, seed)
-    mine = [numbers[i] for i in hosts.part(count)]
-    return hosts.gather(read(model, source, mine, cache), count)
+    examples = load_examples(benchmark, name, "shots_from").unfolded()
+    return encode(encoders, examples, draw_shots(name, examples.kinds, count, seed), together=True)
+
+
+def count_shots(benchmark: Benchmark, name: str, asked: float) -> int:
+    """How many items of a split `asked` is: a number of them, or a fraction up to 1.0.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(asked, float) and 0 < asked <= 1:
+        count = load_examples(benchmark, name, "shots_from").unfolded().count
+        return max(2, round(asked * count))
+    if asked != int(asked) or asked < 2:
+        raise UserError(
+            f"shots is {asked}; expected a number of items from 2 up, or a fraction up to 1.0."
+        )
+    return int(asked)
 
 
 def draw_shots(name: str, kinds: Sequence[str], count: int, seed: int) -> list[int]:
@@ -72,57 +100,12 @@ def draw_shots(name: str, kinds: Sequence[str], count: int, seed: int) -> list[i
     order = np.random.default_rng([seed, count, 8]).permutation(len(kinds))
     ordered = np.asarray(kinds)[order]
     turns = {kind: iter(order[ordered == kind]) for kind in dict.fromkeys(kinds)}
-    names = list(turns)
-    return [int(next(turns[names[i % len(names)]])) for i in range(count)]
-
-
-def wanted_for(
-    model: Model, names: Sequence[str], layers: Sequence[str], prompts: Sequence[Mapping[str, Any]]
-) -> Wanted:
-    """All that the methods read, with the learned weights of any of the prompts."""
-    learned = [tree.get("weights", {}) for tree in prompts] or [{}]
-    every = [
-        methods.needs(model.unet, name, layers, weights.get(name))
-        for name in names
-        for weights in learned
-    ]
-    layers = tuple(dict.fromkeys(layer for wanted in every for layer in wanted.layers))
-    return Wanted(layers, any(w.error for w in every), any(w.uncond for w in every))
-
-
-def split_terms(
-    model: Model,
-    split: Split,
-    timesteps: np.ndarray,
-    seed: int,
-    wanted: Wanted,
-    prompts: Mapping[str, Any] | None = None,
-    frozen: Terms | None = None,
-) -> Terms:
-    """The terms of a split's items; under prompts with the empty caption's terms of `frozen`.
-
-    Each host computes those of its part; all of them end with those of all items.
-    """
-    label = f"{split.name} {'zero-shot' if prompts is None else 'few-shot'}"
-    if prompts is not None and not set(prompts) & {"lora", "tokens"}:
-        return frozen  # weights alone read what is already there
-    if prompts is not None:
-        wanted = wanted._replace(uncond=False)
-    mine = item_terms(model, split.items, timesteps, (seed,), prompts, wanted, label)
-    terms = terms_of_all_hosts(mine, split.items.pictures, len(split.source.kinds))
-    return terms if prompts is None else with_uncond(terms, frozen)
-
-
-def split_scores(
-    terms: Terms,
-    items: int,
-    names: Sequence[str],
-    layers: Sequence[str],
-    prompts: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
-    """{method: (n, candidates)} scores, the matching one's first."""
-    weights = prompts.get("weights", {})
-    return {
-        name: candidate_scores(methods.score(terms, name, layers, weights.get(name)), items)
-        for name in names
-    }
+    chosen: list[int] = []
+    while len(chosen) < count:
+        for kind in list(turns):
+            number = next(turns[kind], None)
+            if number is None:
+                del turns[kind]  # of this kind there are no more
+            elif len(chosen) < count:
+                chosen.append(int(number))
+    return chosen

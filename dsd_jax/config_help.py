@@ -1,24 +1,38 @@
 """What `--config=FILE --help` says: the fields of a config with the comments in its file."""
 
 import ast
+import inspect
 import io
 import tokenize
 from collections.abc import Iterator
 
 from dsd_jax.configuration import flatten, load_config, split_spec
+from dsd_jax.defaults import data_defaults, recipe_defaults, run_defaults
 
 FieldPath = tuple[str, ...]  # of a field: ("learn", "lora", "rank")
 
 
 def describe(spec: str) -> str:
-    """One line per field of the config at `spec`: name, default and comment, as in the file."""
-    comments = field_comments(split_spec(spec)[0].read_text("utf-8"))
+    """One line per field of the config at `spec`: name, default and comment, as in the file or in
+    `defaults`.
+    """
+    source = split_spec(spec)[0].read_text("utf-8")
+    comments = field_comments(source)
+    run, recipe, data = (
+        field_comments(inspect.getsource(function))
+        for function in (run_defaults, recipe_defaults, data_defaults)
+    )
     values = dict(flatten(load_config(spec).to_dict()))
-    names = [name for name in comments if name in values]
-    names += [name for name in values if name not in comments]
+    first = run if "_defaults(" in source else ()  # in whose order the fields stand
+    names = [name for name in dict.fromkeys([*first, *comments, *values]) if name in values]
     settings = {name: f"--config.{name}={show_value(values[name])}" for name in names}
     width = min(max(map(len, settings.values()), default=0), 48)
-    return "\n".join(f"  {settings[n]:<{width}}  {comments.get(n, '')}".rstrip() for n in names)
+
+    def comment(name: str) -> str:
+        shared = {"learn": recipe, "data": data}.get(name.partition(".")[0], run)
+        return comments.get(name) or shared.get(name.rpartition(".")[2], "")
+
+    return "\n".join(f"  {settings[n]:<{width}}  {comment(n)}".rstrip() for n in names)
 
 
 def show_value(value: object) -> str:

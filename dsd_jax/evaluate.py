@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     )
     flags = parser.parse_args(argv)
     from dsd_jax import run  # heavy: after the arguments are known to be good
-    from dsd_jax.evaluation import Learned
+    from dsd_jax.candidates import Learned
     from dsd_jax.prompt_files import read_about, read_prompts
 
     abouts = {str(folder): read_about(folder) for folder in flags.prompts}

@@ -1,102 +1,209 @@
-"""A benchmark's table: zero-shot once, then every set of learned prompts, on the same items."""
+"""A benchmark's table: zero-shot and under every set of learned prompts, on the same items."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-from dsd_jax import results
-from dsd_jax.benchmark import Split, split_scores, split_terms, wanted_for
-from dsd_jax.model import Model
+from dsd_jax import hosts, metrics, results
+from dsd_jax.benchmark import Split
+from dsd_jax.candidates import BIAS, Asked, Key, candidate_scores
+from dsd_jax.data.examples import Examples
+from dsd_jax.encoders import Encoders
+from dsd_jax.items import encode
+from dsd_jax.kept import Kept
+from dsd_jax.matching import pieces
+from dsd_jax.readings import COMPAT
 from dsd_jax.report import Decision
-from dsd_jax.results import Series
+from dsd_jax.results import Parts, Series
 
+LARGEST = 224  # pixels of a side of a picture in a report
 SHOWN = 6  # right and wrong decisions each that a report pictures
-
-
-class Learned(NamedTuple):
-    """Prompts of one recipe and number of shots: the methods they serve, a pytree per seed."""
-
-    methods: Sequence[str]
-    prompts: Sequence[Mapping[str, Any]]
+TOGETHER = 8192  # candidates times timesteps that are scored before they are kept
 
 
 class Table(NamedTuple):
-    """What a report shows: rows, paired comparisons and decisions of some splits."""
+    """What a report shows: rows, paired comparisons and decisions of some splits.
+
+    passes: {method: rows of the UNet per item}.
+    """
 
     rows: list[dict]
     comparisons: list[dict]
     decisions: list[Decision]
+    passes: dict[str, int]
+
+
+# From a split to the scores of methods that are no readings, such as a dual encoder's.
+Rival = Callable[[Split], Mapping[Key, np.ndarray]]
 
 
 def evaluate(
-    model: Model,
+    encoders: Encoders,
     splits: Sequence[Split],
-    names: Sequence[str],
-    layers: Sequence[str],
-    timesteps: np.ndarray,
-    seed: int,
-    learned: Mapping[str, Learned],
+    asked: Asked,
+    kept: Kept,
+    rivals: Sequence[Rival] = (),
 ) -> Table:
-    """Score every split by every method zero-shot, and under the prompts that serve it."""
-    table = Table([], [], [])
+    """Score every split by every reading zero-shot, under the prompts that serve it, and by rivals.
+
+    Args:
+        encoders: of the model.
+        splits: whose items.
+        asked: readings and learned prompts.
+        kept: where scores are kept, for a run that goes on.
+        rivals: others that score the same items.
+    """
+    table = Table([], [], [], {})
     for split in splits:
-        series, scores = split_series(model, split, names, layers, timesteps, seed, learned)
-        for one in series:
-            table.rows.extend(results.rows(one, split.source.kinds))
-        table.comparisons.extend(results.comparisons(series, split.source.kinds))
-        best = max(series, key=lambda one: one.correct.mean())
-        table.decisions.extend(pictured(split, best, scores[best.method, best.prompts]))
+        scores = split_scores(encoders, split, asked, kept)
+        for rival in rivals:
+            scores |= rival(split)
+        add_split(table, split, scores, asked, min(encoders.model.image_size, LARGEST))
     return table
 
 
-def split_series(
-    model: Model,
+def add_split(
+    table: Table,
     split: Split,
-    names: Sequence[str],
-    layers: Sequence[str],
-    timesteps: np.ndarray,
-    seed: int,
-    learned: Mapping[str, Learned],
-) -> tuple[list[Series], dict[tuple[str, str | None], np.ndarray]]:
-    """Every series of a split, and the scores (n, 2) of each one's first seed."""
-    count = len(split.source.kinds)
-    every = [tree for one in learned.values() for tree in one.prompts]
-    wanted = wanted_for(model, names, layers, every)
-    frozen = split_terms(model, split, timesteps, seed, wanted)
+    scores: Mapping[Key, np.ndarray],
+    asked: Asked,
+    side: int,
+) -> None:
+    """Add a split's rows, comparisons and some decisions, pictured with sides of `side` pixels."""
+    pictures, captions = next(iter(scores.values())).shape[1:]
+    parts, chances = Parts(split.kinds, split.clusters), metrics.chances(pictures, captions)
+    table.passes.update({one.label: one.passes(pictures, captions) for one in asked.readings})
     found: dict[tuple[str, str | None], list[np.ndarray]] = {}
-    for name, scores in split_scores(frozen, count, names, layers, {}).items():
-        found[name, None] = [scores]
-    for label, (served, trees) in learned.items():
-        some = [name for name in names if name in served]
-        for tree in trees:
-            needed = wanted_for(model, some, layers, [tree])
-            terms = split_terms(model, split, timesteps, seed, needed, tree, frozen)
-            for name, scores in split_scores(terms, count, some, layers, tree).items():
-                found.setdefault((name, label), []).append(scores)
-    series = [
-        Series(name, label, split.name.partition("/")[0], np.stack([*map(results.correct, scores)]))
-        for (name, label), scores in found.items()
-    ]
-    return series, {key: scores[0] for key, scores in found.items()}
+    for (label, prompts, _), values in scores.items():
+        found.setdefault((label, prompts), []).append(values)
+    series = [series_of(split, label, prompts, every) for (label, prompts), every in found.items()]
+    batches = Parts(split.kinds, metrics.compat_batches(split.kinds))
+    for one in series:
+        # What is averaged over a batch is right or wrong as a batch.
+        parts_of = batches if one.method.endswith(COMPAT) else parts
+        table.rows.extend(results.rows(one, parts_of, chances))
+    fair = [one for one in series if not one.method.endswith(COMPAT)]
+    table.comparisons.extend(results.comparisons(fair, parts))
+    best = max(fair or series, key=lambda one: one.main.mean())
+    table.decisions.extend(pictured(split, best, found[best.method, best.prompts][0], side))
 
 
-def pictured(split: Split, series: Series, scores: np.ndarray) -> list[Decision]:
-    """Some right and some wrong decisions, of every kind in turn."""
-    right = scores[:, 0] > scores[:, 1]
-    numbers = [*np.flatnonzero(~right)[:SHOWN], *np.flatnonzero(right)[:SHOWN]]
-    images = split.source.images(map(int, numbers))
-    return [
-        Decision(
-            caption=split.source.captions[i],
-            positive=pictures[0],
-            negative=pictures[1],
-            positive_score=float(scores[i, 0]),
-            negative_score=float(scores[i, 1]),
-            method=series.method,
-            prompts=series.prompts,
-            kind=split.source.kinds[i],
-            split=series.split,
-        )
-        for i, pictures in zip(numbers, images, strict=True)
-    ]
+def series_of(
+    split: Split, label: str, prompts: str | None, scores: Sequence[np.ndarray]
+) -> Series:
+    """The outcomes of (n, P, J) scores of every seed."""
+    every = [metrics.outcomes(values) for values in scores]
+    outcomes = {metric: np.stack([one[metric] for one in every]) for metric in every[0]}
+    name = split.name.removesuffix("/test")
+    return Series(label, prompts, name, outcomes)
+
+
+def split_scores(
+    encoders: Encoders, split: Split, asked: Asked, kept: Kept
+) -> dict[Key, np.ndarray]:
+    """{key: (n, P, J)} of all that is asked, on all hosts, each of which scored its part."""
+    examples = split.examples
+    here = [split.numbers[i] for i in hosts.part(split.count)]
+    shape = len(examples.pictures[0]) * len(examples.captions[0])
+    times = max(reading.stages[-1][1] for reading in asked.readings)
+    size = int(np.clip(TOGETHER // (shape * times), 1, len(here)))
+    blocks = pieces(len(here), -(-len(here) // -(-len(here) // size)))
+    label, found = f"{split.name}", []
+    with tqdm(
+        total=100 * len(blocks), desc=label, unit="%", disable=not hosts.is_main(), bar_format=_BAR
+    ) as bar:
+        for block in blocks:
+            numbers = [here[i] for i in block]
+            compute = _computing(encoders, examples, numbers, asked, bar)
+            found.append(kept.scores(_identity(split, numbers), compute))
+            bar.update(100 * len(found) - bar.n)
+    mine = {key: np.concatenate([one[key] for one in found])[: len(here)] for key in found[0]}
+    return averaged(hosts.gather(mine, split.count), asked, split.kinds)
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+
+
+def _computing(
+    encoders: Encoders,
+    examples: Examples,
+    numbers: Sequence[int],
+    asked: Asked,
+    bar: tqdm,
+) -> Callable[[], dict[Key, np.ndarray]]:
+    def compute() -> dict[Key, np.ndarray]:
+        items = encode(encoders, examples, numbers)
+        return candidate_scores(encoders.model, items, asked, lambda share: bar.update(100 * share))
+
+    return compute
+
+
+def _identity(split: Split, numbers: Sequence[int]) -> str:
+    """Of some items, as far as it does not take reading their pictures."""
+    examples = split.examples
+    rows = [[i, examples.captions[i], [str(key) for key in examples.pictures[i]]] for i in numbers]
+    return json.dumps([split.name, rows])
+
+
+def averaged(
+    scores: Mapping[Key, np.ndarray], asked: Asked, kinds: list[str]
+) -> dict[Key, np.ndarray]:
+    """The same with compat readings' parts put together as the authors' code does."""
+    whole = {key: values for key, values in scores.items() if not key[0].endswith(BIAS)}
+    for reading in asked.readings:
+        if reading.compat:
+            key, bias = (reading.label, None, 0), (reading.label + BIAS, None, 0)
+            whole[key] = metrics.compat(whole[key], scores.get(bias), kinds)
+    return whole
+
+
+def pictured(split: Split, series: Series, scores: np.ndarray, side: int) -> list[Decision]:
+    """Some wrong and some right decisions: the matching candidate and the best of the others."""
+    first = scores[:, :, 0] if scores.shape[1] > 1 else scores[:, 0]
+    rival = 1 + first[:, 1:].argmax(axis=1)
+    right = first[:, 0] > first[:, 1:].max(axis=1)
+    rows = [*np.flatnonzero(~right)[:SHOWN], *np.flatnonzero(right)[:SHOWN]]
+    return [decision(split, series, first, int(row), int(rival[row]), side) for row in rows]
+
+
+def decision(
+    split: Split, series: Series, scores: np.ndarray, row: int, rival: int, side: int
+) -> Decision:
+    """One choice as a report pictures it."""
+    number, examples = split.numbers[row], split.examples
+    keys, captions = examples.pictures[number], examples.captions[number]
+    several = len(keys) > 1
+    pictures = examples.images([keys[0], keys[rival if several else 0]], side)
+    return Decision(
+        caption=captions[0],
+        positive=pictures[0],
+        negative=pictures[1],
+        positive_score=float(scores[row, 0]),
+        negative_score=float(scores[row, rival]),
+        method=series.method,
+        prompts=series.prompts,
+        kind=examples.kinds[number],
+        split=series.split,
+        other_caption=None if several else captions[rival],
+    )
+
+
+def identity_of(encoders: Encoders, asked: Asked, settings: Any) -> str:
+    """Of all that decides scores besides the items."""
+    from dsd_jax.digest import digest
+    from dsd_jax.version import __version__
+    from dsd_jax.weights.digest import weights_digest
+
+    model = encoders.model
+    trees = {label: [*map(digest, one.prompts)] for label, one in asked.learned.items()}
+    served = {label: list(one.methods) for label, one in asked.learned.items()}
+    labels = [(reading.label, reading.stages) for reading in asked.readings]
+    return json.dumps(
+        [
+            *(__version__, weights_digest(model.params), model.image_size, repr(model.schedule)),
+            *(labels, asked.layers, asked.seed, asked.timesteps, trees, served, settings),
+        ]
+    )

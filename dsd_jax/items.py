@@ -11,7 +11,7 @@ import numpy as np
 from dsd_jax import diffusion, hosts
 from dsd_jax.data.examples import Examples
 from dsd_jax.encoders import Encoders
-from dsd_jax.matching import Sets, group_terms
+from dsd_jax.matching import Sets, Tick, group_terms
 from dsd_jax.model import Model
 from dsd_jax.sharding import shard_rows
 from dsd_jax.terms import Terms, Wanted
@@ -47,6 +47,14 @@ class Items(NamedTuple):
             pictures=self.pictures[rows], captions=self.captions[rows], numbers=self.numbers[rows]
         )
 
+    def pick(self, candidates: np.ndarray) -> "Items":
+        """The same with some of the candidates, (n, k) numbers of pictures or captions, which it
+        has several of.
+        """
+        if self.pictures.shape[1] > 1:
+            return self._replace(pictures=np.take_along_axis(self.pictures, candidates, axis=1))
+        return self._replace(captions=np.take_along_axis(self.captions, candidates, axis=1))
+
 
 def encode(
     encoders: Encoders,
@@ -78,7 +86,7 @@ def item_terms(
     seeds: Sequence[int] | np.ndarray,
     prompts: Mapping[str, Any] | None = None,
     wanted: Wanted | None = None,
-    progress: str | None = None,
+    tick: Tick = lambda share: None,
 ) -> Terms:
     """The terms of all candidates of every item, at every timestep under the noise of every seed.
 
@@ -104,7 +112,7 @@ def item_terms(
         step_of,
         prompts,
         wanted,
-        progress=progress,
+        tick=tick,
     )
 
 

@@ -37,13 +37,14 @@ class Learned(NamedTuple):
 
 def wanted_by(unet: UNetConfig, recipe: Recipe, tree: Mapping[str, Any]) -> Wanted:
     """The terms that the recipe's losses read, the empty caption's aside."""
-    every = [
-        methods.needs(unet, name, recipe.layers, tree.get("weights", {}).get(name))
-        for name in recipe.methods
-    ]
-    layers = tuple(dict.fromkeys(layer for wanted in every for layer in wanted.layers))
-    error = bool(recipe.denoise) or any(wanted.error for wanted in every)
-    return Wanted(layers, error, uncond=False)
+    wanted = methods.all_needed(
+        unet,
+        [
+            methods.needs(unet, name, recipe.layers, tree.get("weights", {}).get(name))
+            for name in recipe.methods
+        ],
+    )
+    return wanted._replace(error=wanted.error or bool(recipe.denoise), uncond=False)
 
 
 def init(unet: UNetConfig, recipe: Recipe, seed: int) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from dsd_jax import hosts
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
 from dsd_jax.prompts import by_layer
@@ -50,6 +48,8 @@ def one_set(texts: Texts) -> Sets:
     return Sets(texts, np.arange(len(texts.states))[None])
 
 
+# Told of progress, as a share of the whole.
+Tick = Callable[[float], object]
 # (group numbers, timestep numbers) -> (groups, timesteps, h, w, channels)
 Rows = Callable[[np.ndarray, np.ndarray], jax.Array]
 
@@ -138,9 +138,9 @@ def group_terms(
     prompts: Mapping[str, Any] | None = None,
     wanted: Wanted | None = None,
     chunk: int | None = None,
-    progress: str | None = None,
+    tick: Tick = lambda share: None,
 ) -> Terms:
-    """The terms of G groups with J captions each; memory does not grow with T or J.
+    """The terms of G groups with J captions each; devices' memory does not grow with T or J.
 
     Args:
         model: from `dsd_jax.load`.
@@ -152,7 +152,7 @@ def group_terms(
         prompts: a prompts pytree.
         wanted: which terms, all by default.
         chunk: rows per call of the UNet.
-        progress: what to show before a progress bar; none without it.
+        tick: told of every call of the UNet, with the share of all of them that it is.
 
     Returns:
         Terms with G for I and J for C.
@@ -162,11 +162,9 @@ def group_terms(
     plan = _Plan.make(groups, *shape, len(timesteps), rows, wanted.uncond, mesh.size)
     empty = model.encode_captions([""]) if wanted.uncond else None
     net, learned = Network.of(model, wanted), by_layer(prompts or {})
-    hidden = progress is None or not hosts.is_main()
-    bar = tqdm(total=plan.calls, desc=progress, unit="call", disable=hidden)
 
     def call(groups: np.ndarray, texts: Texts, times: np.ndarray) -> tuple:
-        bar.update()
+        tick(1 / plan.calls)
         pictures = shard_rows(mesh, (latents(groups, times), noise(groups, times)))
         steps = timesteps[times]
         with in_mesh(mesh):
@@ -183,7 +181,6 @@ def group_terms(
         _join(2, [block(piece, number) for number in range(len(plan.captions))])
         for piece in plan.pieces
     ]
-    bar.close()
     return _deal(*_join(0, parts), (groups, shape[1]), len(timesteps), wanted)
 
 
@@ -222,7 +219,7 @@ def score_terms(
     prompts: Mapping[str, Any] | None,
     wanted: Wanted,
     chunk: int | None = None,
-    progress: str | None = None,
+    tick: Tick = lambda share: None,
 ) -> Terms:
     """`group_terms` as scores read them: the empty caption's row is always the frozen model's.
 
@@ -231,8 +228,8 @@ def score_terms(
     """
     rest = (latents, noise, groups, sets, timesteps)
     if not wanted.uncond or not set(prompts or ()) & {"lora", "tokens"}:
-        return group_terms(model, *rest, prompts, wanted, chunk, progress)
-    terms = group_terms(model, *rest, prompts, wanted._replace(uncond=False), chunk, progress)
+        return group_terms(model, *rest, prompts, wanted, chunk, tick)
+    terms = group_terms(model, *rest, prompts, wanted._replace(uncond=False), chunk, tick)
     return with_uncond(terms, uncond_terms(model, latents, noise, groups, timesteps, wanted))
 
 
@@ -301,8 +298,8 @@ class _Plan(NamedTuple):
         count = groups // share
         size = -(-together // share)
         size = -(-size // devices) * devices if count >= devices else size
-        pieces = _pieces(count, size)
-        return cls(pieces, share * (sets > 1), _pieces(width, captions), _pieces(times, steps))
+        whole = pieces(count, size)
+        return cls(whole, share * (sets > 1), pieces(width, captions), pieces(times, steps))
 
     def parts(self, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sets and the groups of a piece."""
@@ -311,7 +308,7 @@ class _Plan(NamedTuple):
         return piece, (piece[:, None] * self.share + np.arange(self.share)).reshape(-1)
 
 
-def _pieces(count: int, size: int) -> list[np.ndarray]:
+def pieces(count: int, size: int) -> list[np.ndarray]:
     """0..count-1 in pieces of `size`, the last filled up with the last number."""
     numbers = np.minimum(np.arange(count + -count % size), count - 1)
     return np.split(numbers, len(numbers) // size)

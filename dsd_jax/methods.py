@@ -8,7 +8,7 @@ with tau = 1/T. `attention` reads the scores, `noise`, `itm` and `relative` the 
 both (METHOD: paper, eq. 5 to 8). The prompts kind `weights` learns differences from these weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,18 +32,40 @@ class Method:
         error: the formula over the errors, None where they are not read.
         uncond: whether the empty caption's row is needed.
         title: what it is, in a few words.
+        norm: of the difference between noise and prediction, where it is not the 2-norm; less it
+            is what is read.
     """
 
     attention: bool
     error: Formula | None
     uncond: bool
     title: str
+    norm: str | None = None
+
+    def off_errors(self, terms: Terms) -> jax.Array | None:
+        """What the method reads off the errors, (I, C, T), if anything."""
+        if self.norm:
+            return -terms.norms[self.norm]
+        if self.error is None:
+            return None
+        return self.error(terms.error, terms.error_uncond[:, None] if self.uncond else None)
+
+    @property
+    def reads_errors(self) -> bool:
+        """Whether `off_errors` is anything."""
+        return self.error is not None or self.norm is not None
 
 
 METHODS: Mapping[str, Method] = {
     "attention": Method(True, None, False, "cross-attention score (the paper, without bias)"),
     "noise": Method(
         False, lambda e, u: -jnp.square(e), False, "noise error (Diffusion Classifier)"
+    ),
+    "noise-l1": Method(
+        False, None, False, "absolute noise error (Diffusion Classifier's l1)", norm="l1"
+    ),
+    "noise-huber": Method(
+        False, None, False, "Huber's noise error (Diffusion Classifier's huber)", norm="huber"
     ),
     "itm": Method(
         False,
@@ -119,7 +141,20 @@ def needs(
     read |= set(learned.get("lse_uncond", ()))
     ordered = tuple(layer for layer in cross_attention_layers(config) if layer in read)
     uncond = method.uncond or bool(learned.get("lse_uncond"))
-    return Wanted(ordered, method.error is not None, uncond)
+    norms = (method.norm,) if method.norm else ()
+    return Wanted(ordered, method.reads_errors, uncond, norms)
+
+
+def all_needed(config: UNetConfig, needed: Iterable[Wanted]) -> Wanted:
+    """What serves all of them."""
+    needed = list(needed)
+    layers = {layer for wanted in needed for layer in wanted.layers}
+    return Wanted(
+        tuple(layer for layer in cross_attention_layers(config) if layer in layers),
+        any(wanted.error for wanted in needed),
+        any(wanted.uncond for wanted in needed),
+        tuple(dict.fromkeys(norm for wanted in needed for norm in wanted.norms)),
+    )
 
 
 def score(
@@ -139,7 +174,11 @@ def score(
     Returns:
         (I, C) float32.
     """
-    steps = jnp.asarray(per_timestep(terms, name, layers, weights))
+    return over_timesteps(jnp.asarray(per_timestep(terms, name, layers, weights)), weights)
+
+
+def over_timesteps(steps: jax.Array, weights: Mapping[str, Any] | None = None) -> jax.Array:
+    """The mean over timesteps, or with what is learned instead: (..., T) -> (...)."""
     tau = jnp.full(steps.shape[-1:], 1.0 / steps.shape[-1])
     if weights and "timesteps" in weights:
         tau += _same_count(weights["timesteps"], steps.shape[-1])
@@ -167,10 +206,8 @@ def per_timestep(
         total += terms.lse[layer] @ weight
     for layer, weight in learned.get("lse_uncond", {}).items():
         total += (terms.lse_uncond[layer] @ weight)[:, None]
-    if method.error is not None:
-        factor = 1.0 + learned.get("error", 0.0)
-        uncond = terms.error_uncond[:, None] if method.uncond else None
-        total += factor * method.error(terms.error, uncond)
+    if method.reads_errors:
+        total += (1.0 + learned.get("error", 0.0)) * method.off_errors(terms)
     return total
 
 

@@ -1,65 +1,67 @@
-"""From scores to rows of a report: accuracy with standard errors, and paired comparisons."""
+"""From outcomes to rows of a report, with standard errors, and paired comparisons."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-METRIC = "accuracy"
-CHANCE = 0.5  # two candidates
+from dsd_jax.bootstrap import standard_error
 
 
 class Series(NamedTuple):
     """How one method under one kind of prompts did on the items of a split.
 
-    correct: (S, n) in {0, 0.5, 1}, one row per seed of shots and initialisation; S = 1 zero-shot.
+    outcomes: {metric: (S, n) in [0, 1]}, one row per seed of shots and initialisation; S = 1
+        zero-shot. The first metric is what methods are compared by.
     """
 
     method: str
     prompts: str | None
     split: str
-    correct: np.ndarray
+    outcomes: Mapping[str, np.ndarray]
+
+    @property
+    def main(self) -> np.ndarray:
+        """The outcomes by the first metric, (S, n)."""
+        return next(iter(self.outcomes.values()))
 
 
-def correct(scores: np.ndarray) -> np.ndarray:
-    """Whether the matching candidate, the first, wins: (n, 2) -> (n,); a tie counts one half.
+class Parts(NamedTuple):
+    """What a split's items are: which kind and cluster each is of."""
 
-    Raises:
-        FloatingPointError: a score is not a number, so it can't be compared.
-    """
-    if not np.isfinite(scores).all():
-        raise FloatingPointError(f"{(~np.isfinite(scores)).sum()} scores are not finite.")
-    return (scores[:, 0] > scores[:, 1]) + 0.5 * (scores[:, 0] == scores[:, 1])
+    kinds: Sequence[str]
+    clusters: Sequence[Hashable]
 
-
-def standard_error(values: np.ndarray) -> float:
-    """Of the mean of (S, n) values: from the choice of items, and from that of shots and seeds."""
-    seeds, items = values.shape
-    variance = np.var(values.mean(axis=0), ddof=1) / items
-    if seeds > 1:
-        variance += np.var(values.mean(axis=1), ddof=1) / seeds
-    return float(np.sqrt(variance))
+    def each(self, values: np.ndarray) -> Iterator[tuple[str, np.ndarray, float]]:
+        """(kind, values (S, n of it), standard error) of every kind, then of all as "mean"."""
+        kinds, clusters = np.asarray(self.kinds), list(self.clusters)
+        names = list(dict.fromkeys(self.kinds))
+        for name in [*names, "mean"] if len(names) > 1 else ["mean"]:
+            rows = np.arange(len(kinds)) if name == "mean" else np.flatnonzero(kinds == name)
+            some = values[:, rows]
+            yield name, some, standard_error(some, [clusters[row] for row in rows])
 
 
-def rows(series: Series, kinds: Sequence[str]) -> list[dict]:
-    """A row of the report for each kind of negative, and one for all items."""
+def rows(series: Series, parts: Parts, chances: Mapping[str, float]) -> list[dict]:
+    """A row of the report for each metric and kind, and one for all items."""
     return [
         {
             "method": series.method,
             "prompts": series.prompts,
             "split": series.split,
             "kind": kind,
-            "metric": METRIC,
+            "metric": metric,
             "value": float(values.mean()),
-            "stderr": standard_error(values),
+            "stderr": error,
             "n": values.shape[1],
-            "chance": CHANCE,
+            "chance": chances[metric],
         }
-        for kind, values in _by_kind(series.correct, kinds).items()
+        for metric, every in series.outcomes.items()
+        for kind, values, error in parts.each(every)
     ]
 
 
-def compare(series: Series, baseline: Series, kinds: Sequence[str]) -> list[dict]:
+def compare(series: Series, baseline: Series, parts: Parts) -> list[dict]:
     """Differences to a baseline on the same items and noise, paired item by item."""
     return [
         {
@@ -70,30 +72,26 @@ def compare(series: Series, baseline: Series, kinds: Sequence[str]) -> list[dict
             "split": series.split,
             "kind": kind,
             "difference": float(values.mean()),
-            "stderr": standard_error(values),
+            "stderr": error,
             "n": values.shape[1],
         }
-        for kind, values in _by_kind(series.correct - baseline.correct.mean(0), kinds).items()
+        for kind, values, error in parts.each(series.main - baseline.main.mean(0))
     ]
 
 
-def _by_kind(values: np.ndarray, kinds: Sequence[str]) -> Mapping[str, np.ndarray]:
-    names = np.asarray(kinds)
-    parts = {str(kind): values[:, names == kind] for kind in dict.fromkeys(kinds)}
-    return {**parts, "mean": values}
+def comparisons(series: Sequence[Series], parts: Parts) -> list[dict]:
+    """Of one split: every few-shot series against its own zero-shot, all against the best one.
 
-
-def comparisons(series: Sequence[Series], kinds: Sequence[str]) -> list[dict]:
-    """Of one split: every few-shot series against its own zero-shot, and against the best one.
-
-    The best zero-shot is picked on these same items, which flatters it, not the few-shot series.
+    The best zero-shot is picked on these same items, which flatters it, not the others.
     """
     zero = {one.method: one for one in series if one.prompts is None}
-    best = max(zero.values(), key=lambda one: one.correct.mean())
+    if not zero:
+        return []
+    best = max(zero.values(), key=lambda one: one.main.mean())
     found = []
     for one in series:
         if one.prompts is not None:
-            found += compare(one, zero[one.method], kinds)
-            if one.method != best.method:
-                found += compare(one, best, kinds)
+            found += compare(one, zero[one.method], parts)
+        if one is not best and (one.prompts is None or one.method != best.method):
+            found += compare(one, best, parts)
     return found

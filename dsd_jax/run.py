@@ -1,4 +1,4 @@
-"""What `train` and `evaluate` share: from a config to a model, splits and a report."""
+"""What `train` and `evaluate` share: from a config to a model, a benchmark and a report."""
 
 import importlib.metadata
 import json
@@ -18,25 +18,53 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "tensorf
 class Job(NamedTuple):
     """A config made concrete, before anything is computed."""
 
-    model: Any
+    benchmark: Any
+    splits: list
+    encoders: Any
+    readings: list
     layers: tuple[str, ...]
     timesteps: np.ndarray
     started: float
 
+    @property
+    def model(self) -> Any:
+        """The frozen model."""
+        return self.encoders.model
+
 
 def start(config: Any, workdir: Path) -> Job:
-    """Check the config's names and numbers, write it to the workdir, load the model.
+    """Check the config's names and numbers, write it to the workdir, load benchmark and model.
 
     Raises:
-        UserError: a method, layer or number in the config is not one we know.
+        UserError: a method, layer or number in the config is not one we know, or data is missing.
     """
     started = time.monotonic()
     from dsd_jax import diffusion, hosts, methods
-    from dsd_jax.data.emoji import split_names
+    from dsd_jax.benchmark import load_split
+    from dsd_jax.data.open import open_benchmark
+    from dsd_jax.encoders import Encoders
     from dsd_jax.folders import write_file
+    from dsd_jax.readings import parse_all
     from dsd_jax.sharding import host_mesh, simulate_cpu_devices
     from dsd_jax.weights.load import load
 
+    _check_numbers(config)
+    readings = parse_all(config.methods, config.timesteps)
+    timesteps = diffusion.timesteps(config.timesteps)
+    simulate_cpu_devices(config.cpu_devices)
+    hosts.join()
+    if hosts.is_main():
+        write_file(workdir / "config.json", config.to_json(indent=2) + "\n")
+    benchmark = open_benchmark(config.data)
+    splits = [load_split(benchmark, name, config.per_kind) for name in config.splits]
+    tell_counts(splits)
+    model = load(config.weights, config.dtype, host_mesh(config.fsdp))
+    layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
+    encoders = Encoders(model, config.cache)
+    return Job(benchmark, splits, encoders, readings, layers, timesteps, started)
+
+
+def _check_numbers(config: Any) -> None:
     for field in ("methods", "splits"):
         if not config[field]:
             raise UserError(f"{field} is empty; name at least one.")
@@ -46,35 +74,38 @@ def start(config: Any, workdir: Path) -> Job:
         raise UserError(
             f"per_kind is {config.per_kind}; expected 2 or more, for a standard error takes two."
         )
-    for name in config.methods:
-        methods.method_named(name)
-    for name in config.splits:
-        if name not in split_names():
-            raise UserError(f"splits: '{name}' is unknown; expected {', '.join(split_names())}.")
-    timesteps = diffusion.timesteps(config.timesteps)
-    simulate_cpu_devices(config.cpu_devices)
-    hosts.join()
+
+
+def tell_counts(splits: list) -> None:
+    """How many items of each kind will be scored, on stderr."""
+    from dsd_jax import hosts
+
     if hosts.is_main():
-        write_file(workdir / "config.json", config.to_json(indent=2) + "\n")
-    model = load(config.weights, config.dtype, host_mesh(config.fsdp))
-    layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
-    return Job(model, layers, timesteps, started)
+        for split in splits:
+            counts = {kind: split.kinds.count(kind) for kind in dict.fromkeys(split.kinds)}
+            parts = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            shape = f"{len(split.examples.pictures[0])} x {len(split.examples.captions[0])}"
+            print(
+                f"{split.name}: {split.count} items of {shape} pictures and captions ({parts})",
+                file=sys.stderr,
+            )
 
 
 def report(config: Any, workdir: Path, job: Job, learned: Mapping[str, Any]) -> None:
     """Score the config's splits, print the table and write the report."""
     from dsd_jax import hosts
-    from dsd_jax.benchmark import load_split
-    from dsd_jax.evaluation import evaluate
+    from dsd_jax.candidates import Asked
+    from dsd_jax.evaluation import evaluate, identity_of
+    from dsd_jax.kept import Kept
     from dsd_jax.report import print_table, write_report
 
-    splits = [load_split(job.model, name, config.per_kind, config.cache) for name in config.splits]
-    table = evaluate(
-        job.model, splits, config.methods, job.layers, job.timesteps, config.seed, learned
-    )
+    asked = Asked(job.readings, job.layers, config.timesteps, config.seed, learned)
+    settings = json.loads(config.data.to_json())
+    kept = Kept(workdir / "scores", identity_of(job.encoders, asked, settings))
+    table = evaluate(job.encoders, job.splits, asked, kept)
     if hosts.is_main():
         print_table(table.rows)
-        about = header(config, job)
+        about = header(config, job) | {"passes": table.passes}
         write_report(workdir, about, table.rows, table.decisions, table.comparisons)
 
 
@@ -83,7 +114,7 @@ def header(config: Any, job: Job) -> dict[str, Any]:
     import jax
 
     return {
-        "benchmark": "emoji",
+        "benchmark": job.benchmark.name,
         "weights": config.weights,
         "seed": config.seed,
         "seconds": round(time.monotonic() - job.started, 1),

@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from dsd_jax import diffusion, methods
 from dsd_jax.data.images import Picture, read_images
-from dsd_jax.matching import Rows, one_set, score_terms
+from dsd_jax.matching import Rows, one_set, pieces, score_terms
 from dsd_jax.model import Model
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.sharding import shard_rows
 from dsd_jax.tokens import check_captions
+
+TIMES = 16
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 def match_scores(
@@ -62,19 +67,31 @@ def match_scores(
     learned = prompts.get("weights", {}).get(method)
     pixels = read_images(images, model.image_size)
     latents = model.latents(pixels)
-    terms = score_terms(
-        model,
-        lambda groups, times: latents[groups][:, None],
-        _noise_of(model, pixels, seed, steps),
-        len(pixels),
-        one_set(model.encode_captions(captions)),
-        steps,
-        prompts,
-        methods.needs(model.unet, method, chosen, learned),
-        chunk,
-        "matching" if progress else None,
-    )
-    return np.asarray(methods.score(terms, method, chosen, learned))
+    sets = one_set(model.encode_captions(captions))
+    wanted = methods.needs(model.unet, method, chosen, learned)
+    found = np.empty((len(pixels), len(captions), len(steps)), np.float32)
+    with tqdm(total=100, desc="matching", bar_format=_BAR, disable=not progress) as bar:
+        for piece in pieces(len(steps), _together(len(steps))):
+            part = 100 * len(piece) / len(steps)
+            terms = score_terms(
+                model,
+                lambda groups, times: latents[groups][:, None],
+                _noise_of(model, pixels, seed, steps[piece]),
+                len(pixels),
+                sets,
+                steps[piece],
+                prompts,
+                wanted,
+                chunk,
+                lambda share, part=part: bar.update(share * part),
+            )
+            found[..., piece] = methods.per_timestep(terms, method, chosen, learned)
+    return np.asarray(methods.over_timesteps(jnp.asarray(found), learned))
+
+
+def _together(times: int) -> int:
+    """Timesteps whose terms are in memory at a time: at most `TIMES`, in pieces of one size."""
+    return -(-times // -(-times // TIMES))
 
 
 def _noise_of(model: Model, pixels: np.ndarray, seed: int, steps: np.ndarray) -> Rows:

@@ -14,7 +14,7 @@ from dsd_jax.losses import LOSSES
 from dsd_jax.model import Model
 from dsd_jax.models.blocks import check_remat
 from dsd_jax.prompts import KINDS
-from dsd_jax.terms import Terms
+from dsd_jax.terms import NORMS, Terms, everything
 
 _COUNTS = ("steps", "batch", "timesteps", "rank", "tokens", "accumulate", "check_every", "patience")
 _UNITS = np.geomspace(0.1, 4.0, 30)  # tried, times the margins' root mean square
@@ -101,7 +101,13 @@ def look_at(model: Model, items: Items, timesteps: np.ndarray, seed: int, noises
             "from items with one caption and several pictures, or the other way round."
         )
     seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
-    mine = item_terms(model, items.take(hosts.part(count)), timesteps, seeds)
+    mine = item_terms(
+        model,
+        items.take(hosts.part(count)),
+        timesteps,
+        seeds,
+        wanted=everything(model.unet)._replace(norms=tuple(NORMS)),
+    )
     terms = jax.tree.map(np.asarray, terms_of_all_hosts(mine, pictures, count))
     return Shots(items, timesteps, seeds, terms)
 

@@ -76,7 +76,7 @@ def batch_terms(net: Network, params: Any, tree: Mapping[str, Any], batch: Batch
     times = len(batch.timesteps)
     seeds = jnp.full(times, batch.seed)
     noise = diffusion.keyed_noise(seeds, rows.numbers, batch.timesteps, tuple(shape))
-    lse, error, _ = forward_terms(
+    lse, error, norms = forward_terms(
         net,
         params,
         by_layer(tree),
@@ -90,6 +90,7 @@ def batch_terms(net: Network, params: Any, tree: Mapping[str, Any], batch: Batch
         {layer: x.reshape(-1, *x.shape[2:]) for layer, x in rows.lse_uncond.items()},
         None if error is None else error.swapaxes(1, 2),
         rows.error_uncond.reshape(-1, times),
+        {name: x.swapaxes(1, 2) for name, x in norms.items()},
     )
 
 

@@ -74,7 +74,7 @@ def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
 
 
 def everything(config: UNetConfig) -> Wanted:
-    """All terms of all layers."""
+    """All terms of all layers, other norms aside."""
     return Wanted(cross_attention_layers(config))
 
 

@@ -24,8 +24,9 @@ def main(argv: Sequence[str]) -> None:
 
 def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
     """{"lora-256": `evaluation.Learned`}: from the workdir where it is there already."""
+    from dsd_jax.benchmark import count_shots
+    from dsd_jax.candidates import Learned
     from dsd_jax.errors import UserError
-    from dsd_jax.evaluation import Learned
 
     for field in ("seeds", "noises"):
         if config[field] < 1:
@@ -36,7 +37,8 @@ def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
             raise UserError(f"recipes: '{label}' is unknown; expected some of {known}.")
         recipe(config.learn[label], job.layers)  # finds mistakes before anything is computed
     learned: dict[str, Learned] = {}
-    for count in config.shots:
+    for asked in config.shots if config.recipes else ():
+        count = count_shots(job.benchmark, config.shots_from, asked)
         for seed in range(config.seed, config.seed + config.seeds):
             for label, tree in learn_from(config, workdir, job, count, seed).items():
                 one = Learned(tuple(config.learn[label].methods), [])
@@ -59,7 +61,7 @@ def learn_from(config: Any, workdir: Path, job: Any, count: int, seed: int) -> d
             learned[label] = read_prompts(folder, job.model.unet)
             continue
         if shots is None:
-            items = load_shots(job.model, config.shots_from, count, seed, config.cache)
+            items = load_shots(job.encoders, job.benchmark, config.shots_from, count, seed)
             shots = look_at(job.model, items, job.timesteps, seed, config.noises)
         found = learn_one(config, workdir, job, shots, label, about)
         if hosts.is_main():
@@ -105,6 +107,7 @@ def description(config: Any, job: Any, label: str, count: int, seed: int) -> dic
         "layers": list(job.layers),
         "timesteps": job.timesteps.tolist(),
         "noises": config.noises,
+        "data": json.loads(config.data.to_json()),
         "shots_from": config.shots_from,
         "shots": count,
         "seed": seed,

@@ -78,7 +78,7 @@ def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
         },
         "timesteps": jnp.full(times, 1.0 / times),
     }
-    if method.error is not None:
+    if method.reads_errors:
         units["error"] = jnp.ones(())
     if method.uncond:
         units["lse_uncond"] = {

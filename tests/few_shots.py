@@ -11,6 +11,9 @@ import jax
 import numpy as np
 
 from dsd_jax import diffusion, methods
+from dsd_jax.data import triples
+from dsd_jax.data.examples import Examples
+from dsd_jax.encoders import Encoders
 from dsd_jax.items import Items, encode
 from dsd_jax.model import Model
 from dsd_jax.shots import Recipe
@@ -80,8 +83,19 @@ def pictures(count: int = COUNT) -> np.ndarray:
 
 def random_items(model: Model, count: int = COUNT) -> Items:
     """Items of those pictures, each with a caption of its own."""
-    captions = [[f"a cat and {i}"] for i in range(count)]
-    return encode(model, captions, pictures(count), np.arange(count))
+    return encode(Encoders(model), examples(count), range(count))
+
+
+def examples(count: int = COUNT) -> Examples:
+    """Those pictures with their captions, as a benchmark has them."""
+    images = pictures(count)
+    return Examples(
+        [(f"a cat and {i}",) for i in range(count)],
+        [((i, 0), (i, 1)) for i in range(count)],
+        [triples.KINDS[i % len(triples.KINDS)] for i in range(count)],
+        range(count),
+        lambda key, size: images[key],
+    )
 
 
 def telling_items(model: Model) -> Items:

@@ -1,34 +1,27 @@
-"""The emoji benchmark's splits, the shots drawn from them, and what is computed once."""
+"""A benchmark's splits, and the shots drawn from them."""
 
 from collections import Counter
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax import benchmark
-from dsd_jax.benchmark import Split, draw_shots
-from dsd_jax.data import emoji, triples
+from dsd_jax.benchmark import count_shots, draw_shots, load_shots, load_split
+from dsd_jax.data import triples
+from dsd_jax.data.examples import Benchmark
+from dsd_jax.encoders import Encoders
 from dsd_jax.errors import UserError
-from dsd_jax.methods import chosen_layers
-from dsd_jax.terms import cross_attention_layers
-from tests.few_items import few_items
-from tests.few_shots import few_model
+from tests.few_shots import examples, few_model, pictures
 
 
-@pytest.fixture(scope="module")
-def model():
-    return few_model()
+def load(name):
+    return examples(20) if name == "shots" else examples(0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with few_items(tmp_path_factory.mktemp("home")):
-        yield
+BENCHMARK = Benchmark("made", ("shots", "empty"), load)
 
 
 def kinds_of(count: int) -> list[str]:
-    """Kinds take turns, as in the benchmark."""
+    """Kinds take turns, as in the emoji benchmark."""
     return [triples.KINDS[i % len(triples.KINDS)] for i in range(count)]
 
 
@@ -39,6 +32,12 @@ def test_shots_are_balanced_over_kinds_and_without_repeats(shots, each):
     assert len(set(numbers)) == shots
     counts = Counter(kinds[number] for number in numbers)
     assert Counter(counts.values()) == each
+
+
+def test_where_a_kind_runs_out_others_take_its_place():
+    kinds = ["few"] * 2 + ["many"] * 30
+    numbers = draw_shots("a split", kinds, 12, seed=0)
+    assert Counter(kinds[number] for number in numbers) == {"few": 2, "many": 10}
 
 
 def test_shots_are_drawn_by_seed():
@@ -56,45 +55,52 @@ def test_more_shots_than_there_are_or_too_few(shots):
         draw_shots("a split", kinds_of(20), shots, 0)
 
 
-def test_shots_are_the_drawn_items_encoded(model):
-    source = emoji.load_items("unseen-artist/shots")
-    numbers = draw_shots("unseen-artist/shots", source.kinds, 6, 3)
-    items = benchmark.load_shots(model, "unseen-artist/shots", 6, 3)
+@pytest.mark.parametrize(
+    ("asked", "count"), [(16, 16), (16.0, 16), (0.5, 10), (1.0, 20), (0.01, 2)]
+)
+def test_counts_and_fractions(asked, count):
+    assert count_shots(BENCHMARK, "shots", asked) == count
+
+
+@pytest.mark.parametrize("asked", [0, 1, -3, 1.5, -0.5])
+def test_neither_count_nor_fraction(asked):
+    with pytest.raises(UserError, match=f"shots is {asked}; expected a number of items from 2"):
+        count_shots(BENCHMARK, "shots", asked)
+
+
+def test_shots_are_the_drawn_items_encoded():
+    model = few_model()
+    numbers = draw_shots("shots", examples(20).kinds, 6, 3)
+    items = load_shots(Encoders(model), BENCHMARK, "shots", 6, 3)
     assert items.numbers.tolist() == numbers
-    expected = model.latents(source.images(numbers)[:, 1])
-    np.testing.assert_allclose(items.latents[:, 1], expected, rtol=0, atol=1e-5)
-    states = model.encode_texts([source.captions[number] for number in numbers])
-    np.testing.assert_allclose(items.states[:, 0], states, rtol=0, atol=1e-5)
+    expected = model.latents(pictures(20)[numbers, 1])
+    np.testing.assert_allclose(items.latents[items.pictures[:, 1]], expected, rtol=0, atol=1e-5)
+    states = model.encode_texts([f"a cat and {number}" for number in numbers])
+    found = items.texts.states[items.captions[:, 0]]
+    np.testing.assert_allclose(found, states, rtol=0, atol=1e-5)
 
 
-def test_per_kind_takes_the_first_of_each_kind(model):
-    whole = benchmark.load_split(model, "unseen-artist/test")
-    some = benchmark.load_split(model, "unseen-artist/test", 2)
-    assert len(whole.source.kinds) == 15 and some.name == "unseen-artist/test"
-    assert Counter(some.source.kinds) == dict.fromkeys(triples.KINDS, 2)
-    assert some.source.captions == whole.source.captions[:10]
-    np.testing.assert_array_equal(some.source.images([3]), whole.source.images([3]))
-    np.testing.assert_array_equal(some.items.numbers, np.arange(10))
-    np.testing.assert_allclose(some.items.latents, whole.items.latents[:10], rtol=0, atol=1e-5)
-    everything = benchmark.load_split(model, "unseen-artist/test", 500)
-    assert len(everything.source.kinds) == 15
+def test_items_of_two_captions_are_learned_from_one_caption_at_a_time():
+    folded = examples(3)._replace(captions=[(f"one {i}", f"other {i}") for i in range(3)])
+    found = folded.unfolded()
+    assert found.captions[2:4] == [("one 1",), ("other 1",)]
+    assert found.pictures[2:4] == [((1, 0), (1, 1)), ((1, 1), (1, 0))]
+    assert found.clusters[2:4] == [1, 1] and found.count == 6
+    assert examples(3).unfolded() is not None and examples(3).unfolded().count == 3
 
 
-def test_wanted_is_what_any_method_or_prompts_read(model):
-    every, chosen = cross_attention_layers(model.unet), chosen_layers(model.unet)
-    wanted = benchmark.wanted_for(model, ("attention",), chosen, [])
-    assert (set(wanted.layers), wanted.error, wanted.uncond) == (set(chosen), False, False)
-    wanted = benchmark.wanted_for(model, ("attention", "noise"), chosen, [])
-    assert (set(wanted.layers), wanted.error, wanted.uncond) == (set(chosen), True, False)
-    weights = {"weights": {"attention": {"lse": dict.fromkeys(every, 0)}}}
-    wanted = benchmark.wanted_for(model, ("attention", "itm"), chosen, [{"lora": {}}, weights])
-    assert (set(wanted.layers), wanted.error, wanted.uncond) == (set(every), True, True)
+def test_per_kind_takes_the_first_of_each_kind():
+    assert load_split(BENCHMARK, "shots").numbers == list(range(20))
+    some = load_split(BENCHMARK, "shots", 2)
+    assert some.numbers == list(range(10)) and some.count == 10
+    assert Counter(some.kinds) == dict.fromkeys(triples.KINDS, 2)
+    assert load_split(BENCHMARK, "shots", 500).count == 20
 
 
-def test_weights_alone_need_no_second_look(model):
-    frozen = object()
-    tree = {"weights": {"dsd": {"timesteps": jnp.zeros(2)}}}
-    for prompts in (tree, {}):
-        split = Split("a split", None, None)
-        found = benchmark.split_terms(model, split, None, 0, None, prompts, frozen)
-        assert found is frozen
+def test_unknown_and_empty_splits():
+    with pytest.raises(UserError, match="splits: 'test' is unknown in made; expected shots, empty"):
+        load_split(BENCHMARK, "test")
+    with pytest.raises(UserError, match="the split empty of made has no items"):
+        load_split(BENCHMARK, "empty")
+    with pytest.raises(UserError, match="shots_from: 'train' is unknown"):
+        load_shots(None, BENCHMARK, "train", 4, 0)

@@ -5,8 +5,6 @@ import pytest
 
 from dsd_jax.cache import Cache
 from dsd_jax.errors import UserError
-from dsd_jax.items import encode
-from tests.few_shots import few_model, pictures
 
 PARAMS = {"kernel": np.arange(6, dtype=np.float32)}
 
@@ -72,17 +70,3 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cache: .*file/there cannot be written to"):
         Cache(tmp_path / "file" / "there", PARAMS, "64")
-
-
-def test_items_from_the_cache_are_those_encoded(tmp_path, monkeypatch):
-    model, captions = few_model(), [["a cat"], ["a dog"], ["a cat"]]
-    plain = encode(model, captions, pictures(3), [4, 5, 6])
-    cold = encode(model, captions, pictures(3), [4, 5, 6], tmp_path)
-    monkeypatch.setattr(type(model), "encode_images", None)
-    monkeypatch.setattr(type(model), "encode_texts", None)
-    warm = encode(model, captions, pictures(3), [4, 5, 6], tmp_path)
-    for items in (cold, warm):
-        for one, other in zip(items, plain, strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
-    for one, other in zip(cold, warm, strict=True):
-        np.testing.assert_array_equal(one, other)

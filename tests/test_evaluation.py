@@ -5,42 +5,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax import evaluation, methods, results
+from dsd_jax import evaluation, methods, metrics
 from dsd_jax.benchmark import Split
-from dsd_jax.data import emoji, triples
-from dsd_jax.evaluation import Learned
+from dsd_jax.candidates import Asked, Learned
+from dsd_jax.data import triples
+from dsd_jax.encoders import Encoders
+from dsd_jax.kept import Kept
 from dsd_jax.prompts import init_lora
-from tests.few_shots import COUNT, TIMESTEPS, few_model, pictures, random_items
+from dsd_jax.readings import parse_all
+from dsd_jax.results import Series
+from tests.few_shots import COUNT, examples, few_model, pictures
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 METHODS = ("attention", "noise", "itm", "relative", "dsd")
-
-
-class Source(emoji.Items):
-    """Items whose pictures are in memory."""
-
-    def images(self, numbers):
-        return pictures()[list(numbers)]
+KEPT = Kept(None, "")
 
 
 @pytest.fixture(scope="module")
-def model():
-    return few_model()
+def encoders():
+    return Encoders(few_model())
 
 
 @pytest.fixture(scope="module")
-def split(model):
-    kinds = [triples.KINDS[i % 5] for i in range(COUNT)]
-    source = Source([f"caption {i}" for i in range(COUNT)], kinds, [])
-    return Split("unseen-artist/test", source, random_items(model))
+def split():
+    return Split("unseen-artist/test", examples(), list(range(COUNT)))
 
 
 @pytest.fixture(scope="module")
-def learned(model):
+def learned(encoders):
     """Nothing kept, LoRA as if trained, and weights of one method."""
     rng = np.random.default_rng(1)
-    lora = init_lora(model.unet, jax.random.key(0), rank=2)
+    lora = init_lora(encoders.model.unet, jax.random.key(0), rank=2)
     lora = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape)), lora)
     weights = {"noise": {"timesteps": jnp.array([3.0, -3.0])}}
     return {
@@ -50,80 +46,159 @@ def learned(model):
 
 
 @pytest.fixture(scope="module")
-def layers(model):
-    return methods.chosen_layers(model.unet)
+def asked(encoders, learned):
+    layers = methods.chosen_layers(encoders.model.unet)
+    readings = parse_all([*METHODS, "dsd/compat"], 2)
+    return Asked(readings, layers, 2, 0, learned)
 
 
 @pytest.fixture(scope="module")
-def series(model, split, layers, learned):
-    return evaluation.split_series(model, split, METHODS, layers, TIMESTEPS, 0, learned)
+def scores(encoders, split, asked):
+    return evaluation.split_scores(encoders, split, asked, KEPT)
 
 
-def of(series, method, prompts):
-    (found,) = [one for one in series[0] if (one.method, one.prompts) == (method, prompts)]
-    return found
+@pytest.fixture(scope="module")
+def table(split, asked, scores):
+    table = evaluation.Table([], [], [], {})
+    evaluation.add_split(table, split, scores, asked, 8)
+    return table
 
 
-def test_every_series_is_there_once(series):
-    expected = [
-        *((name, None) for name in METHODS),
-        *((name, "lora-8") for name in METHODS),
-        ("noise", "weights-8"),
-    ]
-    assert [(one.method, one.prompts) for one in series[0]] == expected
-    for one in series[0]:
-        assert one.correct.shape == (1 if one.prompts is None else 2, COUNT)
-        assert one.split == "unseen-artist"
-    assert all(scores.shape == (COUNT, 2) for scores in series[1].values())
+def test_everything_asked_is_there_once(scores):
+    expected = {
+        *((name, None, 0) for name in (*METHODS, "dsd/compat")),
+        *((name, "lora-8", seed) for name in METHODS for seed in (0, 1)),
+        *(("noise", "weights-8", seed) for seed in (0, 1)),
+    }
+    assert set(scores) == expected
+    assert all(values.shape == (COUNT, 2, 1) for values in scores.values())
 
 
-def test_nothing_kept_is_zero_shot_to_the_bit(series):
+def test_nothing_kept_is_zero_shot_to_the_bit(scores):
     for name in METHODS:
-        np.testing.assert_array_equal(series[1][name, "lora-8"], series[1][name, None])
-        zero, few = of(series, name, None), of(series, name, "lora-8")
-        np.testing.assert_array_equal(few.correct[0], zero.correct[0])
+        np.testing.assert_array_equal(scores[name, "lora-8", 0], scores[name, None, 0])
 
 
-def test_prompts_change_scores(series):
-    learned = np.stack([of(series, name, "lora-8").correct[1] for name in METHODS])
-    frozen = np.stack([of(series, name, None).correct[0] for name in METHODS])
-    assert (learned != frozen).any()
-    weighted = of(series, "noise", "weights-8")
-    np.testing.assert_array_equal(weighted.correct[0], weighted.correct[1])
-    assert (series[1]["noise", "weights-8"] != series[1]["noise", None]).all()
+def test_prompts_change_scores(scores):
+    for name in METHODS:
+        assert (scores[name, "lora-8", 1] != scores[name, None, 0]).all()
+    weighted = [scores["noise", "weights-8", seed] for seed in (0, 1)]
+    np.testing.assert_array_equal(*weighted)
+    assert (weighted[0] != scores["noise", None, 0]).all()
 
 
-def test_untrained_lora_scores_as_the_frozen_model(model, split, layers, series):
+def test_untrained_lora_scores_as_the_frozen_model(encoders, split, asked, scores):
     """Through the path that learned prompts take: same items, same noise, same empty caption."""
-    untrained = {"lora": init_lora(model.unet, jax.random.key(0), rank=2)}
-    _, scores = evaluation.split_series(
-        model, split, METHODS, layers, TIMESTEPS, 0, {"lora-8": Learned(METHODS, [untrained])}
+    untrained = {"lora": init_lora(encoders.model.unet, jax.random.key(0), rank=2)}
+    again = evaluation.split_scores(
+        encoders, split, asked._replace(learned={"lora-8": Learned(METHODS, [untrained])}), KEPT
     )
     for name in METHODS:
-        np.testing.assert_allclose(scores[name, "lora-8"], scores[name, None], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(scores[name, None], series[1][name, None], rtol=0, atol=1e-5)
+        few, zero = again[name, "lora-8", 0], again[name, None, 0]
+        np.testing.assert_allclose(few, zero, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(zero, scores[name, None, 0], rtol=0, atol=1e-5)
 
 
-def test_table(model, split, layers, learned, monkeypatch, series):
-    monkeypatch.setattr(evaluation, "split_series", lambda *_: series)
-    table = evaluation.evaluate(model, [split] * 2, METHODS, layers, TIMESTEPS, 0, learned)
+def test_pieces_of_items_change_nothing(encoders, split, asked, scores, monkeypatch):
+    """Three and three and three and one: the last piece is filled up."""
+    monkeypatch.setattr(evaluation, "TOGETHER", 3 * 2 * 2)
+    again = evaluation.split_scores(encoders, split, asked._replace(learned={}), KEPT)
+    for key, values in again.items():
+        np.testing.assert_allclose(values, scores[key], rtol=0, atol=1e-4, err_msg=str(key))
+
+
+def test_an_item_has_its_noise_whoever_else_is_scored(encoders, split, asked, scores):
+    some = split._replace(numbers=[7, 2])
+    again = evaluation.split_scores(encoders, some, asked._replace(learned={}), KEPT)
+    for name in METHODS:
+        expected = scores[name, None, 0][[7, 2]]
+        np.testing.assert_allclose(again[name, None, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_authors_averaging(encoders, split, asked, scores):
+    """Ten items of five kinds are five batches of two: attention is theirs together."""
+    bias = scores["dsd", None, 0] - scores["attention", None, 0]
+    attention = scores["dsd/compat", None, 0] - bias
+    batches = np.array([number for _, number in metrics.compat_batches(split.kinds)])
+    assert not batches.any()
+    np.testing.assert_allclose(attention[:5], attention[5:], rtol=0, atol=1e-4)
+    assert np.abs(np.diff(attention[:5, 0, 0])).min() > 1e-4
+
+
+def test_scores_are_kept_and_found_again(encoders, split, asked, scores, tmp_path, monkeypatch):
+    identity = evaluation.identity_of(encoders, asked, {})
+    kept = Kept(tmp_path / "scores", identity)
+    first = evaluation.split_scores(encoders, split, asked, kept)
+    monkeypatch.setattr(evaluation, "candidate_scores", None)
+    again = evaluation.split_scores(encoders, split, asked, kept)
+    for key, values in first.items():
+        np.testing.assert_array_equal(again[key], values)
+    (file,) = (tmp_path / "scores").iterdir()
+    damaged = bytearray(file.read_bytes())
+    damaged[-900] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        evaluation.split_scores(encoders, split, asked, kept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"timesteps": 3}, {"layers": ("other",)}, {"learned": {}}, {"readings": []}],
+)
+def test_other_runs_scores_are_not_taken(encoders, asked, change):
+    before = evaluation.identity_of(encoders, asked, {})
+    assert evaluation.identity_of(encoders, asked._replace(**change), {}) != before
+    assert evaluation.identity_of(encoders, asked, {"folder": "x"}) != before
+    assert evaluation.identity_of(encoders, asked, {}) == before
+
+
+def test_table(table, scores):
     kinds = [*triples.KINDS, "mean"]
-    assert len(table.rows) == 2 * len(series[0]) * len(kinds)
+    series = {(row["method"], row["prompts"]) for row in table.rows}
+    assert series == {(method, prompts) for method, prompts, _ in scores}
+    assert len(table.rows) == len(series) * len(kinds)
     assert [row["kind"] for row in table.rows[:6]] == kinds
-    assert table.rows[:6] == results.rows(series[0][0], split.source.kinds)
-    assert {row["prompts"] for row in table.comparisons} == {"lora-8", "weights-8"}
-    assert 0 < len(table.decisions) <= 2 * 2 * evaluation.SHOWN
+    assert {row["split"] for row in table.rows} == {"unseen-artist"}
+    rows = {(row["method"], row["prompts"], row["kind"]): row for row in table.rows}
+    outcome = metrics.outcomes(scores["itm", None, 0])["accuracy"]
+    assert rows["itm", None, "mean"]["value"] == outcome.mean()
+    # Two pictures at two timesteps, with the empty caption for `itm`.
+    assert (table.passes["noise"], table.passes["itm"]) == (4, 8)
+
+
+def test_the_authors_averaging_has_the_error_of_its_batches(table):
+    """A kind is one batch of theirs, and of one thing no error can be known."""
+    rows = {(row["method"], row["kind"]): row for row in table.rows if row["prompts"] is None}
+    assert rows["dsd/compat", "size"]["stderr"] == 0.5
+    assert not [row for row in table.comparisons if "/compat" in row["method"]]
+
+
+def test_decisions(table):
+    assert 0 < len(table.decisions) <= 2 * evaluation.SHOWN
 
 
 def test_pictured_decisions(split):
-    scores = np.stack([np.arange(COUNT), np.full(COUNT, 2.5)], axis=1).astype(float)
+    scores = np.stack([np.arange(COUNT), np.full(COUNT, 2.5)], axis=1).astype(float)[..., None]
     scores[0] = 1.0  # a tie is not right
-    one = results.Series("dsd", "lora-8", "unseen-artist", results.correct(scores)[None])
-    found = evaluation.pictured(split, one, scores)
+    one = Series("dsd", "lora-8", "unseen-artist", metrics.outcomes(scores))
+    found = evaluation.pictured(split, one, scores, 8)
     assert [decision.right for decision in found] == [False] * 3 + [True] * evaluation.SHOWN
-    assert [decision.caption for decision in found[:4]] == [f"caption {i}" for i in (0, 1, 2, 3)]
+    assert [decision.caption for decision in found[:4]] == [f"a cat and {i}" for i in (0, 1, 2, 3)]
     first = found[3]
     assert (first.positive_score, first.negative_score, first.kind) == (3.0, 2.5, "size")
     assert (first.method, first.prompts, first.split) == ("dsd", "lora-8", "unseen-artist")
     np.testing.assert_array_equal(first.positive, pictures()[3, 0])
     np.testing.assert_array_equal(first.negative, pictures()[3, 1])
+
+
+def test_pictured_captions():
+    """One picture: shown twice, with its caption and the best of the wrong ones."""
+    source = examples(2)._replace(
+        captions=[("right", "near", "far")] * 2, pictures=[((0, 0),), ((1, 0),)]
+    )
+    split = Split("test", source, [0, 1])
+    scores = np.array([[[3.0, 2.0, 1.0]], [[1.0, 0.0, 5.0]]])
+    wrong, right = evaluation.pictured(split, Series("itm", None, "test", {}), scores, 8)
+    assert (wrong.caption, wrong.other_caption, wrong.negative_score) == ("right", "far", 5.0)
+    assert (right.other_caption, right.negative_score) == ("near", 2.0)
+    np.testing.assert_array_equal(right.negative, pictures(2)[0, 0])

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from dsd_jax import diffusion
-from dsd_jax.items import Items, candidate_scores, encode, item_terms
+from dsd_jax.encoders import Encoders
+from dsd_jax.items import Items, encode, item_terms
 from dsd_jax.matching import match_terms
-from tests.few_shots import COUNT, TIMESTEPS, few_model, pictures, random_items
+from tests.few_shots import COUNT, TIMESTEPS, examples, few_model, pictures, random_items
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -30,38 +31,62 @@ def terms(model, items):
 
 
 def test_encoding(model, items):
-    assert items.latents.shape == (COUNT, 2, *model.latent_shape)
-    assert items.states.shape == (COUNT, 1, 77, 12) and items.pictures == 2
+    assert items.latents.shape == (2 * COUNT, *model.latent_shape)
+    assert items.texts.states.shape == (COUNT, 77, 12) and items.texts.pooled.shape == (COUNT, 0)
+    assert items.pictures.shape == (COUNT, 2) and items.captions.shape == (COUNT, 1)
     np.testing.assert_array_equal(items.numbers, np.arange(COUNT))
-    images = pictures()
-    np.testing.assert_allclose(items.latents[3, 1], model.latents(images[3, 1:])[0], atol=1e-5)
-    again = encode(model, [["a cat and 3"]], images[3:4], [3])
-    np.testing.assert_allclose(again.states[0], items.states[3], atol=1e-5)
+    expected = model.latents(pictures()[3, 1:])[0]
+    np.testing.assert_allclose(items.latents[items.pictures[3, 1]], expected, atol=1e-5)
+    states = model.encode_texts(["a cat and 3"])[0]
+    np.testing.assert_allclose(items.texts.states[items.captions[3, 0]], states, atol=1e-5)
+
+
+def test_what_items_share_is_encoded_once(model):
+    """Two items with the same pictures the other way round, and the same captions."""
+    source = examples(2)
+    source = source._replace(
+        captions=[("a cat", "a dog")] * 2, pictures=[((0, 0), (1, 0)), ((1, 0), (0, 0))]
+    )
+    items = encode(Encoders(model), source, [1, 0])
+    assert len(items.latents) == len(items.texts.states) == 2
+    np.testing.assert_array_equal(items.pictures[0], items.pictures[1][::-1])
+    np.testing.assert_array_equal(items.captions[0], items.captions[1])
+    np.testing.assert_array_equal(items.numbers, [1, 0])
+
+
+@pytest.mark.parametrize("several", ["pictures", "captions"])
+def test_some_candidates(model, several):
+    rows = np.array([[0, 1, 2], [2, 1, 0]])
+    one = np.zeros((2, 1), int)
+    shape = {"pictures": one, "captions": one} | {several: rows}
+    items = Items(None, None, **shape, numbers=np.arange(2))
+    picked = items.pick(np.array([[0, 2], [1, 2]]))
+    np.testing.assert_array_equal(getattr(picked, several), [[0, 2], [1, 0]])
+    other = "captions" if several == "pictures" else "pictures"
+    np.testing.assert_array_equal(getattr(picked, other), one)
 
 
 def test_some_keep_their_numbers(items):
     some = items.take([4, 1])
     np.testing.assert_array_equal(some.numbers, [4, 1])
-    np.testing.assert_array_equal(some.latents, items.latents[np.array([4, 1])])
-    np.testing.assert_array_equal(some.states, items.states[np.array([4, 1])])
+    np.testing.assert_array_equal(some.pictures, items.pictures[np.array([4, 1])])
+    np.testing.assert_array_equal(some.captions, items.captions[np.array([4, 1])])
 
 
 def test_terms_are_those_of_the_matching_engine(model, items, terms):
     """Item 2's, by hand: candidates side by side, and a seed's timesteps side by side."""
     seeds, steps = np.repeat(SEEDS, 2), np.tile(TIMESTEPS, 2)
     noise = diffusion.keyed_noise(seeds, np.array([2]), steps, model.latent_shape)[0]
-    expected = match_terms(model, items.latents[2], items.states[2], noise, steps)
+    expected = match_terms(
+        model, items.latents[items.pictures[2]], items.texts.states[items.captions[2]], noise, steps
+    )
     for ours, one in zip(jax.tree.leaves(terms), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours[4:6], one, rtol=1e-5, atol=1e-5)
 
 
 def test_candidates_share_their_noise_and_items_do_not(model, items):
     """One picture and caption everywhere: only noise is left to differ."""
-    same = Items(
-        np.broadcast_to(items.latents[:1, :1], items.latents.shape),
-        np.broadcast_to(items.states[:1], items.states.shape),
-        items.numbers,
-    )
+    same = items._replace(pictures=0 * items.pictures, captions=0 * items.captions)
     error = np.asarray(item_terms(model, same, TIMESTEPS, SEEDS).error)[:, 0]
     error = error.reshape(COUNT, 2, len(SEEDS), len(TIMESTEPS))
     np.testing.assert_allclose(error[:, 0], error[:, 1], rtol=0, atol=1e-5)
@@ -77,8 +102,3 @@ def test_noise_goes_with_the_items_number_and_the_seed(model, items, terms):
     np.testing.assert_allclose(moved.error, terms.error[rows][:, :, columns], rtol=1e-5, atol=1e-5)
     for layer, lse in moved.lse.items():
         np.testing.assert_allclose(lse, terms.lse[layer][rows][:, :, columns], rtol=1e-5, atol=1e-5)
-
-
-def test_scores_of_candidates_side_by_side():
-    scores = candidate_scores(np.arange(6.0)[:, None], 3)
-    np.testing.assert_array_equal(scores, [[0, 1], [2, 3], [4, 5]])

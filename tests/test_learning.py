@@ -62,9 +62,9 @@ def learned(model, seen, log):
 @pytest.fixture(scope="module")
 def contradicted(model, items):
     """The same items, but with the held-out ones' pictures exchanged: what is learned is wrong."""
-    latents = np.array(items.latents)
-    latents[HELD_OUT] = latents[HELD_OUT, ::-1]
-    items = items._replace(latents=jnp.asarray(latents))
+    pictures = np.array(items.pictures)
+    pictures[HELD_OUT] = pictures[HELD_OUT, ::-1]
+    items = items._replace(pictures=pictures)
     return look_at(model, items, TIMESTEPS, 0, NOISES)
 
 

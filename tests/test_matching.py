@@ -9,10 +9,10 @@ import pytest
 
 import dsd_jax
 from dsd_jax.errors import UserError
-from dsd_jax.matching import _pieces as pieces
-from dsd_jax.matching import group_terms, match_terms
+from dsd_jax.matching import Sets, group_terms, match_terms, pieces
 from dsd_jax.methods import METHODS
 from dsd_jax.terms import Wanted, cross_attention_layers
+from dsd_jax.texts import without_pooled
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5
@@ -140,7 +140,7 @@ def test_groups_with_captions_of_their_own(model, inputs, whole):
         lambda groups, times: latents[groups][:, None],
         lambda groups, times: noise[None, times],
         len(captions),
-        states[captions],
+        Sets(without_pooled(states), captions),
         np.array(TIMESTEPS, np.int32),
         chunk=9,
     )

@@ -28,6 +28,10 @@ def terms():
         },
         error=jnp.array([[[2.0, 4.0], [1.0, 5.0]]]),
         error_uncond=jnp.array([[4.0, 5.0]]),
+        norms={
+            "l1": jnp.array([[[1.0, 3.0], [2.0, 4.0]]]),
+            "huber": jnp.array([[[0.5, 1.5], [1, 2]]]),
+        },
     )
 
 
@@ -36,6 +40,8 @@ def terms():
     [
         ("attention", [[((2 + 4) / 2 + (3 + 2) / 2) / 2, ((1 + 2) / 2 + (5 + 1) / 2) / 2]]),
         ("noise", [[-(4 + 16) / 2, -(1 + 25) / 2]]),
+        ("noise-l1", [[-2, -3]]),
+        ("noise-huber", [[-1, -1.5]]),
         ("itm", [[((16 - 4) + (25 - 16)) / 2, ((16 - 1) + (25 - 25)) / 2]]),
         ("relative", [[(12 / 16 + 9 / 25) / 2, (15 / 16 + 0) / 2]]),
         ("dsd", [[2.75 + (2 + 1) / 2, 2.25 + (3 + 0) / 2]]),
@@ -143,13 +149,22 @@ def test_needs_no_more_than_a_method_reads():
     every = cross_attention_layers(config())
     layers = (every[2], every[0])
     wanted = {name: methods.needs(config(), name, layers) for name in methods.METHODS}
-    assert wanted["attention"] == ((every[0], every[2]), False, False)
-    assert wanted["noise"] == ((), True, False)
-    assert wanted["itm"] == wanted["relative"] == ((), True, True)
-    assert wanted["dsd"] == ((every[0], every[2]), True, True)
+    assert wanted["attention"] == ((every[0], every[2]), False, False, ())
+    assert wanted["noise"] == ((), True, False, ())
+    assert wanted["noise-l1"] == ((), True, False, ("l1",))
+    assert wanted["itm"] == wanted["relative"] == ((), True, True, ())
+    assert wanted["dsd"] == ((every[0], every[2]), True, True, ())
     learned = {"lse": {every[1]: 0}, "lse_uncond": {every[3]: 0}}
     assert methods.needs(config(), "noise", layers, learned) == (
         (every[1], every[3]),
         True,
         True,
+        (),
     )
+
+
+def test_what_serves_several_methods():
+    every = cross_attention_layers(config())
+    needs = [methods.needs(config(), name, every[2:0:-1]) for name in ("attention", "noise-l1")]
+    assert methods.all_needed(config(), needs) == (every[1:3], True, False, ("l1",))
+    assert methods.all_needed(config(), []) == ((), False, False, ())

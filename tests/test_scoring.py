@@ -138,7 +138,10 @@ def test_the_empty_caption_stays_the_frozen_models(model, score, picture, traine
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "clip"}, "method 'clip' is unknown; expected one of attention, noise, itm"),
+        (
+            {"method": "clip"},
+            "method 'clip' is unknown; expected one of attention, noise, ",
+        ),
         ({"layers": "mid"}, "layer 'mid' is unknown; expected 'all' or some of down_blocks.0"),
         ({"timesteps": 0}, "timesteps is 0"),
         ({"captions": ["a cat", " "]}, "caption 2 is empty"),

@@ -37,7 +37,7 @@ def test_another_seed_holds_out_others():
 
 def test_noises_are_no_seeds_of_evaluation_and_no_other_runs(model, seen, monkeypatch):
     """Seeds of runs are 0, 1, 2..., and their noise is what is scored."""
-    monkeypatch.setattr(shots, "item_terms", lambda *_: None)
+    monkeypatch.setattr(shots, "item_terms", lambda *_, **__: None)
     every = [shots.look_at(model, seen.items, TIMESTEPS, seed, 4).seeds for seed in range(5)]
     assert len(set(np.concatenate(every)) - set(range(100))) == 20
 

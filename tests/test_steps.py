@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from dsd_jax import batches, learning, steps
+from dsd_jax.data.examples import Examples
+from dsd_jax.encoders import Encoders
 from dsd_jax.errors import UserError
 from dsd_jax.items import encode
 from dsd_jax.shots import look_at
@@ -26,8 +28,11 @@ def model():
 def shots_of(model, pictures, captions):
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (COUNT, pictures, 8, 8, 3), np.uint8)
-    texts = [[f"a cat and {i} dogs and {j}" for j in range(captions)] for i in range(COUNT)]
-    items = encode(model, texts, images, np.arange(COUNT))
+    texts = [tuple(f"a cat and {i} dogs and {j}" for j in range(captions)) for i in range(COUNT)]
+    keys = [tuple((i, j) for j in range(pictures)) for i in range(COUNT)]
+    names = ["all"] * COUNT
+    examples = Examples(texts, keys, names, range(COUNT), lambda key, size: images[key])
+    items = encode(Encoders(model), examples, range(COUNT))
     return look_at(model, items._replace(latents=9 * items.latents), TIMESTEPS, SEED, NOISES)
 
 
@@ -73,7 +78,7 @@ def test_hinge_differentiates_few_candidates(model, shots):
     batch = batches.draw(model.mesh, shots, np.arange(COUNT), 1)
     inputs = {}, {}, model.params["unet"], batch, SPREADS
     few = steps.hardest_candidates(steps.Step(net, settings, model.mesh), *inputs).rows
-    assert few.latents.shape[1] * few.states.shape[1] == 2
+    assert few.latents.shape[1] * few.texts.states.shape[1] == 2
     np.testing.assert_array_equal(few.latents[:, 0], batch.rows.latents[:, 0])
     other = recipe(model, methods=("dsd",), loss="cross_entropy")
     same = steps.hardest_candidates(steps.Step(net, other, model.mesh), *inputs)

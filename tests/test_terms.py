@@ -6,6 +6,7 @@ import pytest
 
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.terms import Network, Wanted, cross_attention_layers, everything, forward_terms
+from dsd_jax.texts import Texts
 from tests.random_model import UNET, random_model
 
 
@@ -55,7 +56,10 @@ def flops(model, wanted, captions=1):
             grid,
             grid,
             shape((1,), jnp.int32),
-            shape((1, captions, 77, model.unet.cross_attention_dim), jnp.float32),
+            Texts(
+                shape((1, captions, 77, model.unet.cross_attention_dim), jnp.float32),
+                shape((1, captions, 0), jnp.float32),
+            ),
         )
         .compile()
         .cost_analysis()

@@ -51,7 +51,8 @@ def with_shift(terms: Terms, layer: str, head: int, by: float) -> Terms:
 
 
 def as_shots(terms: Terms) -> Shots:
-    items = Items(np.zeros((COUNT, 2, 1)), np.zeros((COUNT, 1)), np.arange(COUNT))
+    rows = np.arange(COUNT)
+    items = Items(None, None, np.stack([rows, rows], axis=1), rows[:, None], rows)
     terms = jax.tree.map(jnp.asarray, terms)
     return Shots(items, np.arange(TIMES), np.arange(NOISES), terms)
 

@@ -1,13 +1,9 @@
 """The emoji benchmark: prepared once into a cache folder, then read from there item by item."""
 
-import contextlib
 import io
 import os
 import pathlib
-import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,12 +12,11 @@ from PIL import Image
 
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.data.images import read_image
+from dsd_jax.data.preparation import build, prepared
 from dsd_jax.data.triples import ARTISTS, SPLITS
 from dsd_jax.errors import UserError
 
 IMAGES = ("positive", "negative")
-UNFINISHED = "unfinished-"  # starts the name of a folder that is being written, or was until a kill
-FORGOTTEN_AFTER = 24 * 3600  # seconds until such a folder is nobody's any more
 
 
 def benchmark() -> Benchmark:
@@ -52,53 +47,20 @@ def load_items(split: str, data_dir: str | os.PathLike | None = None) -> Example
 
 
 def prepare(artists: str, data_dir: pathlib.Path) -> pathlib.Path:
-    """The folder with the items of `artists`, written first if it isn't there.
-
-    It is written under another name and renamed when complete, so it is there whole or not at all.
-    """
-    import tensorflow_datasets as tfds
-
-    from dsd_jax.data.emoji_builder import Emoji
+    """The folder with the items of `artists`, written first if it isn't there."""
+    from dsd_jax.data.emoji_builder import Emoji  # takes seconds to import
 
     place = pathlib.Path("emoji") / artists / str(Emoji.VERSION)
-    folder = data_dir / place
-    if folder.exists():
-        return folder
-    print(f"Preparing the emoji benchmark's {artists} in {folder}, once.", file=sys.stderr)
-    tfds.disable_progress_bar()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_forgotten(data_dir)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=data_dir) as temporary:
-            # tensorflow-datasets prints that it downloads, which it does not.
-            with contextlib.redirect_stdout(io.StringIO()):
-                Emoji(
-                    data_dir=temporary, config=artists, file_format="array_record"
-                ).download_and_prepare()
-            move(pathlib.Path(temporary) / place, folder)
-    except OSError as error:
-        raise UserError(
-            f"Can't write the benchmark into {data_dir} ({error.strerror}): "
-            "name a folder that can be written."
-        ) from error
-    return folder
 
+    def write(temporary: pathlib.Path) -> pathlib.Path:
+        print(
+            f"Preparing the emoji benchmark's {artists} in {data_dir / place}, once.",
+            file=sys.stderr,
+        )
+        build(Emoji(data_dir=temporary, config=artists, file_format="array_record"))
+        return temporary / place
 
-def move(source, target):
-    """Renames a folder, unless somebody else, making the same one, was faster."""
-    try:
-        source.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
-
-
-def remove_forgotten(data_dir):
-    """Deletes what killed preparations left behind long ago."""
-    for folder in data_dir.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(FileNotFoundError):  # somebody else deletes it
-            if folder.stat().st_mtime < time.time() - FORGOTTEN_AFTER:
-                shutil.rmtree(folder, ignore_errors=True)
+    return prepared(data_dir, place, write)
 
 
 def read_items(folder: pathlib.Path, split: str) -> Examples:

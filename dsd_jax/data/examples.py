@@ -45,6 +45,20 @@ class Examples(NamedTuple):
         found = list(chosen.to_iter_dataset(grain.ReadOptions(num_threads=THREADS)))
         return np.stack(found) if found else np.empty((0, size, size, 3), np.uint8)
 
+    def unfolded(self) -> "Examples":
+        """Items of one caption each: a 2x2 item becomes two, whose first picture fits."""
+        if min(len(self.captions[0]), len(self.pictures[0])) == 1:
+            return self
+        both = [i for i in range(self.count) for _ in range(2)]
+        turns = [turn for _ in range(self.count) for turn in (slice(None), slice(None, None, -1))]
+        return Examples(
+            [(self.captions[i][turn][0],) for i, turn in zip(both, turns, strict=True)],
+            [self.pictures[i][turn] for i, turn in zip(both, turns, strict=True)],
+            [self.kinds[i] for i in both],
+            [self.clusters[i] for i in both],
+            self.read,
+        )
+
     def take(self, numbers: Iterable[int]) -> "Examples":
         """Some of the items."""
         numbers = list(numbers)

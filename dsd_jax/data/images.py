@@ -14,6 +14,7 @@ MIN_SIDE = 8  # smaller pictures are mistakes: they would be blown up to a flat 
 MAX_SIDE = 9_000  # 81 megapixels; just under where Pillow suspects a decompression bomb
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray
+FITS = ("stretch", "crop")  # how a picture becomes square
 
 
 def read_images(images: Sequence[Picture], size: int) -> np.ndarray:
@@ -25,13 +26,27 @@ def read_images(images: Sequence[Picture], size: int) -> np.ndarray:
     return np.stack([read_image(image, size) for image in images])
 
 
-def read_image(image: Picture, size: int) -> np.ndarray:
+def read_image(image: Picture, size: int, fit: str = "stretch") -> np.ndarray:
     """Reads one picture; returns uint8 of shape (size, size, 3), values 0..255.
 
-    Resized bicubically to the square whatever its aspect ratio, as the authors of the method do.
+    Resized bicubically to the square whatever its aspect ratio, as the authors of the method do;
+    with fit "crop" the aspect ratio is kept, and of a longer side only the middle is seen.
     Raises `UserError` as `open_image` does.
     """
-    return np.asarray(open_image(image).resize((size, size), Image.Resampling.BICUBIC))
+    return squared(open_image(image), size, fit)
+
+
+def squared(picture: Image.Image, size: int, fit: str) -> np.ndarray:
+    """uint8 (size, size, 3) of an RGB picture."""
+    box = middle(picture.size) if fit == "crop" else None
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
+
+
+def middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The biggest square in the middle of a picture: left, top, right, bottom."""
+    side = min(size)
+    left, top = ((length - side) / 2 for length in size)
+    return left, top, left + side, top + side
 
 
 def open_image(image: Picture) -> Image.Image:

@@ -27,8 +27,10 @@ def decision_card(decision: Decision) -> str:
     """One decision."""
     positive, negative = decision.positive_score, decision.negative_score
     verdict = "&#10003; right" if decision.right else "&#10007; wrong"
-    pictures = picture(decision.positive, "fits", positive, positive > negative)
-    pictures += picture(decision.negative, "does not fit", negative, negative > positive)
+    other = decision.other_caption
+    names = ("fits", "does not fit") if other is None else (decision.caption, other)
+    pictures = picture(decision.positive, names[0], positive, positive > negative)
+    pictures += picture(decision.negative, names[1], negative, negative > positive)
     kind = "right" if decision.right else "wrong"
     detail = f"{decision.kind}; {decision.method}, {prompts_label(decision.prompts)}"
     return (
@@ -42,10 +44,10 @@ def decision_card(decision: Decision) -> str:
 def picture(pixels: np.ndarray, name: str, score: float, chosen: bool) -> str:
     """A picture with its score."""
     outline = ' class="chosen"' if chosen else ""
-    alt = f"picture that {name}{', chosen by the model' if chosen else ''}"
+    alt = escape(f"picture: {name}{', chosen by the model' if chosen else ''}")
     return (
         f'<figure{outline}><img alt="{alt}" src="{data_url(pixels)}">'
-        f"<figcaption>{name}<br><b>{score:.4g}</b></figcaption></figure>"
+        f"<figcaption>{escape(name)}<br><b>{score:.4g}</b></figcaption></figure>"
     )
 
 

@@ -16,16 +16,16 @@ from dsd_jax.report.text import table_caption
 
 def format_markdown(rows: Sequence[Row], comparisons: Sequence[Row] = ()) -> str:
     """A table per split, the best of each column bold; then the paired differences of the means."""
-    blocks = [_split(some) for some in by_split(rows).values()]
+    blocks = [_split(name, some) for name, some in by_split(rows).items()]
     means = [row for row in comparisons if row["kind"] == "mean"]
     if means:
         blocks.append(_differences(means))
     return "\n\n".join(blocks) + "\n"
 
 
-def _split(rows: Sequence[Row]) -> str:
+def _split(name: str, rows: Sequence[Row]) -> str:
     kinds, best = kinds_of(rows), best_values(rows)
-    lines = [[rows[0]["split"].replace("-", " "), "prompts", *kinds], ["---"] * (2 + len(kinds))]
+    lines = [[name.replace("-", " "), "prompts", *kinds], ["---"] * (2 + len(kinds))]
     for (method, prompts), cells in by_series(rows).items():
         lines.append([f"`{method}`", prompts_label(prompts)])
         lines[-1] += [_cell(cells.get(kind), best[kind]) for kind in kinds]

@@ -58,7 +58,7 @@ def heading(report: Mapping[str, object]) -> str:
     return (
         '<header><p class="brand">dsd_jax</p><h1>Does the caption fit the picture?</h1>'
         f"<p>A frozen diffusion model (<b>{escape(str(report['weights']))}</b>) chooses between "
-        f"two candidates on <b>{escape(str(report['benchmark']))}</b>.</p></header>"
+        f"candidates on <b>{escape(str(report['benchmark']))}</b>.</p></header>"
     )
 
 
@@ -182,10 +182,13 @@ def reading_section() -> str:
         "How to read this",
         "",
         "<ul>"
-        "<li><b>Items.</b> A caption, a picture that fits and one that does not; the model is "
-        "right if it scores the fitting one higher. Ties are not right.</li>"
+        "<li><b>Items.</b> A caption with pictures, or a picture with captions, of which one fits; "
+        "the model is right if it scores that one highest. A tie of two counts one half. Text, "
+        "image and group scores are Winoground's: both captions, both pictures, all four right."
+        "</li>"
         "<li><b>Zero-shot</b> rows use the frozen model alone. <b>Few-shot</b> rows add prompts "
-        "learned from as many labelled pairs as their name says.</li>"
+        "learned from as many labelled items as their name says. <b>/compat</b> rows show what the "
+        "authors' averaging over 16 items does to a number; they are no measure of a pair.</li>"
         "<li><b>&plusmn;</b> is one standard error: over items, and for few-shot rows also over "
         "the draws of shots and initial values. Values that differ by less than two of them may "
         "well be equal.</li>"

@@ -24,9 +24,10 @@ COMPARISON_FIELDS = (
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice between two pictures for a caption, to be shown in the report.
+    """One choice between two pictures for a caption, or two captions for a picture, to be shown.
 
-    The pictures are uint8 (H, W, 3); the positive one fits the caption.
+    The pictures are uint8 (H, W, 3); the positive one fits the caption. Where captions are the
+    candidates, both pictures are the same, and `other_caption` is the one that does not fit.
     """
 
     caption: str
@@ -38,10 +39,11 @@ class Decision:
     prompts: str | None
     kind: str
     split: str
+    other_caption: str | None = None
 
     @property
     def right(self) -> bool:
-        """Whether the picture that fits has the higher score; a tie is not right."""
+        """Whether the candidate that fits has the higher score; a tie is not right."""
         return self.positive_score > self.negative_score
 
 
@@ -56,10 +58,12 @@ def prompts_label(prompts: str | None) -> str:
 
 
 def by_split(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of each split, in order of appearance."""
+    """Rows of each split and metric, in order of appearance; the metric is named if several are."""
+    several = len({row["metric"] for row in rows}) > 1
     splits = {}
     for row in rows:
-        splits.setdefault(row["split"], []).append(row)
+        name = f"{row['split']}, {row['metric']}" if several else row["split"]
+        splits.setdefault(name, []).append(row)
     return splits
 
 

@@ -21,10 +21,10 @@ def print_table(rows: Sequence[Row]) -> None:
 
 def format_table(rows: Sequence[Row]) -> str:
     """Percent correct with standard errors, a block per split, the best of each column marked."""
-    return "\n\n".join(format_split(rows_of) for rows_of in by_split(rows).values())
+    return "\n\n".join(format_split(*of_split) for of_split in by_split(rows).items())
 
 
-def format_split(rows: Sequence[Row]) -> str:
+def format_split(name: str, rows: Sequence[Row]) -> str:
     """The block of one split."""
     kinds, best = kinds_of(rows), best_values(rows)
     table = [["method", "prompts", *kinds]]
@@ -42,7 +42,7 @@ def format_split(rows: Sequence[Row]) -> str:
         texts += [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
         lines.append("  ".join(texts).rstrip())
     lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([f"{rows[0]['split']}: {table_caption(rows)}", *lines])
+    return "\n".join([f"{name}: {table_caption(rows)}", *lines])
 
 
 def table_caption(rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from dsd_jax.data import emoji, triples
 from dsd_jax.data.emoji import load_items, split_names
-from dsd_jax.data.scenes import draw
+from dsd_jax.data.scenes import SIDE, draw
 from dsd_jax.errors import UserError
 
 FEW = {"shots": 10, "validation": 5, "test": 15}
@@ -39,14 +39,14 @@ def test_round_trip_in_order(split, prepared, sprites):
     items = load_items(split, prepared)
     made = list(triples.make_triples(*split.split("/"), sprites.concepts))
     assert len(made) == FEW[split.split("/")[1]]
-    assert items.captions == [triple.caption for triple in made]
+    assert items.captions == [(triple.caption,) for triple in made]
     assert items.kinds == [triple.kind for triple in made]
-    images = items.images()
+    images = items.images((key for pair in items.pictures for key in pair), SIDE)
     assert images.dtype == np.uint8
     expected = np.array([[draw(t.positive, sprites), draw(t.negative, sprites)] for t in made])
-    np.testing.assert_array_equal(images, expected)
-    np.testing.assert_array_equal(items.images([3, 1]), expected[[3, 1]])
-    assert items.images([]).shape == (0, *expected.shape[1:])
+    np.testing.assert_array_equal(images, expected.reshape(images.shape))
+    np.testing.assert_array_equal(items.take([3]).images(items.pictures[3], SIDE), expected[3])
+    assert items.images([], SIDE).shape == (0, SIDE, SIDE, 3)
 
 
 def test_second_load_prepares_nothing(prepared, monkeypatch, capfd):

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     hosts.join()
     import dsd_jax
     from dsd_jax import learning, methods
-    from dsd_jax.items import candidate_scores, item_terms, terms_of_all_hosts
+    from dsd_jax.items import item_terms, terms_of_all_hosts
     from dsd_jax.shots import look_at
     from tests.few_shots import COUNT, NOISES, TIMESTEPS, few_model, pictures, recipe, telling_items
 
@@ -34,10 +34,10 @@ def main(argv: list[str]) -> None:
     mine = item_terms(
         model, items.take(hosts.part(COUNT)), TIMESTEPS, (5,), {"lora": found.prompts["lora"]}
     )
-    terms = terms_of_all_hosts(mine, items.pictures, COUNT)
+    terms = terms_of_all_hosts(mine, 2, COUNT)
     result = {
         "held_out": list(found.checks.values()),
-        "scores": candidate_scores(methods.score(terms, "dsd", settings.layers), COUNT),
+        "scores": np.reshape(methods.score(terms, "dsd", settings.layers), (COUNT, 2)),
         "matrix": dsd_jax.match_scores(
             model, list(pictures(3)[:, 0]), ["a cat", "a dog"], timesteps=2
         ),

@@ -1,0 +1,29 @@
+"""Zero-shot classification: which of many captions, one per class, fits the picture.
+
+python -m dsd_jax.evaluate --config=configs/classify.py --config.data.folder=DIR \
+    --workdir=runs/classify
+DIR holds a folder of pictures per class, or what tensorflow-datasets prepared, such as
+cifar10/3.0.2; see dsd_jax/data/classify.py. The same on the bundled model and made pictures:
+python -m dsd_jax.evaluate --config=configs/classify.py:tiny --workdir=runs/classify-tiny
+"""
+
+from ml_collections import ConfigDict
+
+from dsd_jax.defaults import benchmark_defaults, shrink
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """Every method at 30 timesteps, and the noise error with the worst classes dropped early."""
+    config = benchmark_defaults("classify")
+    config.data.templates = ("a photo of a {}.",)  # captions; items take turns with several
+    config.methods = ("attention", "noise", "relative", "noise@10>5@50>2@200")
+    config.timesteps = 30
+    config.splits = ("test",)
+    config.per_kind = 100  # pictures of each class
+    config.shots_from = "train"
+    config.recipes = ()  # "weights" or "authors" learn from the split "train"
+    if size == "tiny":
+        shrink(config)
+        config.data.templates = ("a {}", "a big {}")
+        config.methods = ("attention", "noise", "relative", "relative@4>2@10")
+    return config

@@ -1,0 +1,25 @@
+"""ComVG: a caption and two Visual Genome pictures that differ in subject, verb or object.
+
+python -m dsd_jax.train --config=configs/comvg.py --config.data.folder=DIR --workdir=runs/comvg
+DIR holds compositional_visual_genome.csv and VG_100K*/; see dsd_jax/data/comvg.py. The same on the
+bundled model and made pictures:
+python -m dsd_jax.train --config=configs/comvg.py:tiny --workdir=runs/comvg-tiny
+"""
+
+from ml_collections import ConfigDict
+
+from dsd_jax.defaults import benchmark_defaults, shrink
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """`full` has the published settings: 40 timesteps, 5 % of the items as shots."""
+    config = benchmark_defaults("comvg")
+    config.data.pictures = ""  # what holds VG_100K*, if it is another folder
+    config.data.csv = "compositional_visual_genome.csv"  # the items
+    config.data.shots_csv = ""  # more items, such as the authors' comvg_train.csv: split "train"
+    config.data.split_rule = "apart"
+    config.timesteps = 40
+    if size == "tiny":
+        shrink(config)
+        config.data.shots_part, config.data.validation_part = 0.3, 0.1
+    return config

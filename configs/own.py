@@ -1,0 +1,24 @@
+"""Your own pictures and captions: a folder with captions.jsonl or captions.csv.
+
+python -m dsd_jax.train --config=configs/own.py --config.data.folder=DIR --workdir=runs/own
+dsd_jax/data/own.py describes the file. The same on the bundled model and made pictures:
+python -m dsd_jax.train --config=configs/own.py:tiny --workdir=runs/own-tiny
+"""
+
+from ml_collections import ConfigDict
+
+from dsd_jax.defaults import benchmark_defaults, shrink
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """Half of the items are shots, the other half says what they taught."""
+    config = benchmark_defaults("own")
+    config.data.wrong = "given"  # in the file; or "captions" or "pictures", drawn from other rows
+    config.data.candidates = 10  # captions or pictures of an item, where they are drawn
+    config.data.seed = 0  # what they are drawn by
+    config.data.split_rule = "apart"  # "official" where the file has a column `split`
+    config.data.shots_part, config.data.validation_part = 0.5, 0.0
+    config.timesteps = 10
+    config.learn.authors.steps = 1000
+    config.learn.authors.check_every = 50
+    return shrink(config) if size == "tiny" else config

@@ -1,0 +1,29 @@
+"""RefCOCOg: a COCO picture and ten sentences, one of them about something in it.
+
+python -m dsd_jax.train --config=configs/refcocog.py --config.data.folder=DIR --workdir=runs/ref
+DIR holds refs(umd).p, instances.json and train2014/; see dsd_jax/data/refcocog.py. The same on the
+bundled model and made pictures:
+python -m dsd_jax.train --config=configs/refcocog.py:tiny --workdir=runs/refcocog-tiny
+"""
+
+from ml_collections import ConfigDict
+
+from dsd_jax.defaults import benchmark_defaults, shrink
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """`full` has the published settings: 10 timesteps, 5 % of the training sentences as shots."""
+    config = benchmark_defaults("refcocog")
+    config.data.split_by = "umd"  # or "google", whose splits share pictures
+    config.data.pictures = ""  # what holds train2014, if it is another folder
+    config.data.candidates = 10  # sentences per picture, the right one included
+    config.data.seed = 0  # what the wrong ones are drawn by
+    config.timesteps = 10
+    config.splits = ("test",)
+    config.shots_from = "train"
+    config.shots = (0.05,)
+    config.learn.authors.steps = 500_000
+    if size == "tiny":
+        shrink(config)
+        config.shots = (0.5,)
+    return config

@@ -1,0 +1,27 @@
+"""Winoground: two pictures and two captions of the same words; text, image and group score.
+
+python -m dsd_jax.evaluate --config=configs/winoground.py --config.data.folder=DIR \
+    --workdir=runs/winoground
+DIR holds data/*.parquet, or data/examples.jsonl and data/images/; see dsd_jax/data/winoground.py.
+Sets of the same kind, which dsd_jax/data/layouts.py describes: winoground.py:sugarcrepe, :cola,
+:aro, :whatsup. Winoground on the bundled model and made pictures:
+python -m dsd_jax.evaluate --config=configs/winoground.py:tiny --workdir=runs/winoground-tiny
+"""
+
+from ml_collections import ConfigDict
+
+from dsd_jax.defaults import benchmark_defaults, shrink
+
+LAYOUTS = ("sugarcrepe", "cola", "aro", "whatsup")
+
+
+def get_config(name: str = "winoground") -> ConfigDict:
+    """The set's name; `tiny` is Winoground with made pictures. There are no few shots."""
+    config = benchmark_defaults("compositional" if name in LAYOUTS else "winoground")
+    if name in LAYOUTS:
+        config.data.layout = name  # how the set's files are laid out
+        config.data.pictures = ""  # what holds the pictures' folders, if it is another one
+    config.timesteps = 30
+    config.splits = ("all",)
+    config.recipes = ()  # --config.data.split_rule=apart gives "shots" and "test" to learn from
+    return shrink(config) if name == "tiny" else config

@@ -1,0 +1,133 @@
+"""Scores of a piece of a benchmark's items: of every reading, frozen and under prompts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dsd_jax.items import Items
+from dsd_jax.matching import Tick
+from dsd_jax.methods import over_timesteps
+from dsd_jax.model import Model
+from dsd_jax.readings import Reading
+from dsd_jax.tasks import Task, compat_tasks, method_task, steps_of
+
+BIAS = "/bias"  # ends the name of what compat readings add to the average of the attention
+
+
+class Learned(NamedTuple):
+    """Prompts of one recipe and number of shots: the methods they serve, a pytree per seed."""
+
+    methods: Sequence[str]
+    prompts: Sequence[Mapping[str, Any]]
+
+
+class Asked(NamedTuple):
+    """All that is asked of every item.
+
+    learned: by label, such as "lora-256". timesteps: how many they were learned for.
+    """
+
+    readings: Sequence[Reading]
+    layers: tuple[str, ...]
+    timesteps: int
+    seed: int
+    learned: Mapping[str, Learned]
+
+    def served(self, label: str) -> list[Reading]:
+        """The readings that some prompts serve: plain ones at what they were learned for."""
+        return [
+            one
+            for one in self.readings
+            if one.is_plain
+            and one.method in self.learned[label].methods
+            and one.stages[0][1] == self.timesteps
+        ]
+
+
+# (the reading's label, the prompts' label, number of their seed)
+Key = tuple[str, str | None, int]
+
+
+def candidate_scores(
+    model: Model, items: Items, asked: Asked, tick: Tick = lambda share: None
+) -> dict[Key, np.ndarray]:
+    """{key: (n, P, J) float32} of all that is asked.
+
+    Compat readings come in two parts, as nothing is averaged over items here.
+    """
+    tasks = _tasks(model, asked)
+    pruned = [reading for reading in asked.readings if len(reading.stages) > 1]
+    share = 1 / (1 + len(pruned))
+    steps = steps_of(
+        model, items, list(tasks.values()), asked.seed, lambda part: tick(part * share)
+    )
+    found = {
+        key: np.asarray(over_timesteps(values, task.weights))
+        for (key, task), values in zip(tasks.items(), steps, strict=True)
+    }
+    for reading in pruned:
+        key = (reading.label, None, 0)
+        first = steps[list(tasks).index(key)]
+        found[key] = _prune(model, items, reading, asked, first)
+        tick(share)
+    return found
+
+
+def _tasks(model: Model, asked: Asked) -> dict[Key, Task]:
+    """Everything's first round."""
+    tasks: dict[Key, Task] = {}
+    for reading in asked.readings:
+        label = reading.label
+        if reading.compat:
+            parts = compat_tasks(model.unet, reading, asked.layers)
+            tasks |= zip([(label, None, 0), (label + BIAS, None, 0)], parts, strict=False)
+        else:
+            tasks[label, None, 0] = method_task(model.unet, reading, asked.layers)
+    for prompts, learned in asked.learned.items():
+        for seed, tree in enumerate(learned.prompts):
+            for reading in asked.served(prompts):
+                key = (reading.label, prompts, seed)
+                tasks[key] = method_task(model.unet, reading, asked.layers, tree)
+    return tasks
+
+
+def _prune(
+    model: Model, items: Items, reading: Reading, asked: Asked, steps: np.ndarray
+) -> np.ndarray:
+    """(n, P, J): the later rounds of a reading whose first round's steps are (n, P, J, T).
+
+    What is dropped in a round stays in the order of its last scores, below all that is kept.
+    """
+    shape = steps.shape[:3]
+    steps = steps.reshape(len(steps), -1, steps.shape[-1])
+    times = reading.timesteps()
+    left = np.tile(np.arange(steps.shape[1]), (len(steps), 1))  # (n, candidates still there)
+    scores = steps.mean(axis=-1)
+    for stage in range(1, len(reading.stages)):
+        best = np.argsort(-np.take_along_axis(scores, left, 1), axis=1, kind="stable")
+        kept = np.sort(best[:, : reading.stages[stage][0]], axis=1)
+        left = np.take_along_axis(left, kept, axis=1)
+        steps = np.take_along_axis(steps, kept[..., None], axis=1)
+        task = method_task(model.unet, reading, asked.layers, stage=stage)
+        (new,) = steps_of(model, items.pick(left), [task], asked.seed)
+        steps = np.concatenate([steps, new.reshape(*left.shape, -1)], axis=-1)
+        times = np.concatenate([times, task.timesteps])
+        now = steps[..., np.isin(times, reading.timesteps(stage))].mean(axis=-1)
+        scores = _above(scores, left, now)
+    return scores.reshape(shape)
+
+
+def _above(scores: np.ndarray, left: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """`scores` (n, K) with those of the columns `left` (n, k) replaced by `now`, and the others
+    moved as a whole below the lowest of these.
+    """
+    dropped = np.ones(scores.shape, bool)
+    np.put_along_axis(dropped, left, False, axis=1)
+    highest = np.max(np.where(dropped, scores, -np.inf), axis=1, keepdims=True, initial=-np.inf)
+    lowest = now.min(axis=1, keepdims=True)
+    gap = np.maximum(1.0, np.abs(lowest)) * 1e-3
+    with np.errstate(invalid="ignore"):  # where nothing is dropped
+        moved = np.where(dropped, scores - highest + lowest - gap, 0.0)
+    np.put_along_axis(moved, left, now, axis=1)
+    return moved.astype(np.float32)

@@ -1,0 +1,93 @@
+"""ComVG: a caption with a Visual Genome picture that it fits and one that differs in one thing.
+
+Files as people have them, all in one folder:
+
+    compositional_visual_genome.csv   5,400 items: sentence, pos_triplet, neg_triplet,
+                                      pos_image_id, neg_image_id, neg_value; MIT licence, from
+                                      https://github.com/eric-ai-lab/ComCLIP or .../Discffusion
+    VG_100K/ID.jpg, VG_100K_2/ID.jpg  Visual Genome's pictures (CC BY 4.0), or those of the
+                                      benchmark alone as the authors keep them in vg_concept/
+    comvg_train.csv                   the authors' training rows, of the same columns; optional
+
+The kind is `neg_value`: subject (1,536 items), verb (1,280) or object (2,584).
+
+What is odd in the file, and left as it is for the sake of comparable numbers: 78 rows repeat an
+earlier one; 14 cannot be solved, as the wrong picture fits the same sentence elsewhere (ids 2994 to
+3001, "frisbe" for "frisbee", and 5167 to 5172, "cutting" for "cut"); in 326 more than one part of
+the triplet differs; some sentences were broken by replacing words ("a woman is riding the sea." of
+woman, ride, bike). 524 pictures serve all the rows, each of them as right and as wrong one, so that
+no cut keeps pictures apart altogether: clusters are those of the right picture.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.data.pictures import locate, reader
+from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
+from dsd_jax.data.rows import Row, to_examples
+from dsd_jax.data.tables import not_empty, read_csv
+from dsd_jax.errors import UserError
+
+CSV = "compositional_visual_genome.csv"
+COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "neg_value")
+KINDS = ("subject", "verb", "object")
+FOLDERS = ("VG_100K", "VG_100K_2", "vg_concept", "")
+CSV_SOURCE = "https://github.com/eric-ai-lab/Discffusion (data/)"
+PICTURES_SOURCE = (
+    "https://homes.cs.washington.edu/~ranjay/visualgenome (images.zip and images2.zip)"
+)
+
+
+def benchmark(
+    folder: str, pictures: str = "", csv: str = CSV, shots_csv: str = "", fit: str = "stretch"
+) -> Benchmark:
+    """Splits "all" and its parts "subject", "verb" and "object"; "train" if there are such rows.
+
+    Args:
+        folder: what holds the csv and, unless `pictures` is given, the pictures' folders.
+        pictures: what holds VG_100K and VG_100K_2.
+        csv: the file of the items.
+        shots_csv: the file of more items to draw shots from, such as the authors'
+            comvg_train.csv, of which they take the first 5 %; "" for none.
+        fit: how pictures become square; see `images.FITS`.
+    """
+    files = dict.fromkeys(("all", *KINDS), csv) | ({"train": shots_csv} if shots_csv else {})
+    return Benchmark("comvg", tuple(files), partial(load, folder, pictures, files, fit))
+
+
+def load(folder: str, pictures: str, files: dict[str, str], fit: str, split: str) -> Examples:
+    """The items of a split; which pictures are there is looked up at once, none is read."""
+    root = existing_folder(folder)
+    (path,) = find_pieces(root, [Piece((files[split], f"data/{files[split]}"), CSV_SOURCE)])
+    entries = [e for e in read_csv(path, COLUMNS) if split not in KINDS or e["neg_value"] == split]
+    not_empty(path, entries)
+    for entry in entries:
+        check(path, entry)
+    place = existing_folder(pictures, "pictures") if pictures else root
+    names = (f"{e[side]}.jpg" for e in entries for side in ("pos_image_id", "neg_image_id"))
+    found = locate(place, FOLDERS, names, PICTURES_SOURCE)
+    rows = (to_row(entry, found) for entry in entries)
+    return to_examples(rows, reader(place, fit))
+
+
+def check(path: Path, entry: dict[str, str]) -> None:
+    """Refuses a row with an unknown kind, or that names no picture."""
+    if entry["neg_value"] not in KINDS:
+        raise UserError(
+            f"{path}: neg_value is '{entry['neg_value']}' in the row of '{entry['sentence']}'; "
+            f"expected {', '.join(KINDS)}."
+        )
+    for side in ("pos_image_id", "neg_image_id"):
+        if not entry[side].isdigit():
+            raise UserError(
+                f"{path}: {side} is '{entry[side]}' in the row of '{entry['sentence']}'; expected "
+                "the number of a Visual Genome picture."
+            )
+
+
+def to_row(entry: dict[str, str], found: dict[str, str]) -> Row:
+    """One item; the sentence as it is written, full stop included."""
+    right, wrong = entry["pos_image_id"], entry["neg_image_id"]
+    pair = found[f"{right}.jpg"], found[f"{wrong}.jpg"]
+    return Row((entry["sentence"],), pair, entry["neg_value"], right)

@@ -1,0 +1,1 @@
+"""Small data sets of emoji scenes in the layouts of the public ones, to try the readers on."""

@@ -1,0 +1,152 @@
+"""RefCOCOg: a COCO picture, and the sentence of one of its objects among nine of other pictures.
+
+Files as people have them, in one folder (the `refer` API's data/refcocog):
+
+    refs(umd).p        Python 2 pickle, a list of objects with their sentences, split train, val and
+                       test, no picture in two of them; or refs(google).p, split train and val by
+                       objects, so that pictures are in both. From refcocog.zip,
+                       https://github.com/lichengunc/refer (Apache 2.0)
+    instances.json     the COCO annotations of the same zip: which picture has which number
+    images/train2014/  COCO's pictures, COCO_train2014_000000380440.jpg (CC BY 4.0 annotations,
+                       Flickr's terms), http://images.cocodataset.org/zips/train2014.zip
+
+An item is a sentence (its `raw`, as the authors take it). The refs' own `file_name` has the number
+of the annotation at its end (COCO_train2014_000000380440_491042.jpg); no such picture exists, so
+pictures' names are those of instances.json. Wrong sentences are drawn by seed from objects in other
+pictures of the same split, and are never words of the right picture. The authors draw from all
+objects of all splits, of the same picture and even of the same object too, by no seed.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dsd_jax.data.draw import draw_others
+from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.data.pictures import locate, reader
+from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
+from dsd_jax.data.plain_pickle import read_pickle
+from dsd_jax.data.rows import Row, to_examples
+from dsd_jax.data.tables import fields, not_empty, read_json
+from dsd_jax.errors import UserError
+
+SPLITS = {"umd": ("train", "val", "test"), "google": ("train", "val")}
+FOLDERS = ("images/train2014", "train2014", "images", "../images/mscoco/images/train2014", "")
+SOURCE = "https://github.com/lichengunc/refer (refcocog.zip)"
+PICTURES_SOURCE = "http://images.cocodataset.org/zips/train2014.zip"
+
+
+class Sentence(NamedTuple):
+    """A sentence about an object in a picture."""
+
+    number: int
+    text: str
+    picture: int
+
+
+def benchmark(
+    folder: str,
+    split_by: str = "umd",
+    pictures: str = "",
+    candidates: int = 10,
+    seed: int = 0,
+    fit: str = "stretch",
+) -> Benchmark:
+    """The official splits, and "all" of them together in the file's order.
+
+    Args:
+        folder: what holds refs(umd).p or refs(google).p and instances.json.
+        split_by: "umd" or "google".
+        pictures: what holds train2014, if it is another folder.
+        candidates: captions per item, the right one included.
+        seed: what the wrong ones are drawn by.
+        fit: how pictures become square; see `images.FITS`.
+
+    Raises:
+        UserError: `split_by` is unknown or `candidates` less than 2.
+    """
+    if split_by not in SPLITS:
+        raise UserError(f"split_by is '{split_by}'; expected {' or '.join(SPLITS)}.")
+    if candidates < 2:
+        raise UserError(f"candidates is {candidates}; expected 2 or more, the right one included.")
+    load = partial(load_split, folder, split_by, pictures, candidates, seed, fit)
+    return Benchmark("refcocog", (*SPLITS[split_by], "all"), load)
+
+
+def load_split(
+    folder: str, split_by: str, pictures: str, candidates: int, seed: int, fit: str, split: str
+) -> Examples:
+    """The items of a split; which pictures are there is looked up at once, none is read."""
+    root = existing_folder(folder)
+    place = existing_folder(pictures, "pictures") if pictures else root
+    names = (f"refs({split_by}).p", "instances.json")
+    refs, instances = find_pieces(root, [Piece((name,), SOURCE) for name in names])
+    sentences = read_sentences(refs, split)
+    files = read_files(instances)
+    unknown = {sentence.picture for sentence in sentences} - files.keys()
+    if unknown:
+        raise UserError(
+            f"{refs} is about picture {min(unknown)} ({len(unknown):,} in all) that {instances} "
+            "does not know; take both files from the same refcocog.zip."
+        )
+    wanted = (files[sentence.picture] for sentence in sentences)
+    found = locate(place, FOLDERS, wanted, PICTURES_SOURCE)
+    rows = to_rows(sentences, files, found, candidates - 1, seed)
+    return to_examples(rows, reader(place, fit))
+
+
+def read_sentences(path: Path, split: str) -> list[Sentence]:
+    """The sentences of a split's objects, in the file's order."""
+    refs = read_pickle(path)
+    if not isinstance(refs, list):
+        raise UserError(f"{path} holds no list of objects; is it refcocog's?")
+    found = []
+    for i, ref in enumerate(refs):
+        picture, own, lines = fields(path, f"object {i}", ref, ("image_id", "split", "sentences"))
+        if split not in (own, "all"):
+            continue
+        for line in lines:
+            number, text = fields(path, f"object {i}", line, ("sent_id", "raw"))
+            found.append(Sentence(number, text, picture))
+    return not_empty(path, found)
+
+
+def read_files(path: Path) -> dict[int, str]:
+    """{number of a picture: name of its file}."""
+    content: Any = read_json(path)
+    (images,) = fields(path, "the whole", content, ("images",))
+    pairs = (fields(path, f"image {i}", x, ("id", "file_name")) for i, x in enumerate(images))
+    return dict(pairs)
+
+
+def to_rows(
+    sentences: Sequence[Sentence],
+    files: dict[int, str],
+    found: dict[str, str],
+    count: int,
+    seed: int,
+) -> list[Row]:
+    """One item per sentence; its wrong ones depend on seed, split and its number alone."""
+    said = defaultdict(set)
+    for sentence in sentences:
+        said[sentence.picture].add(plain(sentence.text))
+    pool = [sentence.text for sentence in sentences]
+    rows = []
+    for sentence in sentences:
+        good = partial(unsaid, said[sentence.picture])
+        wrong = draw_others((seed, sentence.number), pool, count, good, "of other pictures")
+        picture = found[files[sentence.picture]]
+        rows.append(Row((sentence.text, *wrong), (picture,), "all", sentence.picture))
+    return rows
+
+
+def unsaid(said: set[str], text: str) -> bool:
+    """Whether nobody said this of the right picture."""
+    return plain(text) not in said
+
+
+def plain(text: str) -> str:
+    """A sentence without what does not change its meaning: capitals, full stop, spaces."""
+    return " ".join(text.casefold().rstrip(". ").split())
