@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The bundled model's architecture and training."""
     config = ConfigDict()
+    config.model = "stable-diffusion"  # what is trained: this, or "clip"
     config.seed = 0
     config.start = ""  # a model to go on from: "tiny" or a folder; its VAE is kept as it is
     config.cpu_devices = 2  # simulated CPU devices, one per core: twice as fast as one of two cores

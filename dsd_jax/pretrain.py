@@ -1,36 +1,56 @@
-"""Trains the bundled Stable Diffusion from scratch, or goes on where the workdir left off."""
+"""Trains a bundled model from scratch, or goes on where the workdir left off."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from dsd_jax.command import RunParser, run_command
 from dsd_jax.folders import make_local_folder
 
 
 def main(argv: Sequence[str]) -> None:
-    """Train VAE, text tower and UNet; write the model in the Hugging Face layout."""
+    """Train a Stable Diffusion or a CLIP; write the model in the Hugging Face layout."""
     flags = RunParser(
         "pretrain",
-        "Trains the bundled Stable Diffusion from scratch; resumes where the workdir left off.",
+        "Trains the bundled Stable Diffusion or CLIP from scratch; resumes where the workdir left "
+        "off.",
         "python -m dsd_jax.pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain",
     ).parse_args(argv)
     workdir = make_local_folder(flags.workdir, "--workdir")
     from dsd_jax import hosts  # heavy: after the arguments are known to be good
     from dsd_jax.errors import UserError
-    from dsd_jax.pretraining import phases
-    from dsd_jax.pretraining.products import starting_weights, write_model, write_samples
     from dsd_jax.sharding import simulate_cpu_devices
 
     config = flags.config
+    models = {"stable-diffusion": pretrain_stable_diffusion, "clip": pretrain_clip}
+    if config.model not in models:
+        raise UserError(f"model is '{config.model}'; expected one of {', '.join(models)}.")
     simulate_cpu_devices(config.cpu_devices)
     hosts.join()
     if hosts.are_several():
         raise UserError("pretrain trains a small model on one host; start it on one alone.")
+    models[config.model](config, workdir)
+
+
+def pretrain_stable_diffusion(config: Any, workdir: Path) -> None:
+    """Train VAE, text tower and UNet."""
+    from dsd_jax.pretraining import phases
+    from dsd_jax.pretraining.products import starting_weights, write_model, write_samples
+
     first = starting_weights(config)
     vae = first["vae"] if first else phases.train_vae(config, workdir)
     read = phases.train_reader(config, workdir, first)
     params = phases.train_denoiser(config, workdir, vae, read, first)
     model = write_model(config, workdir, {"vae": vae, **params})
     write_samples(model, workdir)
+
+
+def pretrain_clip(config: Any, workdir: Path) -> None:
+    """Train both towers of a CLIP at once."""
+    from dsd_jax.pretraining.clip import train_clip
+    from dsd_jax.pretraining.products import write_clip
+
+    write_clip(config, workdir, train_clip(config, workdir))
 
 
 if __name__ == "__main__":

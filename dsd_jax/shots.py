@@ -153,8 +153,16 @@ def spread(shots: Shots, name: str, recipe: Recipe) -> float:
     found = []
     for noise in range(len(shots.seeds)):
         scores = scores_of(noise_slice(shots.terms, noise, times), count, name, recipe, {})
-        found.append(np.asarray(scores[:, 1:] - scores[:, :1], np.float64))
-    behind = np.concatenate(found)  # how far the others are behind the matching candidate, < 0
+        found.append(np.asarray(scores[:, 1:] - scores[:, :1]))
+    return margin_unit(np.concatenate(found))
+
+
+def margin_unit(behind: np.ndarray) -> float:
+    """The unit of margins in which their cross-entropy is least.
+
+    behind: (n, candidates - 1), how far the others are behind the matching candidate, < 0.
+    """
+    behind = np.asarray(behind, np.float64)
     units = np.sqrt(np.mean(np.square(behind.max(axis=1))) + 1e-24) * _UNITS
     losses = [np.mean(_log_sum(behind / unit)) for unit in units]
     return float(units[int(np.argmin(losses))])

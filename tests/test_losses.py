@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dsd_jax import losses
 
@@ -33,3 +34,15 @@ def test_cross_entropy_is_that_of_a_softmax():
 
 def test_large_scores_overflow_nothing():
     np.testing.assert_allclose(losses.cross_entropy(1e4 * SCORES), [0, 0, 3e4], atol=1e-3)
+
+
+def test_contrastive_is_the_mean_cross_entropy_of_rows_and_columns():
+    rng = np.random.default_rng(0)
+    images, texts = rng.normal(size=(2, 5, 3))
+    logits = 2.0 * images @ texts.T
+    rows = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).diagonal()
+    columns = -np.log(np.exp(logits) / np.exp(logits).sum(0, keepdims=True)).diagonal()
+    found = [(logits.argmax(axis) == np.arange(5)).mean() for axis in (0, 1)]
+    loss, part = losses.contrastive(images, texts, 2.0)
+    assert float(loss) == pytest.approx((rows.mean() + columns.mean()) / 2, rel=1e-5)
+    assert float(part) == pytest.approx(np.mean(found))

@@ -71,8 +71,7 @@ def convert_model(source: Path, target: Path, form: str) -> Converted:
             there is no room.
     """
     ours = components(subfolders(source))
-    configs = {part.key: read_config(source, part) for part in ours}
-    leaves = fitting(source, configs)
+    leaves = fitting(source, {part: read_config(source, part) for part in ours})
     with explained(f"{target} cannot be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target.parent) as name:

@@ -4,65 +4,12 @@ Reference: transformers `models/clip/modeling_clip.py` (`CLIPTextTransformer`); 
 are those of its Flax port.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.models.attention import split_heads
+from dsd_jax.models.clip_layers import Layer
 from dsd_jax.models.text_config import TextConfig
-
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-}
-
-
-class _SelfAttention(nn.Module):
-    """Causal self-attention: a token sees itself and what stands before it, padding included."""
-
-    config: TextConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        c = self.config
-        query, key, value = (
-            split_heads(nn.Dense(c.hidden_size, dtype=self.dtype, name=name)(hidden), c.heads)
-            for name in ("q_proj", "k_proj", "v_proj")
-        )
-        logits = jnp.einsum("CLND,CMND->CNLM", query, key, preferred_element_type=jnp.float32)
-        logits = logits * query.shape[-1] ** -0.5
-        causal = jnp.tril(jnp.ones(logits.shape[-2:], bool))
-        logits = jnp.where(causal, logits, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        out = jnp.einsum("CNLM,CMND->CLND", weights, value).reshape(hidden.shape)
-        return nn.Dense(c.hidden_size, dtype=self.dtype, name="out_proj")(out)
-
-
-class _MLP(nn.Module):
-    config: TextConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        hidden = nn.Dense(self.config.intermediate_size, dtype=self.dtype, name="fc1")(hidden)
-        hidden = _ACTIVATIONS[self.config.activation](hidden)
-        return nn.Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(hidden)
-
-
-class _Layer(nn.Module):
-    config: TextConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        c = self.config
-        norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype, name="layer_norm1")
-        hidden += _SelfAttention(c, self.dtype, name="self_attn")(norm(hidden))
-        norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype, name="layer_norm2")
-        return hidden + _MLP(c, self.dtype, name="mlp")(norm(hidden))
 
 
 class _Layers(nn.Module):
@@ -74,7 +21,7 @@ class _Layers(nn.Module):
         """What leaves the last layer, and what enters it."""
         before = hidden
         for i in range(self.config.layers):
-            before, hidden = hidden, _Layer(self.config, self.dtype, name=str(i))(hidden)
+            before, hidden = hidden, Layer(self.config, True, self.dtype, name=str(i))(hidden)
         return hidden, before
 
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dsd_jax.errors import UserError
+from dsd_jax.models.clip_layers import check_activation
 from dsd_jax.models.config import read_fields
-
-ACTIVATIONS = ("quick_gelu", "gelu")
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,7 @@ class TextConfig:
             projection=json.get("projection_dim", 512) if projected else 0,
             end_token=json.get("eos_token_id", 49407) if projected else 2,
         )
-        if config.activation not in ACTIVATIONS:
-            raise UserError(
-                f"{file}: hidden_act is '{config.activation}', expected one of "
-                f"{', '.join(ACTIVATIONS)}."
-            )
+        check_activation(file, config.activation)
         return config
 
     def to_json(self) -> dict[str, Any]:

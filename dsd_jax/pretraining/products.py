@@ -6,10 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dsd_jax.clip.clip import Clip
+from dsd_jax.clip.pixels import Normaliser
+from dsd_jax.clip.save import save_clip
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
 from dsd_jax.pretraining.samples import CAPTIONS, contact_sheet, sample
-from dsd_jax.pretraining.shapes import schedule, text_config, unet_config, vae_config
+from dsd_jax.pretraining.shapes import clip_config, schedule, text_config, unet_config, vae_config
 from dsd_jax.weights.load import load
 from dsd_jax.weights.save import save
 from dsd_jax.weights.tokenizer import read_tokenizer
@@ -73,3 +76,13 @@ def write_samples(model: Model, workdir: Path) -> None:
     """Draw some captions of scenes, as a first look at what was learned."""
     contact_sheet(sample(model, CAPTIONS, seed=0), CAPTIONS).save(workdir / "samples.png")
     print(f"samples are in {workdir / 'samples.png'}")
+
+
+def write_clip(config: Any, workdir: Path, params: Any) -> Clip:
+    """Write the CLIP as a folder that `load_clip` and PyTorch transformers read, in float16."""
+    tokenizer = bundled_tokenizer()
+    shape = clip_config(config, tokenizer)
+    clip = Clip(str(workdir / "model"), shape, params, tokenizer, Normaliser())
+    save_clip(clip, workdir / "model")
+    print(f"the model is in {workdir / 'model'}")
+    return clip

@@ -1,12 +1,15 @@
 """The shapes of the networks that a pre-training config asks for."""
 
+from dataclasses import replace
 from typing import Any
 
 from dsd_jax.data.scenes import SIDE
 from dsd_jax.diffusion import Schedule
+from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
+from dsd_jax.models.vision import VisionConfig
 
 
 def vae_config(config: Any) -> VAEConfig:
@@ -32,6 +35,28 @@ def text_config(config: Any, vocabulary: int) -> TextConfig:
         positions=77,
         activation="quick_gelu",
         norm_eps=1e-5,
+    )
+
+
+def clip_config(config: Any, tokenizer: Any) -> CLIPConfig:
+    """The shape that a pre-training config asks for; the text tower is as Stable Diffusion's."""
+    vision = config.vision
+    return CLIPConfig(
+        text=replace(
+            text_config(config, len(tokenizer)),
+            projection=config.projection,
+            end_token=tokenizer.eos_token_id,
+        ),
+        vision=VisionConfig(
+            hidden_size=vision.hidden_size,
+            intermediate_size=4 * vision.hidden_size,
+            layers=vision.layers,
+            heads=vision.heads,
+            image_size=SIDE,
+            patch_size=vision.patch_size,
+            activation="quick_gelu",
+            norm_eps=1e-5,
+        ),
     )
 
 

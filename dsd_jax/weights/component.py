@@ -22,6 +22,7 @@ class Component:
         flax_stem: start of the names of its msgpack files.
         read_config: from the parsed `config.json` to a config; raises `UserError`.
         abstract_params: from the config to nested dicts of `jax.ShapeDtypeStruct`.
+        model: of what it is a component, in words.
         tokenizer: of a text encoder, the subfolder of its tokenizer and its field of `Model`.
     """
 
@@ -32,6 +33,7 @@ class Component:
     flax_stem: str
     read_config: Callable[[Mapping[str, Any]], Any]
     abstract_params: Callable[[Any], dict]
+    model: str = "a Stable Diffusion 1.x, 2.x or XL model"
     tokenizer: str = ""
 
 

@@ -17,8 +17,8 @@ def read_config(folder: Path, component: Component) -> Any:
     stated = json.get("_class_name") or next(iter(json.get("architectures") or []), None)
     if stated is not None and str(stated).removeprefix("Flax") not in component.classes:
         raise UserError(
-            f"{file} describes the class {stated}, expected {component.classes[0]} of a Stable "
-            "Diffusion 1.x, 2.x or XL model."
+            f"{file} describes the class {stated}, expected {component.classes[0]} of "
+            f"{component.model}."
         )
     return _parsed(folder, file, json, component.read_config)
 

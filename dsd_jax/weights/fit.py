@@ -96,7 +96,8 @@ def listed(heading: str, *problems: list[str]) -> list[str]:
         return []
     sorts = ("missing", "extra", "of another shape or type")
     counts = [f"{len(lines)} {sort}" for lines, sort in zip(problems, sorts, strict=True) if lines]
-    shown = [f"{heading}: {', '.join(counts)}"]
+    place = "" if heading == "." else f"{heading}: "
+    shown = [f"{place}{', '.join(counts)}"]
     for lines in problems:
         shown += lines[:_SHOWN]
         if len(lines) > _SHOWN:

@@ -11,7 +11,7 @@ from dsd_jax.weights.json_file import read_json
 from dsd_jax.weights.layout import parts, refuse_others
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "tiny"
-_HUB_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
+HUB_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 
 
 def find(where: str | os.PathLike) -> Path:
@@ -29,7 +29,7 @@ def find(where: str | os.PathLike) -> Path:
             f"{where} is a single file; expected {hub.LAYOUT}, which diffusers makes of it with "
             "StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)."
         )
-    hub_id = _HUB_ID.fullmatch(where) if isinstance(where, str) else None
+    hub_id = HUB_ID.fullmatch(where) if isinstance(where, str) else None
     if hub_id is None:
         raise UserError(
             f"There is no model at '{where}'; expected \"tiny\", {hub.LAYOUT}, or a model on the "

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from dsd_jax.errors import UserError
-from dsd_jax.weights.component import components
+from dsd_jax.weights.component import Component, components
 
 _FAMILIES = "dsd_jax reads Stable Diffusion 1.x, 2.x and SDXL"
 
@@ -30,3 +30,9 @@ def refuse_others(folders: Collection[str], where: str) -> None:
             "finishes what the base model has drawn; use the base model, such as "
             "stabilityai/stable-diffusion-xl-base-1.0."
         )
+
+
+def checked_components(folders: Collection[str], where: str) -> tuple[Component, ...]:
+    """The components of the model that has `folders`; `UserError` as `refuse_others`."""
+    refuse_others(folders, where)
+    return components(folders)

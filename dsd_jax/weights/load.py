@@ -1,6 +1,7 @@
 """From a model's folder to a `Model`: every tensor accounted for, then converted one by one."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,13 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
         part.tokenizer: read_tokenizer(folder / part.tokenizer) for part in ours if part.tokenizer
     }
     _check_one_model(folder, configs, tokenizers)
-    leaves = fitting(folder, configs)
+    leaves = fitting(folder, {part: configs[part.key] for part in ours})
     return Model(
         name=str(where),
         **configs,
         **tokenizers,
         schedule=schedule,
-        params=_read(folder, leaves, dtype, mesh or host_mesh()),
+        params=read_weights(folder, leaves, dtype, mesh or host_mesh()),
         zero_empty=TEXT_2 in ours and _zero_empty(folder),
         image_size=configs[UNET.key].sample_size * configs[VAE.key].downscale,
     )
@@ -128,11 +129,14 @@ def _check_tokenizer(folder: Path, part: Component, text: Any, tokenizer: Any) -
         )
 
 
-def fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
-    """Where every parameter of every component is stored; one `UserError` with all that's wrong."""
+def fitting(folder: Path, configs: Mapping[Component, Any]) -> dict[str, list[Leaf]]:
+    """{key: where every parameter is stored} of components; one `UserError` with all that's wrong.
+
+    Nothing but headers is read.
+    """
     leaves, problems = {}, []
-    for component in components(configs):
-        abstract = abstract_params(folder, component, configs[component.key])
+    for component, config in configs.items():
+        abstract = abstract_params(folder, component, config)
         stored = read_headers(folder / component.folder, component)
         leaves[component.key], lines = fit(component, abstract, stored)
         problems += lines
@@ -144,19 +148,22 @@ def fitting(folder: Path, configs: dict[str, Any]) -> dict[str, list[Leaf]]:
     return leaves
 
 
-def _read(
+def read_weights(
     folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype, mesh: Mesh
 ) -> dict[str, Any]:
-    """Converts tensor by tensor, so that the peak is the parameters and little more."""
+    """{key: tree}, converted tensor by tensor: the peak is the parameters and little more.
+
+    Scalars are float32: only CLIP has one, of which an exponential is taken.
+    """
     params, broken = {}, []
-    for component in components(leaves):
+    for key, found in leaves.items():
         tree = {}
-        for leaf in leaves[component.key]:
-            array = leaf.read(dtype)
+        for leaf in found:
+            array = leaf.read(dtype if leaf.shape else np.dtype(np.float32))
             if not np.isfinite(array).all():
-                broken.append(f"  {component.folder}: {leaf.stored.name}")
+                broken.append(f"  {leaf.stored.file.parent.name}: {leaf.stored.name}")
             tree[leaf.path] = place_weight("/".join(leaf.path), array, mesh)
-        params[component.key] = unflatten(tree)
+        params[key] = unflatten(tree)
     if broken:
         shown = "\n".join(broken[:20]) + ("\n  ..." if len(broken) > 20 else "")
         raise UserError(

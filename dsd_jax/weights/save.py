@@ -56,19 +56,20 @@ def save(
             part = new / component.folder
             part.mkdir(parents=True)
             write_json(part / "config.json", getattr(model, component.key).to_json())
-            _write_tensors(part, component, model.params[component.key], jnp.dtype(dtype), format)
+            write_tensors(part, component, model.params[component.key], jnp.dtype(dtype), format)
             if component.tokenizer:
                 write_tokenizer(getattr(model, component.tokenizer), new / component.tokenizer)
         scheduler = model.schedule.to_json()
         (new / "scheduler").mkdir()
         write_json(new / "scheduler" / "scheduler_config.json", scheduler)
         write_json(new / "model_index.json", _index(model, scheduler["_class_name"]))
-        _swap(new, folder, Path(name) / "old")
+        swap(new, folder, Path(name) / "old")
 
 
-def _write_tensors(
+def write_tensors(
     part: Path, component: Component, params: Mapping[str, Any], dtype: np.dtype, format: str
 ) -> None:
+    """Writes a component's parameters into the folder `part`; `UserError` as `save`."""
     arrays = {}
     for path, leaf in flatten(params).items():
         array = np.asarray(leaf)
@@ -83,7 +84,7 @@ def _write_tensors(
             arrays["/".join(path)] = converted
         else:
             axes = torch_axes(path, array.ndim)
-            arrays[canonical_name(path)] = np.ascontiguousarray(converted.transpose(axes))
+            arrays[canonical_name(path)] = np.asarray(converted.transpose(axes), order="C")
     if format == "msgpack":
         msgpack_file.write(part / f"{component.flax_stem}.msgpack", arrays)
     else:
@@ -108,8 +109,8 @@ def _index(model: Model, scheduler: str) -> dict[str, Any]:
     }
 
 
-def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Moves all of `new` into `folder`, and the model that stood there to `old`; only renames."""
+def swap(new: Path, folder: Path, old: Path) -> None:
+    """Moves all of `new` into `folder`, and what stood there to `old`; only renames."""
     old.mkdir()
     try:
         for part in set(parts([TEXT_2.folder])) - {source.name for source in new.iterdir()}:

@@ -1,0 +1,38 @@
+"""Trains the bundled CLIP from scratch on one CPU core, in an hour.
+
+python -m dsd_jax.pretrain --config=configs/pretrain_clip.py --workdir=runs/pretrain-clip
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The bundled CLIP's architecture and training."""
+    config = ConfigDict()
+    config.model = "clip"  # what is trained: this, or "stable-diffusion"
+    config.seed = 0
+    config.cpu_devices = 1  # simulated CPU devices
+
+    config.text = ConfigDict()  # as the bundled Stable Diffusion's
+    config.text.hidden_size = 128
+    config.text.layers = 3
+    config.text.heads = 4
+
+    config.vision = ConfigDict()
+    config.vision.hidden_size = 128
+    config.vision.layers = 3
+    config.vision.heads = 4
+    config.vision.patch_size = 8  # 64 patches in a 64x64 picture
+
+    config.projection = 128  # dims of the space in which both towers meet
+
+    config.contrast = ConfigDict()
+    config.contrast.steps = 1800  # 230,400 pairs
+    config.contrast.batch = 128  # pairs per step, each contrasted with all others
+    config.contrast.learning_rate = 1e-3
+    config.contrast.cooldown = 0.3  # part of the steps over which the rate falls to zero
+    config.contrast.pool = 8192  # pictures drawn at a time
+    config.contrast.passes = 4  # times each of them is used, with other captions
+
+    config.save_seconds = 180.0  # between checkpoints
+    return config

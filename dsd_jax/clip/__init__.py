@@ -1,0 +1,1 @@
+"""CLIP, the rival that the diffusion matcher is measured against: zero-shot and fine-tuned."""

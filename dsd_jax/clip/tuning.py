@@ -1,0 +1,179 @@
+"""Fine-tuning a CLIP on a few items, as few and as carefully as the diffusion model's prompts.
+
+The loss is the cross-entropy of an item's candidates. Of the items a part is held out: it decides
+when to stop, and whether what was learned is kept at all, which takes a gain of more than its
+standard error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.clip.clip import Clip, check_items, check_pixels
+from dsd_jax.clip.recipe import KINDS, ClipRecipe
+from dsd_jax.clip.steps import Examples, Setting, batch_scores, drawn, optimiser, update_function
+from dsd_jax.errors import UserError
+from dsd_jax.fitting import fit
+from dsd_jax.losses import cross_entropy
+from dsd_jax.model import padded_chunks
+from dsd_jax.sharding import fetch, in_mesh, shard_rows
+from dsd_jax.shots import margin_unit, split
+from dsd_jax.tokens import check_captions
+from dsd_jax.weighting import is_gain
+
+
+class Tuned(NamedTuple):
+    """A fine-tuned CLIP, and the held-out loss at every check: {step: mean over items}."""
+
+    clip: Clip
+    checks: dict[int, float]
+    kept: int  # the step whose weights were kept; 0 is the zero-shot model
+
+
+class Course(NamedTuple):
+    """How far fine-tuning has come; all that a resumed run needs.
+
+    held_out: (checks + 1, held-out items) float32, their losses zero-shot and at every check, NaN
+        ahead.
+    """
+
+    weights: Any
+    optimiser: Any
+    best: Any
+    best_check: int
+    held_out: np.ndarray
+
+
+def fine_tune(
+    clip: Clip,
+    pixels: np.ndarray,
+    captions: Sequence[Sequence[str]],
+    recipe: ClipRecipe,
+    seed: int,
+    progress: str | None = None,
+    *,
+    checkpoints: Checkpoints | None = None,
+    log: Path | None = None,
+) -> Tuned:
+    """Fine-tune a CLIP on k items; on several hosts each does the same.
+
+    Args:
+        clip: left as it is.
+        pixels: uint8 (k, P, S, S, 3).
+        captions: k lists of J strings; P or J is 1, and the matching picture or caption is first.
+        recipe: how.
+        seed: of the split and the order of items.
+        progress: what to show before a progress bar; none without it.
+        checkpoints: where to save progress, and resume from.
+        log: JSON lines of the training loss.
+
+    Raises:
+        UserError: the items are not of this kind, or too few to hold some out.
+    """
+    shots = _examples(clip, pixels, captions)
+    learn, held = split(len(shots.ids), recipe.held_out, seed)
+    if not len(held):
+        raise UserError(f"there are {len(shots.ids)} items; expected 2 or more.")
+    course = _descend(clip, shots, learn, held, recipe, seed, progress, checkpoints, log)
+    checks = {
+        min(number * recipe.check_every, recipe.steps): float(value)
+        for number, value in enumerate(course.held_out.mean(axis=1))
+        if not np.isnan(value)
+    }
+    best = int(course.best_check)
+    kept = list(checks)[best] if is_gain(course.held_out[0] - course.held_out[best]) else 0
+    if not kept:
+        return Tuned(clip, checks, 0)
+    found = jax.tree.map(lambda x: x.astype(clip.dtype), course.best)
+    return Tuned(replace(clip, params={**clip.params, **found}), checks, kept)
+
+
+def _examples(clip: Clip, pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> Examples:
+    pixels = check_pixels(pixels, clip.image_size, 5)
+    width = check_items(pixels, captions)
+    if min(pixels.shape[1], width) > 1:
+        raise UserError(
+            f"items have {pixels.shape[1]} pictures and {width} captions each; a CLIP is "
+            "fine-tuned on items with one caption and several pictures, or the other way round."
+        )
+    ids = clip.tokenise(check_captions([caption for row in captions for caption in row]))
+    return Examples(pixels, ids.reshape(len(pixels), width, -1))
+
+
+def _descend(
+    clip: Clip,
+    shots: Examples,
+    learn: np.ndarray,
+    held: np.ndarray,
+    recipe: ClipRecipe,
+    seed: int,
+    progress: str | None,
+    checkpoints: Checkpoints | None,
+    log: Path | None,
+) -> Course:
+    """Gradient steps on some of the shots, until those held out stop improving."""
+    setting = Setting(clip.config, clip.dtype, clip.normalise, recipe)
+    step, every = update_function(setting), np.arange(len(shots.ids))
+    batch = min(recipe.batch, len(learn))
+    # Of its own, and in float32 whatever the model's type: small steps would be rounded away.
+    weights = {name: jax.tree.map(_master, clip.params[name]) for name in KINDS[recipe.kind]}
+    zero_shot = _scores(setting, clip, weights, shots, every)
+    spread = margin_unit(zero_shot[:, 1:] - zero_shot[:, :1])
+
+    def update(course: Course, batch: Examples) -> tuple[Course, dict[str, jax.Array]]:
+        with in_mesh(clip.mesh):
+            weights, moments, loss = step(
+                course.weights, course.optimiser, clip.params, batch, spread
+            )
+        return course._replace(weights=weights, optimiser=moments), {"loss": loss}
+
+    def losses(weights: Any) -> np.ndarray:
+        return np.asarray(cross_entropy(_scores(setting, clip, weights, shots, held) / spread))
+
+    def check(done: int, course: Course) -> tuple[Course, bool, float]:
+        number = -(-done // recipe.check_every)
+        course.held_out[number] = losses(course.weights)
+        mean = float(course.held_out[number].mean())
+        if mean < course.held_out[int(course.best_check)].mean():
+            best = jax.tree.map(jnp.copy, course.weights)
+            course = course._replace(best=best, best_check=np.asarray(number))
+        return course, number - int(course.best_check) >= recipe.patience, mean
+
+    history = np.full((-(-recipe.steps // recipe.check_every) + 1, len(held)), np.nan, np.float32)
+    history[0] = losses(weights)
+    moments = optimiser(recipe).init(weights)
+    return fit(
+        progress or "fine-tuning",
+        Course(weights, moments, jax.tree.map(jnp.copy, weights), np.asarray(0), history),
+        update,
+        lambda number: shard_rows(clip.mesh, shots.take(drawn(learn, batch, seed, number))),
+        recipe.steps,
+        checkpoints,
+        log,
+        check=check,
+        check_every=recipe.check_every,
+        examples=batch,
+        progress=progress is not None,
+    )
+
+
+def _master(x: jax.Array) -> jax.Array:
+    return jnp.array(x, jnp.float32, copy=True)
+
+
+def _scores(
+    setting: Setting, clip: Clip, weights: Any, shots: Examples, rows: np.ndarray
+) -> np.ndarray:
+    """(len(rows), candidates) of items, in chunks of a batch."""
+    found = []
+    for chunk in padded_chunks(rows, setting.recipe.batch):
+        batch = shard_rows(clip.mesh, shots.take(chunk))
+        with in_mesh(clip.mesh):
+            found.append(fetch(batch_scores(setting, clip.params, weights, batch)[0]))
+    return np.concatenate(found)[: len(rows)]

@@ -1,0 +1,90 @@
+"""The transformer layers of CLIP's two towers: pre-norm, one self-attention, one MLP.
+
+Reference: transformers `models/clip/modeling_clip.py` (`CLIPEncoder`); parameter names are those of
+its Flax port.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dsd_jax.errors import UserError
+from dsd_jax.models.attention import split_heads
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+
+
+def check_activation(where: str, name: str) -> None:
+    """Raise `UserError` if `where` names an activation that we don't have."""
+    if name not in ACTIVATIONS:
+        raise UserError(
+            f"{where}: hidden_act is '{name}', expected one of {', '.join(ACTIVATIONS)}."
+        )
+
+
+class TowerConfig(Protocol):
+    """What the layers read of a tower's config."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    activation: str
+    norm_eps: float
+
+
+class _SelfAttention(nn.Module):
+    """Self-attention; where it is causal a token sees itself and what stands before it."""
+
+    config: TowerConfig
+    causal: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        c = self.config
+        query, key, value = (
+            split_heads(nn.Dense(c.hidden_size, dtype=self.dtype, name=name)(hidden), c.heads)
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        logits = jnp.einsum("CLND,CMND->CNLM", query, key, preferred_element_type=jnp.float32)
+        logits = logits * query.shape[-1] ** -0.5
+        if self.causal:  # padding included
+            seen = jnp.tril(jnp.ones(logits.shape[-2:], bool))
+            logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        out = jnp.einsum("CNLM,CMND->CLND", weights, value).reshape(hidden.shape)
+        return nn.Dense(c.hidden_size, dtype=self.dtype, name="out_proj")(out)
+
+
+class _MLP(nn.Module):
+    config: TowerConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        hidden = nn.Dense(self.config.intermediate_size, dtype=self.dtype, name="fc1")(hidden)
+        hidden = ACTIVATIONS[self.config.activation](hidden)
+        return nn.Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(hidden)
+
+
+class Layer(nn.Module):
+    """One layer: hidden states (C, L, K) -> (C, L, K)."""
+
+    config: TowerConfig
+    causal: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        c = self.config
+        norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype, name="layer_norm1")
+        hidden += _SelfAttention(c, self.causal, self.dtype, name="self_attn")(norm(hidden))
+        norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype, name="layer_norm2")
+        return hidden + _MLP(c, self.dtype, name="mlp")(norm(hidden))
