@@ -51,7 +51,7 @@ def test_gpus(capsys):
     assert said.startswith("score for 8 NVIDIA GPUs: lowered and read back") and "no kernel" in said
 
 
-@pytest.mark.parametrize(("model", "million"), [("sd21", 866), ("sd15", 860)])
+@pytest.mark.parametrize(("model", "million"), [("sd21", 866), ("sd15", 860), ("sdxl", 2567)])
 def test_published_models_need_no_download(model, million):
     from dsd_jax.models.unet import abstract_params
     from dsd_jax.weights.names import flatten

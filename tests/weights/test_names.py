@@ -106,6 +106,13 @@ def test_paths_of_the_tree(path, name):
     assert canonical_name(tuple(path.split("/"))) == name
 
 
+@pytest.mark.parametrize("component", [TEXT, TEXT_2])
+def test_text_encoders_have_one_prefix_whatever_their_file_says(component):
+    name = "encoder.layers.0.mlp.fc1.weight"
+    assert canonical_name_in_file(name, False, component) == f"text_model.{name}"
+    assert canonical_name_in_file("text_projection.weight", False, component)[:5] == "text_"
+
+
 def test_canonical_names_stay_as_they_are():
     for component in components(["text_encoder_2"]):
         for name in ("encoder.layers.0.mlp.fc1.weight", "time_embedding.linear_2.bias"):

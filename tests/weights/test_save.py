@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -221,9 +222,8 @@ def test_sdxl_round_trip(tmp_path, format, zero_empty):
 
 def test_the_pipeline_of_pytorch_draws_with_our_sdxl(tmp_path):
     save(random_model(xl=True), tmp_path)
-    pipeline = StableDiffusionXLPipeline.from_pretrained(
-        tmp_path, dtype=torch.float32, add_watermarker=False
-    )
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
+    assert isinstance(pipeline, StableDiffusionXLPipeline)
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a cat", num_inference_steps=2, output_type="np").images
     assert picture.shape == (1, 8, 8, 3) and np.isfinite(picture).all()
