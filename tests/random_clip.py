@@ -3,7 +3,6 @@
 from importlib.resources import files
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from dsd_jax.clip.clip import Clip
@@ -45,5 +44,5 @@ def random_clip(fsdp: int = 1) -> Clip:
     for path, leaf in flatten(abstract_params(config)).items():
         values = 0.5 * rng.normal(size=leaf.shape) + (path[-1] == "scale")
         leaves[path] = place_weight("/".join(path), values.astype(np.float32), mesh)
-    leaves[("logit_scale",)] = jax.device_put(np.float32(2.0))
+    leaves[("logit_scale",)] = place_weight("logit_scale", np.float32(2.0), mesh)
     return Clip("random", config, unflatten(leaves), tokenizer, Normaliser())

@@ -27,12 +27,11 @@ class Examples(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a compiled step depends on."""
+    """What the scores' program depends on; recipes share it."""
 
     config: CLIPConfig
     dtype: Any
     normalise: Normaliser
-    recipe: ClipRecipe
 
 
 def drawn(rows: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
@@ -69,16 +68,16 @@ def optimiser(recipe: ClipRecipe) -> optax.GradientTransformation:
 
 
 @cache
-def update_function(setting: Setting) -> Any:
+def update_function(setting: Setting, recipe: ClipRecipe) -> Any:
     """The jitted (weights, moments, params, batch, spread) -> (weights, moments, loss)."""
-    transform = optimiser(setting.recipe)
+    transform = optimiser(recipe)
 
     def objective(weights: Any, params: Any, batch: Examples, spread: jax.Array) -> jax.Array:
         scores, images, texts = batch_scores(setting, params, weights, batch)
         loss = cross_entropy(scores / spread).mean()
-        if setting.recipe.contrast:
+        if recipe.contrast:
             others, _ = contrastive(images, texts, jnp.exp(params["logit_scale"]))
-            loss += setting.recipe.contrast * others
+            loss += recipe.contrast * others
         return loss
 
     def update(weights: Any, moments: Any, params: Any, batch: Examples, spread: jax.Array):

@@ -7,12 +7,14 @@ standard error.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.clip.clip import Clip, check_items, check_pixels
@@ -22,7 +24,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.fitting import fit
 from dsd_jax.losses import cross_entropy
 from dsd_jax.model import padded_chunks
-from dsd_jax.sharding import fetch, in_mesh, shard_rows
+from dsd_jax.sharding import fetch, in_mesh, replicate, shard_rows
 from dsd_jax.shots import margin_unit, split
 from dsd_jax.tokens import check_captions
 from dsd_jax.weighting import is_gain
@@ -118,12 +120,11 @@ def _descend(
     log: Path | None,
 ) -> Course:
     """Gradient steps on some of the shots, until those held out stop improving."""
-    setting = Setting(clip.config, clip.dtype, clip.normalise, recipe)
-    step, every = update_function(setting), np.arange(len(shots.ids))
-    batch = min(recipe.batch, len(learn))
+    setting = Setting(clip.config, clip.dtype, clip.normalise)
+    step, batch = update_function(setting, recipe), min(recipe.batch, len(learn))
     # Of its own, and in float32 whatever the model's type: small steps would be rounded away.
     weights = {name: jax.tree.map(_master, clip.params[name]) for name in KINDS[recipe.kind]}
-    zero_shot = _scores(setting, clip, weights, shots, every)
+    zero_shot = _scores(setting, clip, weights, shots, batch)
     spread = margin_unit(zero_shot[:, 1:] - zero_shot[:, :1])
 
     def update(course: Course, batch: Examples) -> tuple[Course, dict[str, jax.Array]]:
@@ -134,7 +135,9 @@ def _descend(
         return course._replace(weights=weights, optimiser=moments), {"loss": loss}
 
     def losses(weights: Any) -> np.ndarray:
-        return np.asarray(cross_entropy(_scores(setting, clip, weights, shots, held) / spread))
+        return np.asarray(
+            cross_entropy(_scores(setting, clip, weights, shots.take(held), batch) / spread)
+        )
 
     def check(done: int, course: Course) -> tuple[Course, bool, float]:
         number = -(-done // recipe.check_every)
@@ -147,7 +150,7 @@ def _descend(
 
     history = np.full((-(-recipe.steps // recipe.check_every) + 1, len(held)), np.nan, np.float32)
     history[0] = losses(weights)
-    moments = optimiser(recipe).init(weights)
+    moments = jax.tree.map(partial(_like, clip.mesh), optimiser(recipe).init(weights))
     return fit(
         progress or "fine-tuning",
         Course(weights, moments, jax.tree.map(jnp.copy, weights), np.asarray(0), history),
@@ -167,13 +170,16 @@ def _master(x: jax.Array) -> jax.Array:
     return jnp.array(x, jnp.float32, copy=True)
 
 
-def _scores(
-    setting: Setting, clip: Clip, weights: Any, shots: Examples, rows: np.ndarray
-) -> np.ndarray:
-    """(len(rows), candidates) of items, in chunks of a batch."""
-    found = []
-    for chunk in padded_chunks(rows, setting.recipe.batch):
-        batch = shard_rows(clip.mesh, shots.take(chunk))
+def _like(mesh: Mesh, x: jax.Array) -> jax.Array:
+    """What is on no mesh yet, such as a count of steps, on all devices of this one."""
+    return x if isinstance(x.sharding, NamedSharding) else replicate(mesh, x)
+
+
+def _scores(setting: Setting, clip: Clip, weights: Any, items: Examples, batch: int) -> np.ndarray:
+    """(n, candidates) of n items, in chunks of a batch."""
+    found, count = [], len(items.ids)
+    for chunk in padded_chunks(np.arange(count), batch):
+        rows = shard_rows(clip.mesh, items.take(chunk))
         with in_mesh(clip.mesh):
-            found.append(fetch(batch_scores(setting, clip.params, weights, batch)[0]))
-    return np.concatenate(found)[: len(rows)]
+            found.append(fetch(batch_scores(setting, clip.params, weights, rows)[0]))
+    return np.concatenate(found)[:count]

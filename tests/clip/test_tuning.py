@@ -25,6 +25,7 @@ RECIPE = ClipRecipe(
     check_every=5,
     patience=6,
 )
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 COLOURS = ("red", "green", "blue")
 COUNT = 24
 
@@ -67,13 +68,14 @@ def test_it_learns_what_the_items_teach(clip, kind, items):
     pixels, captions = items()
     tuned = fine_tune(clip, pixels, captions, replace(RECIPE, kind=kind, steps=60), seed=0)
     assert tuned.kept > 0 and tuned.kept in tuned.checks
-    assert tuned.checks[tuned.kept] == min(losses_of(tuned)) < 0.7 * tuned.checks[0]
+    assert tuned.checks[tuned.kept] == min(losses_of(tuned)) < 0.9 * tuned.checks[0]
     before, after = (x.item_scores(pixels, captions).reshape(COUNT, 2) for x in (clip, tuned.clip))
     assert np.mean(after[:, 0] > after[:, 1]) > np.mean(before[:, 0] > before[:, 1])
 
 
 def test_only_what_the_kind_names_is_trained(clip):
-    tuned = fine_tune(clip, *two_pictures(), replace(RECIPE, kind="projections"), seed=0)
+    tuned = fine_tune(clip, *two_pictures(), replace(RECIPE, kind="projections", steps=60), seed=0)
+    assert tuned.kept
     for name, before in clip.params.items():
         moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, before, tuned.clip.params[name])
         assert all(jax.tree.leaves(moved)) == ("projection" in name), name
