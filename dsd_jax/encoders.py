@@ -1,6 +1,5 @@
 """A benchmark's pictures and captions as the frozen encoders see them, each different one once."""
 
-import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
@@ -118,6 +117,6 @@ def _from(cache: Cache | None, contents: list[bytes], compute: Callable) -> np.n
 def _cache(folder: str | Path, part: str, model: Model) -> Cache | None:
     if not folder:
         return None
-    tokenizer = hashlib.sha256(model.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    preparation = str(model.image_size) if part == "vae" else tokenizer
-    return Cache(Path(folder).expanduser() / part, model.params[part], preparation)
+    pictures = model.params["vae"], str(model.image_size)
+    weights, rest = pictures if part == "vae" else model.text_identity()
+    return Cache(Path(folder).expanduser() / part, weights, rest)
