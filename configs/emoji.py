@@ -55,7 +55,6 @@ def compare_everything(config: ConfigDict) -> ConfigDict:
         *("attention@10", "noise@30", "noise-l1@30", "itm@10", "relative@10", "dsd@10"),
         *("attention/compat", "dsd/compat"),
     )
-    config.shots = (256, 64)
     config.learn.weights.methods = ("attention", "noise", "itm", "relative", "dsd")
 
     tokens = config.learn.tokens = ConfigDict(config.learn.adapted)
