@@ -48,7 +48,7 @@ def get_config(size: str = "quick") -> ConfigDict:
 
 
 def compare_everything(config: ConfigDict) -> ConfigDict:
-    """Every method with timesteps of its own, every kind of prompts, two numbers of shots."""
+    """Every method and every kind of prompts."""
     config.per_kind = 200
     config.methods = (
         *("attention", "noise", "noise-l1", "noise-huber", "itm", "relative", "dsd"),
