@@ -20,7 +20,7 @@ CLIP = {
         "intermediate_size": 24,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
-        "max_position_embeddings": 16,
+        "max_position_embeddings": 24,
         "eos_token_id": 907,
     },
     "vision_config": {
@@ -36,7 +36,7 @@ CLIP = {
 
 
 def random_clip(fsdp: int = 1) -> Clip:
-    """Pictures of 8x8, captions of at most 16 tokens, E = 8; calls give equal models."""
+    """Pictures of 8x8, captions of at most 24 tokens, E = 8; calls give equal models."""
     config = CLIPConfig.from_json(CLIP)
     tokenizer = read_tokenizer(TOKENIZER)
     tokenizer.model_max_length = config.text.positions

