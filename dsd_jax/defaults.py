@@ -37,14 +37,14 @@ def clip_defaults() -> ConfigDict:
     """Fields of `tune`."""
     tune = ConfigDict()
     tune.kind = "full"  # all weights, or "projections"
-    tune.steps = 200  # of the optimiser, at most
-    tune.batch = 32  # items per step
+    tune.steps = 100  # of the optimiser, at most
+    tune.batch = 64  # items per step
     tune.learning_rate = 1e-4
     tune.weight_decay = 1e-2
-    tune.contrast = 0.0  # weight of the loss between items, which CLIPs are trained with
+    tune.contrast = 1.0  # weight of the loss between items, which CLIPs are trained with
     tune.held_out = 0.2  # part of the shots that decides when to stop
-    tune.check_every = 10  # steps between looks at it
-    tune.patience = 5  # looks without improvement before stopping
+    tune.check_every = 5  # steps between looks at it
+    tune.patience = 6  # looks without improvement before stopping
     return tune
 
 
