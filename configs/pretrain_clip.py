@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.projection = 128  # dims of the space in which both towers meet
 
     config.contrast = ConfigDict()
-    config.contrast.steps = 1500  # 192,000 pairs
+    config.contrast.steps = 3000  # 384,000 pairs
     config.contrast.batch = 128  # pairs per step, each contrasted with all others
     config.contrast.learning_rate = 1e-3
     config.contrast.cooldown = 0.3  # part of the steps over which the rate falls to zero
