@@ -1,7 +1,6 @@
 """A benchmark's pictures and captions as the frozen encoders see them, each different one once."""
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +39,17 @@ class Encoders:
 
         With `together`, hosts that all ask for the same keys each encode a part of them.
         """
-        (latents,), rows = self._pictures.rows(keys, partial(self._encode, examples), together)
+        named = [(examples.read, key) for key in keys]  # a key means a picture of its own split
+        (latents,), rows = self._pictures.rows(named, self._encode_named(examples), together)
         return latents.reshape(-1, *self.model.latent_shape), rows
 
     def captions(self, captions: Sequence[str], together: bool = False) -> tuple[Texts, np.ndarray]:
         """The same of captions: Texts of V of them, and which of them each is."""
         arrays, rows = self._texts.rows(captions, self._read, together)
         return Texts(*arrays), rows
+
+    def _encode_named(self, examples: Examples) -> Compute:
+        return lambda named: self._encode(examples, [key for _, key in named])
 
     def _encode(self, examples: Examples, keys: list) -> tuple[np.ndarray]:
         found = []

@@ -56,6 +56,16 @@ def test_pictures_are_read_a_few_at_a_time(model, monkeypatch):
     np.testing.assert_allclose(latents[rows], expected, rtol=0, atol=1e-5)
 
 
+def test_two_splits_may_call_different_pictures_by_one_key(model):
+    """A key says which picture of its own split is meant."""
+    images, encoders = pictures(), Encoders(model)
+    one, other = (examples()._replace(read=lambda key, _, of=of: images[of, 0]) for of in (0, 1))
+    for source, of in ((one, 0), (other, 1), (one, 0)):
+        latents, _ = encoders.pictures(source, ["same key"])
+        expected = model.latents(images[of][:1])
+        np.testing.assert_allclose(latents, expected, rtol=0, atol=1e-5)
+
+
 def test_a_folder_serves_the_next_run(model, tmp_path, monkeypatch):
     keys, words = [(1, 0), (2, 1)], ["a cat", "a dog"]
     first = Encoders(model, tmp_path)
