@@ -24,6 +24,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.recipes = ()  # "weights" or "authors" learn from the split "train"
     if size == "tiny":
         shrink(config)
+        config.splits = ("all",)
         config.data.templates = ("a {}", "a big {}")
         config.methods = ("attention", "noise", "relative", "relative@4>2@10")
     return config

@@ -54,7 +54,7 @@ def load_examples(benchmark: Benchmark, name: str, field: str) -> Examples:
     """The items of a split that the config's `field` names."""
     if name not in benchmark.splits:
         known = ", ".join(benchmark.splits)
-        raise UserError(f"{field}: '{name}' is unknown in {benchmark.name}; expected {known}.")
+        raise UserError(f"{field}: '{name}' is unknown; expected {known}.")
     examples = benchmark.load(name)
     if not examples.count:
         raise UserError(f"{field}: the split {name} of {benchmark.name} has no items.")
@@ -80,10 +80,8 @@ def count_shots(benchmark: Benchmark, name: str, asked: float) -> int:
     if isinstance(asked, float) and 0 < asked <= 1:
         count = load_examples(benchmark, name, "shots_from").unfolded().count
         return max(2, round(asked * count))
-    if asked != int(asked) or asked < 2:
-        raise UserError(
-            f"shots is {asked}; expected a number of items from 2 up, or a fraction up to 1.0."
-        )
+    if asked != int(asked):
+        raise UserError(f"shots is {asked}; expected a number of items, or a fraction up to 1.0.")
     return int(asked)
 
 

@@ -39,8 +39,8 @@ def clip_defaults() -> ConfigDict:
     tune.kind = "full"  # all weights, or "projections"
     tune.steps = 100  # of the optimiser, at most
     tune.batch = 64  # items per step
-    tune.learning_rate = 1e-4
-    tune.weight_decay = 1e-2
+    tune.learning_rate = 1e-4  # of AdamW, at its highest
+    tune.weight_decay = 1e-2  # of AdamW
     tune.contrast = 1.0  # weight of the loss between items, which CLIPs are trained with
     tune.held_out = 0.2  # part of the shots that decides when to stop
     tune.check_every = 5  # steps between looks at it
@@ -59,8 +59,8 @@ def recipe_defaults() -> ConfigDict:
     recipe.steps = 60  # of the optimiser, at most
     recipe.batch = 8  # items per step
     recipe.timesteps = 4  # of those that are scored, drawn anew for each step
-    recipe.learning_rate = 2e-3
-    recipe.weight_decay = 1e-2
+    recipe.learning_rate = 2e-3  # of AdamW, at its highest
+    recipe.weight_decay = 1e-2  # of AdamW
     recipe.rank = 4  # of the low-rank updates
     recipe.tokens = 4  # learned tokens per layer, for the kind "tokens"
     recipe.accumulate = 1  # parts that a batch is computed in, to fit into memory

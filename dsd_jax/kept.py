@@ -1,4 +1,7 @@
-"""Scores that a run has computed, kept in its folder: what is interrupted goes on from there."""
+"""Scores that a run has computed, kept in its folder until they are a report.
+
+What is interrupted goes on from there.
+"""
 
 import ast
 import hashlib
@@ -37,6 +40,11 @@ class Kept:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_file(file, _packed(found))
         return found
+
+    def forget(self) -> None:
+        """Delete them: they have become a report."""
+        if self._folder is not None and self._folder.exists():
+            self._folder.rmtree()
 
 
 def _packed(scores: Scores) -> bytes:

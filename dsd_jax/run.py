@@ -62,10 +62,10 @@ def start(config: Any, workdir: Path) -> Job:
     benchmark = open_benchmark(config.data)
     benchmark = benchmark._replace(load=lru_cache(benchmark.load))  # files are parsed once
     splits = [load_split(benchmark, name, config.per_kind) for name in config.splits]
-    tell_counts(splits)
     model = load(config.weights, config.dtype, host_mesh(config.fsdp))
     layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
     encoders = Encoders(model, config.cache)
+    tell_counts(splits)
     clip = load_clip(config.clip, config.dtype, model.mesh) if config.clip else None
     return Job(benchmark, splits, encoders, clip, readings, layers, timesteps, started)
 
@@ -121,6 +121,7 @@ def report(
         print_table(table.rows)
         about = header(config, job) | {"passes": table.passes}
         write_report(workdir, about, table.rows, table.decisions, table.comparisons)
+        kept.forget()
 
 
 def header(config: Any, job: Job) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def test_counts_and_fractions(asked, count):
     assert count_shots(BENCHMARK, "shots", asked) == count
 
 
-@pytest.mark.parametrize("asked", [0, 1, -3, 1.5, -0.5])
+@pytest.mark.parametrize("asked", [1.5, -0.5])
 def test_neither_count_nor_fraction(asked):
-    with pytest.raises(UserError, match=f"shots is {asked}; expected a number of items from 2"):
+    with pytest.raises(UserError, match=f"shots is {asked}; expected a number of items, or"):
         count_shots(BENCHMARK, "shots", asked)
 
 
@@ -98,7 +98,7 @@ def test_per_kind_takes_the_first_of_each_kind():
 
 
 def test_unknown_and_empty_splits():
-    with pytest.raises(UserError, match="splits: 'test' is unknown in made; expected shots, empty"):
+    with pytest.raises(UserError, match="splits: 'test' is unknown; expected shots, empty"):
         load_split(BENCHMARK, "test")
     with pytest.raises(UserError, match="the split empty of made has no items"):
         load_split(BENCHMARK, "empty")

@@ -17,10 +17,10 @@ COMMANDS = {"train": train.main, "evaluate": evaluate.main}
 EXPECTED = {
     "comvg": ({"accuracy"}, {"subject", "verb", "object", "mean"}),
     "refcocog": ({"R@1", "R@5"}, {"mean"}),
-    "vqa": ({"R@1", "R@5"}, {"other", "number", "mean"}),
-    "winoground": ({"text", "image", "group"}, {"Object", "Relation", "Both", "mean"}),
+    "vqa": ({"R@1", "R@5"}, {"mean"}),
+    "winoground": ({"text", "image", "group"}, {"Object", "Relation", "mean"}),
     "classify": ({"R@1", "R@5"}, None),
-    "own": ({"R@1", "R@5"}, None),
+    "own": ({"accuracy"}, None),
 }
 
 
@@ -80,4 +80,6 @@ def test_a_folder_is_asked_for(name, tmp_path):
     from dsd_jax.errors import UserError
 
     with pytest.raises(UserError, match="data.folder is not set; name the folder"):
-        COMMANDS[module]([f"--config=configs/{name}.py", f"--workdir={tmp_path}"])
+        COMMANDS[module](
+            [f"--config=configs/{name}.py", f"--workdir={tmp_path}", "--config.cpu_devices=-1"]
+        )

@@ -139,6 +139,8 @@ def test_scores_are_kept_and_found_again(encoders, split, asked, scores, tmp_pat
     file.write_bytes(damaged)
     with pytest.raises(TypeError, match="'NoneType' object is not callable"):
         evaluation.split_scores(encoders, split, asked, kept)
+    kept.forget()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

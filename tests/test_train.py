@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dsd_jax import learning, train
+from dsd_jax import few_shot, train
 from dsd_jax.command import run_command
 from dsd_jax.errors import UserError
 from dsd_jax.learning import Learned
@@ -154,7 +154,7 @@ def test_rows(report):
 def test_comparisons(report):
     rows = report["comparisons"]
     assert all(tuple(row) == COMPARISON_FIELDS for row in rows)
-    assert {row["prompts"] for row in rows} == {"lora-10", "weights-10"}
+    assert {row["prompts"] for row in rows} == {None, "lora-10", "weights-10"}
     value = {
         (row["method"], row["prompts"], row["split"], row["kind"]): row["value"]
         for row in report["results"]
@@ -184,7 +184,7 @@ def test_prompts_say_what_they_are_for(run, folder):
 
 
 def test_a_second_start_learns_nothing_and_says_the_same(workdir, folder, report, monkeypatch):
-    monkeypatch.setattr(learning, "learn", lambda *_, **__: pytest.fail("learning again"))
+    monkeypatch.setattr(few_shot, "learn", lambda *_, **__: pytest.fail("learning again"))
     metrics = (workdir / "metrics.jsonl").read_text()
     train.main(options(folder, workdir))
     again = json.loads((workdir / "report.json").read_text())
@@ -215,7 +215,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
         calls.append(kwargs["progress"])
         return Learned({}, {0: 1.0}, 0)
 
-    monkeypatch.setattr(learning, "learn", learn)
+    monkeypatch.setattr(few_shot, "learn", learn)
     monkeypatch.setattr("dsd_jax.run.report", lambda *_: None)
     (place / "prompts.json").unlink()
     train.main(options(folder, workdir))
@@ -231,7 +231,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
         ("layers=mid", "layer 'mid' is unknown; expected 'all' or some of down_blocks.0"),
         ("splits=unseen-artist", "'unseen-artist' is unknown; expected seen-artists/shots"),
         ("splits=()", "splits is empty; name at least one."),
-        ("shots_from=shots", "Unknown split 'shots'"),
+        ("shots_from=shots", "shots_from: 'shots' is unknown; expected seen-artists/shots"),
         ("timesteps=0", "timesteps is 0"),
         ("per_kind=1", "per_kind is 1; expected 2 or more"),
         ("seed=-1", "seed is -1; expected 0 or more"),
