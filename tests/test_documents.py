@@ -16,12 +16,16 @@ def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/findings.md"]
+)
 def test_documents_name_files_that_exist(document):
     text = (ROOT / document).read_text("utf-8")
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    links += re.findall(r"`((?:dsd_jax|configs|launch|tests|docs)/[\w./-]*\w)`", text)
-    missing = [x for x in links if "://" not in x and not (ROOT / x).exists()]
+    links = [(ROOT / document).parent / x for x in re.findall(r"\]\(([^)#]+)\)", text)]
+    links += [
+        ROOT / x for x in re.findall(r"`((?:dsd_jax|configs|launch|tests|docs)/[\w./-]*\w)`", text)
+    ]
+    missing = [str(x) for x in links if ":/" not in str(x) and not x.exists()]
     assert missing == []
 
 
