@@ -62,6 +62,8 @@ def start(config: Any, workdir: Path) -> Job:
     benchmark = open_benchmark(config.data)
     benchmark = benchmark._replace(load=lru_cache(benchmark.load))  # files are parsed once
     splits = [load_split(benchmark, name, config.per_kind) for name in config.splits]
+    for split in splits:
+        check_pruning(readings, split)
     model = load(config.weights, config.dtype, host_mesh(config.fsdp))
     layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
     encoders = Encoders(model, config.cache)
@@ -80,6 +82,22 @@ def _check_numbers(config: Any) -> None:
         raise UserError(
             f"per_kind is {config.per_kind}; expected 2 or more, for a standard error takes two."
         )
+
+
+def check_pruning(readings: list, split: Any) -> None:
+    """Candidates can be dropped only where an item has one picture or one caption.
+
+    Raises:
+        UserError: a reading prunes, and the split's items have several of both.
+    """
+    shape = [len(split.examples.pictures[0]), len(split.examples.captions[0])]
+    for reading in readings:
+        if len(reading.stages) > 1 and min(shape) > 1:
+            raise UserError(
+                f"method '{reading.label}' drops candidates, but the items of {split.name} have "
+                f"{shape[0]} pictures and {shape[1]} captions, all of which are compared; name a "
+                "method without '>'."
+            )
 
 
 def tell_counts(splits: list) -> None:

@@ -9,6 +9,7 @@ import pytest
 from dsd_jax import evaluate, train
 from dsd_jax.config_help import describe
 from dsd_jax.configuration import load_config
+from dsd_jax.errors import UserError
 from tests.few_shots import quick_compilation
 
 ROOT = Path(__file__).parent.parent
@@ -74,11 +75,15 @@ def test_published_settings(name, timesteps, shots):
     assert (learn.loss, learn.kinds) == ("hinge", ("lora",))
 
 
+def test_what_compares_all_candidates_cannot_drop_some(tmp_path):
+    config = ["--config=configs/winoground.py:tiny", "--config.methods=noise@4>1@10"]
+    with pytest.raises(UserError, match="'noise@4>1@10' drops candidates, but the items of all"):
+        evaluate.main([*config, f"--workdir={tmp_path}", "--config.cpu_devices=-1"])
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_folder_is_asked_for(name, tmp_path):
     module = commands(name)[0][0].removeprefix("dsd_jax.")
-    from dsd_jax.errors import UserError
-
     with pytest.raises(UserError, match="data.folder is not set; name the folder"):
         COMMANDS[module](
             [f"--config=configs/{name}.py", f"--workdir={tmp_path}", "--config.cpu_devices=-1"]
