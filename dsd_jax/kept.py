@@ -26,7 +26,8 @@ class Kept:
 
     def __init__(self, folder: epath.Path | None, identity: str):
         """Creates nothing yet."""
-        self._folder, self._identity = folder, identity
+        self._folder = None if folder is None else epath.Path(folder)
+        self._identity = identity
 
     def scores(self, items: str, compute: Callable[[], Scores]) -> dict[tuple, np.ndarray]:
         """The scores of some items, whose identity is `items`: from the folder, or computed now."""
