@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsd_jax import methods, prompts
+from dsd_jax import held_out, methods, prompts
 from dsd_jax.batches import CHECKED_NOISES, Batch, held_out_batches, training_batch
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.fitting import fit
@@ -24,7 +24,7 @@ from dsd_jax.sharding import fetch, in_mesh, on_pod, pod_mesh, replicate
 from dsd_jax.shots import Recipe, Shots, noise_slice, split, spread
 from dsd_jax.steps import State, Step, batch_losses, item_losses, optimiser, update_function
 from dsd_jax.terms import Network, Wanted
-from dsd_jax.weighting import fit_weights, is_gain
+from dsd_jax.weighting import fit_weights
 
 
 class Learned(NamedTuple):
@@ -59,11 +59,7 @@ def init(unet: UNetConfig, recipe: Recipe, seed: int) -> dict[str, Any]:
 
 
 class Course(NamedTuple):
-    """How far learning has come; all that a resumed run needs.
-
-    held_out: (checks + 1, held-out items) float32, their losses zero-shot and at every check, NaN
-        ahead.
-    """
+    """How far learning has come; all that a resumed run needs. See `held_out`."""
 
     state: State
     best: Any
@@ -101,13 +97,7 @@ def learn(
     if not tree:
         return Learned(fixed, {}, 0)
     course = _descend(model, recipe, shots, part, tree, fixed, seed, checkpoints, log, progress)
-    checks = {
-        min(number * recipe.check_every, recipe.steps): float(value)
-        for number, value in enumerate(course.held_out.mean(axis=1))
-        if not np.isnan(value)
-    }
-    best = int(course.best_check)
-    kept = list(checks)[best] if is_gain(course.held_out[0] - course.held_out[best]) else 0
+    checks, kept = held_out.verdict(course, recipe)
     found = jax.tree.map(fetch, course.best) if kept else {}
     return Learned({**found, **fixed}, checks, kept)
 
@@ -133,24 +123,18 @@ def _descend(
     tree, fixed = replicate(mesh, (tree, fixed))
     spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
     update = update_function(setting)
-    look = held_out_losses(setting, shots, part[1], fixed, params, spreads)
+    losses_of = held_out_losses(setting, shots, part[1], fixed, params, spreads)
 
     def step(course: Course, batch: Batch) -> tuple[Course, dict[str, jax.Array]]:
         state, loss = update(course.state, fixed, params, batch, spreads)
         return course._replace(state=state), {"loss": loss}
 
     def check(done: int, course: Course) -> tuple[Course, bool, float]:
-        number = -(-done // recipe.check_every)
-        course.held_out[number] = look(course.state.prompts)
-        mean = float(course.held_out[number].mean())
-        if mean < course.held_out[int(course.best_check)].mean():
-            best = jax.tree.map(jnp.copy, course.state.prompts)
-            course = course._replace(best=best, best_check=np.asarray(number))
-        return course, number - int(course.best_check) >= recipe.patience, mean
+        now = course.state.prompts
+        return held_out.look(course, done, losses_of(now), now, recipe)
 
-    checks = -(-recipe.steps // recipe.check_every)
-    history = np.full((checks + 1, len(part[1])), np.nan, np.float32)
-    history[0] = zero_shot_losses(shots, part[1], recipe, fixed, spreads)
+    zero_shot = zero_shot_losses(shots, part[1], recipe, fixed, spreads)
+    history = held_out.first_losses(zero_shot, recipe.steps, recipe.check_every)
     state = State(tree, replicate(mesh, optimiser(recipe).init(tree)))
     return fit(
         progress or "learning",

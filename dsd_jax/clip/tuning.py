@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from dsd_jax import held_out
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.clip.clip import Clip, check_items, check_pixels
 from dsd_jax.clip.recipe import KINDS, ClipRecipe
@@ -27,7 +28,6 @@ from dsd_jax.model import padded_chunks
 from dsd_jax.sharding import fetch, in_mesh, replicate, shard_rows
 from dsd_jax.shots import margin_unit, split
 from dsd_jax.tokens import check_captions
-from dsd_jax.weighting import is_gain
 
 
 class Tuned(NamedTuple):
@@ -39,11 +39,7 @@ class Tuned(NamedTuple):
 
 
 class Course(NamedTuple):
-    """How far fine-tuning has come; all that a resumed run needs.
-
-    held_out: (checks + 1, held-out items) float32, their losses zero-shot and at every check, NaN
-        ahead.
-    """
+    """How far fine-tuning has come; all that a resumed run needs. See `held_out`."""
 
     weights: Any
     optimiser: Any
@@ -83,13 +79,7 @@ def fine_tune(
     if not len(held):
         raise UserError(f"there are {len(shots.ids)} items; expected 2 or more.")
     course = _descend(clip, shots, learn, held, recipe, seed, progress, checkpoints, log)
-    checks = {
-        min(number * recipe.check_every, recipe.steps): float(value)
-        for number, value in enumerate(course.held_out.mean(axis=1))
-        if not np.isnan(value)
-    }
-    best = int(course.best_check)
-    kept = list(checks)[best] if is_gain(course.held_out[0] - course.held_out[best]) else 0
+    checks, kept = held_out.verdict(course, recipe)
     if not kept:
         return Tuned(clip, checks, 0)
     found = jax.tree.map(lambda x: x.astype(clip.dtype), course.best)
@@ -140,16 +130,9 @@ def _descend(
         )
 
     def check(done: int, course: Course) -> tuple[Course, bool, float]:
-        number = -(-done // recipe.check_every)
-        course.held_out[number] = losses(course.weights)
-        mean = float(course.held_out[number].mean())
-        if mean < course.held_out[int(course.best_check)].mean():
-            best = jax.tree.map(jnp.copy, course.weights)
-            course = course._replace(best=best, best_check=np.asarray(number))
-        return course, number - int(course.best_check) >= recipe.patience, mean
+        return held_out.look(course, done, losses(course.weights), course.weights, recipe)
 
-    history = np.full((-(-recipe.steps // recipe.check_every) + 1, len(held)), np.nan, np.float32)
-    history[0] = losses(weights)
+    history = held_out.first_losses(losses(weights), recipe.steps, recipe.check_every)
     moments = jax.tree.map(partial(_like, clip.mesh), optimiser(recipe).init(weights))
     return fit(
         progress or "fine-tuning",
