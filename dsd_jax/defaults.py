@@ -96,11 +96,11 @@ def data_defaults(name: str) -> ConfigDict:
     data.name = name
     data.folder = ""  # what holds its files, as its reader in dsd_jax/data describes them
     data.made = False  # instead a small made data set with the same layout, of emoji scenes
-    data.fit = "stretch"  # to a square, as the authors do; or "crop", which keeps the aspect
-    data.damaged = "stop"  # at a picture that can't be read; or "skip" and count its items
+    data.fit = "stretch"  # to a square, as the authors do; "crop" keeps the aspect
+    data.damaged = "stop"  # at a picture that can't be read; "skip": leave its items out, counted
     data.prepared = ""  # folder for pictures that were read and resized once; "" for none
     data.prepared_size = 512  # their side in pixels: that of the model's pictures
-    data.split_rule = "official"  # or "apart": cut by seed; or "authors": the first rows are shots
+    data.split_rule = "official"  # "apart": cut by seed; "authors": the first rows are the shots
     data.shots_part = 0.05  # of a split that is cut: how many items, or which part of them
     data.validation_part = 0.05  # the same, for choosing settings
     data.split_seed = 0  # that it is cut by

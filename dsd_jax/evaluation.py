@@ -14,13 +14,14 @@ from dsd_jax.data.examples import Examples
 from dsd_jax.encoders import Encoders
 from dsd_jax.items import encode
 from dsd_jax.kept import Kept
-from dsd_jax.matching import pieces
+from dsd_jax.matching import even_pieces
 from dsd_jax.readings import COMPAT
 from dsd_jax.report import Decision
 from dsd_jax.results import Parts, Series
 
 LARGEST = 224  # pixels of a side of a picture in a report
 SHOWN = 6  # right and wrong decisions each that a report pictures
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 TOGETHER = 8192  # candidates times timesteps that are scored before they are kept
 
 
@@ -109,12 +110,9 @@ def split_scores(
     here = [split.numbers[i] for i in hosts.part(split.count)]
     shape = len(examples.pictures[0]) * len(examples.captions[0])
     times = max(reading.stages[-1][1] for reading in asked.readings)
-    size = int(np.clip(TOGETHER // (shape * times), 1, len(here)))
-    blocks = pieces(len(here), -(-len(here) // -(-len(here) // size)))
-    label, found = f"{split.name}", []
-    with tqdm(
-        total=100 * len(blocks), desc=label, unit="%", disable=not hosts.is_main(), bar_format=_BAR
-    ) as bar:
+    blocks = even_pieces(len(here), max(1, TOGETHER // (shape * times)))
+    total, hidden, found = 100 * len(blocks), not hosts.is_main(), []
+    with tqdm(total=total, desc=split.name, disable=hidden, bar_format=_BAR) as bar:
         for block in blocks:
             numbers = [here[i] for i in block]
             compute = _computing(encoders, examples, numbers, asked, bar)
@@ -122,9 +120,6 @@ def split_scores(
             bar.update(100 * len(found) - bar.n)
     mine = {key: np.concatenate([one[key] for one in found])[: len(here)] for key in found[0]}
     return averaged(hosts.gather(mine, split.count), asked, split.kinds)
-
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 def _computing(

@@ -308,6 +308,11 @@ class _Plan(NamedTuple):
         return piece, (piece[:, None] * self.share + np.arange(self.share)).reshape(-1)
 
 
+def even_pieces(count: int, most: int) -> list[np.ndarray]:
+    """0..count-1 in as few pieces of one size as that takes, none of more than `most` numbers."""
+    return pieces(count, -(-count // -(-count // most)))
+
+
 def pieces(count: int, size: int) -> list[np.ndarray]:
     """0..count-1 in pieces of `size`, the last filled up with the last number."""
     numbers = np.minimum(np.arange(count + -count % size), count - 1)

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from dsd_jax import diffusion, methods
 from dsd_jax.data.images import Picture, read_images
-from dsd_jax.matching import Rows, one_set, pieces, score_terms
+from dsd_jax.matching import Rows, even_pieces, one_set, score_terms
 from dsd_jax.model import Model
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.sharding import shard_rows
 from dsd_jax.tokens import check_captions
 
-TIMES = 16
+TIMES = 16  # timesteps whose terms are in memory at a time
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
@@ -71,7 +71,7 @@ def match_scores(
     wanted = methods.needs(model.unet, method, chosen, learned)
     found = np.empty((len(pixels), len(captions), len(steps)), np.float32)
     with tqdm(total=100, desc="matching", bar_format=_BAR, disable=not progress) as bar:
-        for piece in pieces(len(steps), _together(len(steps))):
+        for piece in even_pieces(len(steps), TIMES):
             part = 100 * len(piece) / len(steps)
             terms = score_terms(
                 model,
@@ -87,11 +87,6 @@ def match_scores(
             )
             found[..., piece] = methods.per_timestep(terms, method, chosen, learned)
     return np.asarray(methods.over_timesteps(jnp.asarray(found), learned))
-
-
-def _together(times: int) -> int:
-    """Timesteps whose terms are in memory at a time: at most `TIMES`, in pieces of one size."""
-    return -(-times // -(-times // TIMES))
 
 
 def _noise_of(model: Model, pixels: np.ndarray, seed: int, steps: np.ndarray) -> Rows:

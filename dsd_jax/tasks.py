@@ -9,7 +9,7 @@ import numpy as np
 
 from dsd_jax import methods
 from dsd_jax.items import Items, item_terms
-from dsd_jax.matching import Tick, pieces
+from dsd_jax.matching import Tick, even_pieces
 from dsd_jax.model import Model
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.readings import Reading
@@ -80,7 +80,7 @@ def steps_of(
     total = sum(len(times) * _rounds([tasks[i] for i in which]) for which, times in groups.items())
     for which, times in groups.items():
         some = [tasks[i] for i in which]
-        for piece in pieces(len(times), _together(some, int(np.prod(shape)), len(times))):
+        for piece in even_pieces(len(times), _together(some, int(np.prod(shape)))):
             share = len(piece) * _rounds(some) / total
             values = _read(model, items, some, times[piece], seed, _part_of(tick, share))
             for i, value in zip(which, values, strict=True):
@@ -119,11 +119,10 @@ def _frozen_wanted(tasks: Sequence[Task]) -> list[Wanted]:
     return [task.wanted for task in tasks if task.is_frozen or task.wanted.uncond]
 
 
-def _together(tasks: Sequence[Task], candidates: int, times: int) -> int:
-    """How many timesteps' terms fit into `FLOATS`, in pieces of one size."""
+def _together(tasks: Sequence[Task], candidates: int) -> int:
+    """How many timesteps' terms fit into `FLOATS`, and at least one."""
     layers = len({layer for task in tasks for layer in task.wanted.layers})
-    fitting = max(1, FLOATS // (candidates * (1 + 16 * layers)))
-    return -(-times // -(-times // min(fitting, times)))
+    return max(1, FLOATS // (candidates * (1 + 16 * layers)))
 
 
 def _read(
