@@ -59,6 +59,18 @@ def test_zero_shot_and_prompts_side_by_side(folder, tmp_path, capfd):
     assert "unseen-artist" in capfd.readouterr().out
 
 
+def test_the_bundled_clip_beside_a_model(folder, tmp_path):
+    evaluate.main(options(folder, tmp_path, "--config.clip=tiny-clip", "--config.methods=noise"))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["clip"] == "tiny-clip"
+    means = [row for row in report["results"] if row["kind"] == "mean"]
+    assert [row["method"] for row in means] == ["noise", "clip"] * 2
+    clip = {row["split"]: row["value"] for row in means if row["method"] == "clip"}
+    assert min(clip.values()) >= 0.6  # it knows the pictures, the random model does not
+    against = {row["baseline_method"] for row in report["comparisons"] if row["method"] == "noise"}
+    assert "clip" in against
+
+
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
