@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dsd_jax.clip.clip import Clip
 from dsd_jax.clip.component import COMPONENT, PREPROCESSOR
-from dsd_jax.weights.json_file import write_json
+from dsd_jax.json_file import write_json
 from dsd_jax.weights.save import swap, write_tensors
 from dsd_jax.weights.tokenizer import write_tokenizer
 

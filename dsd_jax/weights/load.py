@@ -17,7 +17,7 @@ from dsd_jax.weights.configs import abstract_params, read_config, read_schedule
 from dsd_jax.weights.files import read_headers
 from dsd_jax.weights.fit import Leaf, fit
 from dsd_jax.weights.folder import find, subfolders
-from dsd_jax.weights.json_file import read_json
+from dsd_jax.json_file import read_json
 from dsd_jax.weights.names import unflatten
 from dsd_jax.weights.tokenizer import read_tokenizer
 

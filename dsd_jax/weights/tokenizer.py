@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsd_jax.errors import UserError
-from dsd_jax.weights.json_file import read_json, write_json
+from dsd_jax.json_file import read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

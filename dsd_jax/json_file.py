@@ -1,0 +1,72 @@
+"""JSON files from outside: read once, within limits, with one sentence for whatever is wrong."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dsd_jax.errors import UserError
+from dsd_jax.regular_file import read_regular_file
+
+_MOST = 2**26  # bytes; the largest that are read so are vocabularies and indices of weights
+_DEEPEST = 100  # braces and brackets inside each other
+
+
+def read_json(file: str | os.PathLike) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        UserError: the file is missing or unreadable, or holds no JSON object.
+    """
+    value = parse_json(read_regular_file(file, most=_MOST), str(file))
+    if not isinstance(value, dict):
+        raise UserError(f"{file} holds a {type(value).__name__}, expected a JSON object.")
+    return value
+
+
+def parse_json(content: bytes | str, where: str) -> Any:
+    """Parse JSON that `where` names in messages.
+
+    Raises:
+        UserError: it is no JSON, nested too deep, or has a number that is none: NaN, infinity, or
+            one of thousands of digits.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        if text.startswith("version https://git-lfs"):
+            raise UserError(f"{where} is a git-lfs pointer, not the file; run `git lfs pull`.")
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except UserError:
+        raise
+    except RecursionError as error:
+        raise UserError(f"{where} is nested too deep; expected JSON of a few levels.") from error
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON: {error}.") from error
+    if _is_deeper(value, _DEEPEST):
+        raise UserError(f"{where} is nested too deep; expected JSON of a few levels.")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether lists and objects are nested more than `most` times, without recursion."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as diffusers does: indented, keys sorted."""
+    file.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,125 @@
+"""Typed values from outside: pydantic models whose mistakes become one sentence.
+
+Whatever enters the program (a config, a model's JSON files, prompts, adapters, annotations) is
+parsed into a frozen `Checked` model where it enters; the rest of the program receives typed values
+only. Pydantic rather than msgspec: it reports every wrong field at once, with its path and its
+input, and knows finite numbers and ranges.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from dsd_jax.errors import UserError
+
+_SHOWN = 60  # characters of a wrong value in a message
+_MISTAKES = 5  # in one message
+# Pydantic's type of mistake -> what was expected; its `ctx` fills the braces.
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "string_unicode": "text",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "an object with named fields",
+    "mapping_type": "an object with named fields",
+    "model_type": "an object with named fields",
+    "model_attributes_type": "an object with named fields",
+    "none_required": "null",
+    "too_short": "at least {min_length} entries",
+    "too_long": "at most {max_length} entries",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "multiple_of": "a multiple of {multiple_of}",
+    "missing": "a value",
+}
+
+
+class Checked(BaseModel):
+    """A frozen object whose fields were checked: no conversion between types, finite numbers.
+
+    Unknown fields are refused; a subclass for a file that other programs write says
+    `model_config = ConfigDict(extra="ignore")`.
+    """
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+
+Value = TypeVar("Value")
+Model = TypeVar("Model", bound=BaseModel)
+
+# JSON and configs have lists where a frozen object has tuples.
+List = Annotated[
+    tuple[Value, ...], BeforeValidator(lambda value: tuple(value) if type(value) is list else value)
+]
+
+
+def parse(kind: type[Model], values: Mapping[str, Any], where: str, remedy: str = "") -> Model:
+    """Check `values` and make an object of the class `kind` of them.
+
+    Args:
+        kind: a subclass of `Checked`.
+        values: by field.
+        where: what they were read from, such as a file's name; starts the message.
+        remedy: how to mend it, a clause at the end of the message.
+
+    Raises:
+        UserError: some values are wrong; names each field, its value and what was expected.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}{remedy and f'; {remedy}'}.") from error
+
+
+def explain(error: ValidationError) -> str:
+    """The mistakes that pydantic found, each as a clause that names field, value and expectation."""
+    mistakes = error.errors(include_url=False)
+    clauses = dict.fromkeys(_clause(mistake) for mistake in mistakes)
+    more = len(clauses) - _MISTAKES
+    return "; ".join(list(clauses)[:_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def shorten(value: object) -> str:
+    """The value as Python shows it, in one line of limited length."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits; deep nesting
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _clause(mistake: Mapping[str, Any]) -> str:
+    field = ".".join(str(part) for part in mistake["loc"] if not _is_branch(part))
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind == "extra_forbidden":
+        return f"'{field}' is unknown"
+    if kind in ("value_error", "assertion_error"):  # a validator's own words
+        reason = str(context.get("error", mistake["msg"])).removesuffix(".")
+        return f"{field} {reason}" if field else reason
+    expected = _EXPECTED.get(kind, mistake["msg"]).format(**context)
+    return f"{field} is {shorten(mistake['input'])}, expected {expected}"
+
+
+def _is_branch(part: object) -> bool:
+    """Whether a part of a path names a member of a union instead of a field."""
+    return isinstance(part, str) and bool(re.search(r"[\[(]", part))
