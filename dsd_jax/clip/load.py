@@ -13,10 +13,10 @@ from dsd_jax.clip.component import COMPONENT, PREPROCESSOR
 from dsd_jax.clip.folder import find
 from dsd_jax.clip.pixels import Normaliser
 from dsd_jax.errors import UserError
+from dsd_jax.json_file import read_json
 from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.sharding import host_mesh
 from dsd_jax.weights.configs import read_config
-from dsd_jax.json_file import read_json
 from dsd_jax.weights.load import fitting, float_type, read_weights
 from dsd_jax.weights.tokenizer import read_tokenizer
 

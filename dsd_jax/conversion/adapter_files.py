@@ -12,8 +12,8 @@ from dsd_jax.conversion.adapter import Adapter, make_adapter
 from dsd_jax.conversion.adapter_names import Name
 from dsd_jax.errors import UserError
 from dsd_jax.folders import write_file
-from dsd_jax.weights import pickle_file, safetensors_file
 from dsd_jax.json_file import read_json
+from dsd_jax.weights import pickle_file, safetensors_file
 from dsd_jax.weights.pickle_writer import state_dict
 
 AUTHORS = "pytorch_model.bin"

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from dsd_jax.folders import explained
+from dsd_jax.json_file import read_json, write_json
 from dsd_jax.weights import msgpack_file, safetensors_file
 from dsd_jax.weights.component import UNET, Component, components
 from dsd_jax.weights.configs import read_config
 from dsd_jax.weights.files import choose
 from dsd_jax.weights.fit import Leaf
 from dsd_jax.weights.folder import subfolders
-from dsd_jax.json_file import read_json, write_json
 from dsd_jax.weights.load import fitting
 from dsd_jax.weights.names import canonical_name, torch_axes
 from dsd_jax.weights.stored import FLOATING

@@ -6,8 +6,8 @@ from typing import Any
 
 from dsd_jax.diffusion import Schedule
 from dsd_jax.errors import UserError
-from dsd_jax.weights.component import Component
 from dsd_jax.json_file import read_json
+from dsd_jax.weights.component import Component
 
 
 def read_config(folder: Path, component: Component) -> Any:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dsd_jax.errors import UserError
+from dsd_jax.json_file import read_json
 from dsd_jax.weights import msgpack_file, safetensors_file
 from dsd_jax.weights.component import Component
-from dsd_jax.json_file import read_json
 from dsd_jax.weights.stored import Stored
 
 # Suffixes of published files, in order of preference: "" is what diffusers loads unasked.

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from dsd_jax.errors import UserError
+from dsd_jax.json_file import read_json
 from dsd_jax.weights import hub
 from dsd_jax.weights.component import TEXT_2
-from dsd_jax.json_file import read_json
 from dsd_jax.weights.layout import parts, refuse_others
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "tiny"

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dsd_jax.errors import UserError
+from dsd_jax.json_file import read_json
 from dsd_jax.model import Model
 from dsd_jax.sharding import host_mesh, place_weight
 from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE, Component, components
@@ -17,7 +18,6 @@ from dsd_jax.weights.configs import abstract_params, read_config, read_schedule
 from dsd_jax.weights.files import read_headers
 from dsd_jax.weights.fit import Leaf, fit
 from dsd_jax.weights.folder import find, subfolders
-from dsd_jax.json_file import read_json
 from dsd_jax.weights.names import unflatten
 from dsd_jax.weights.tokenizer import read_tokenizer
 

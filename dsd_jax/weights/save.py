@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax.errors import UserError
+from dsd_jax.json_file import write_json
 from dsd_jax.model import Model
 from dsd_jax.weights import msgpack_file, safetensors_file
 from dsd_jax.weights.component import TEXT_2, Component, components
-from dsd_jax.json_file import write_json
 from dsd_jax.weights.layout import parts
 from dsd_jax.weights.names import canonical_name, flatten, torch_axes
 from dsd_jax.weights.tokenizer import write_tokenizer
