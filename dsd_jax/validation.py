@@ -90,7 +90,7 @@ def parse(kind: type[Model], values: Mapping[str, Any], where: str, remedy: str 
 
 
 def explain(error: ValidationError) -> str:
-    """The mistakes that pydantic found, each as a clause that names field, value and expectation."""
+    """Return pydantic's mistakes, each as a clause that names field, value and expectation."""
     mistakes = error.errors(include_url=False)
     clauses = dict.fromkeys(_clause(mistake) for mistake in mistakes)
     more = len(clauses) - _MISTAKES
