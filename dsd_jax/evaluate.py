@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     job = run.start(flags.config, flags.workdir)
     learned = {
         path: Learned(
-            about.get("recipe", {}).get("methods", flags.config.methods),
+            about.methods or flags.config.methods,
             [read_prompts(path, job.model.unet)],
         )
         for path, about in abouts.items()

@@ -103,7 +103,7 @@ def is_learned(folder: Path, about: dict[str, Any]) -> bool:
     """Whether an earlier run left these very prompts; `UserError` if it left others."""
     if not is_whole(folder):
         return False
-    found = read_about(folder)
+    found = read_about(folder).stated()
     for name, value in about.items():
         if found.get(name) != value:
             raise UserError(

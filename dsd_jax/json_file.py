@@ -19,9 +19,14 @@ def read_json(file: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or unreadable, or holds no JSON object.
     """
-    value = parse_json(read_regular_file(file, most=_MOST), str(file))
+    return json_object(read_regular_file(file, most=_MOST), str(file))
+
+
+def json_object(content: bytes | str, where: str) -> dict[str, Any]:
+    """Parse JSON that must be an object; raises as `parse_json`."""
+    value = parse_json(content, where)
     if not isinstance(value, dict):
-        raise UserError(f"{file} holds a {type(value).__name__}, expected a JSON object.")
+        raise UserError(f"{where} holds a {type(value).__name__}, expected a JSON object.")
     return value
 
 

@@ -10,13 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from dsd_jax.about_prompts import AboutPrompts
 from dsd_jax.digest import digest
 from dsd_jax.errors import UserError
-from dsd_jax.folders import is_address, write_file
+from dsd_jax.folders import explained, is_address, write_file
+from dsd_jax.json_file import json_object
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts import KINDS, check_fit
+from dsd_jax.regular_file import read_regular_file
+from dsd_jax.validation import parse
 
 _TENSORS, _ABOUT = "prompts.safetensors", "prompts.json"
+_MOST_ABOUT = 2**24  # bytes
 
 
 def write_prompts(
@@ -60,13 +65,15 @@ def holds_prompts(folder: str | os.PathLike) -> bool:
     return (epath.Path(folder) / _TENSORS).exists()
 
 
-def read_about(where: str | os.PathLike) -> dict[str, Any]:
-    """What the prompts of a folder were trained for: method, layers, timesteps and so on."""
+def read_about(where: str | os.PathLike) -> AboutPrompts:
+    """Return what the prompts of a folder were trained for: methods, layers, timesteps and so on.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
     file = epath.Path(where) / _ABOUT
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}); expected what train writes.") from error
+    values = json_object(_read(file, most=_MOST_ABOUT), str(file))
+    return parse(AboutPrompts, values, str(file), "expected what train or convert writes")
 
 
 def read_tree(folder: epath.Path) -> dict[str, Any]:
@@ -90,6 +97,16 @@ def read_tree(folder: epath.Path) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[keys[-1]] = jnp.asarray(tensor)
     return prompts
+
+
+def _read(file: epath.Path, *, most: int) -> bytes:
+    """Return the content of a file of prompts, on this machine or in a bucket."""
+    if not is_address(file):
+        return read_regular_file(file, most=most)
+    if not file.exists():
+        raise UserError(f"{file} is missing.")
+    with explained(f"{file} can't be read", "log in or name another bucket"):
+        return file.read_bytes()
 
 
 def _read_tensors(file: epath.Path) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ _EXPECTED = {
     "string_unicode": "text",
     "string_too_short": "at least {min_length} characters",
     "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}",
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "an object with named fields",
@@ -116,7 +117,9 @@ def _clause(mistake: Mapping[str, Any]) -> str:
     if kind in ("value_error", "assertion_error"):  # a validator's own words
         reason = str(context.get("error", mistake["msg"])).removesuffix(".")
         return f"{field} {reason}" if field else reason
-    expected = _EXPECTED.get(kind, mistake["msg"]).format(**context)
+    if kind not in _EXPECTED:  # pydantic's own sentence, in which braces mean nothing
+        return f"{field} is {shorten(mistake['input'])}: {mistake['msg']}"
+    expected = _EXPECTED[kind].format(**context)
     return f"{field} is {shorten(mistake['input'])}, expected {expected}"
 
 

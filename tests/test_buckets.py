@@ -88,7 +88,7 @@ def test_prompts(folder):
         read_prompts(str(folder), unet)
     assert not is_whole(folder)
     write_prompts(folder, tree, ABOUT)
-    assert is_whole(folder) and read_about(str(folder)) == ABOUT
+    assert is_whole(folder) and read_about(str(folder)).stated() == ABOUT
     jax.tree.map(np.testing.assert_array_equal, read_prompts(str(folder), unet), tree)
 
 

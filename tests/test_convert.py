@@ -54,7 +54,7 @@ def test_prompts_to_diffusers_and_back(prompts, lora, config, tmp_path, capsys):
     said = f"Wrote {back}: 16 tensors of rank 2, all of which fit tiny; use: --prompts={back}\n"
     assert capsys.readouterr() == (said, "")
     jax.tree.map(np.testing.assert_array_equal, read_prompts(back, config), {"lora": lora})
-    assert read_about(back) == {"from": f"{out}/{LORA_FILE}", "weights": "tiny"}
+    assert read_about(back).stated() == {"from": f"{out}/{LORA_FILE}", "weights": "tiny"}
 
 
 def test_the_authors_adapter(golden_folder, tmp_path, capsys):

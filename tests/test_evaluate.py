@@ -78,7 +78,7 @@ def test_the_bundled_clip_beside_a_model(folder, tmp_path):
         ("--config.layers=mid", "layer 'mid' is unknown; expected 'all' or some of down_blocks"),
         ("--config.splits=test", "splits: 'test' is unknown; expected seen-artists/shots"),
         ("--config.method=dsd", "the config has no field 'method'; did you mean methods?"),
-        ("--prompts=nowhere", "nowhere/prompts.json cannot be read"),
+        ("--prompts=nowhere", "nowhere/prompts.json is missing"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(folder, tmp_path, mistake, message, capfd):

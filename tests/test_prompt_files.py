@@ -13,7 +13,7 @@ from dsd_jax.prompt_files import read_about, read_prompts, write_prompts
 from dsd_jax.prompts import init_lora, init_tokens
 from tests.random_model import random_model
 
-ABOUT = {"method": "dsd", "timesteps": 4, "layers": ["a"]}
+ABOUT = {"recipe": {"methods": ["dsd"], "rank": 4}, "timesteps": [9, 509], "layers": ["a"]}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_round_trip(folder, prompts, unet, kind):
     for one, other in zip(*map(jax.tree.leaves, (again, prompts)), strict=True):
         assert one.dtype == other.dtype and one.shape == other.shape
         np.testing.assert_array_equal(one, other)
-    assert read_about(folder) == ABOUT
+    assert read_about(folder).stated() == ABOUT
     assert sorted(file.name for file in folder.iterdir()) == ["prompts.json", "prompts.safetensors"]
 
 
@@ -59,13 +59,13 @@ def test_trees_and_nothing(prompts, unet):
 def test_writing_again_replaces(folder, prompts, unet):
     write_prompts(folder, {"tokens": prompts["tokens"]}, {"method": "noise"})
     assert list(read_prompts(folder, unet)) == ["tokens"]
-    assert read_about(folder) == {"method": "noise"}
+    assert read_about(folder).stated() == {"method": "noise"}
 
 
 def test_missing(tmp_path, unet):
     with pytest.raises(UserError, match="nowhere holds no prompts: prompts.safetensors is missing"):
         read_prompts(tmp_path / "nowhere", unet)
-    with pytest.raises(UserError, match="prompts.json cannot be read"):
+    with pytest.raises(UserError, match="prompts.json is missing"):
         read_about(tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_files_without_a_digest(folder, prompts, unet):
 
 def test_about_is_damaged(folder):
     (folder / "prompts.json").write_text("{")
-    with pytest.raises(UserError, match="prompts.json cannot be read"):
+    with pytest.raises(UserError, match="prompts.json is not JSON"):
         read_about(folder)
 
 
@@ -120,3 +120,33 @@ def test_prompts_of_another_model(folder):
 
 def test_about_is_readable_json(folder):
     assert json.loads((folder / "prompts.json").read_text()) == ABOUT
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", r"prompts.json holds a list, expected a JSON object"),
+        ("null", r"prompts.json holds a NoneType, expected a JSON object"),
+        ("5", r"prompts.json holds a int, expected a JSON object"),
+        ("[" * 100_000, "prompts.json is nested too deep"),
+        ('{"seed": ' + "9" * 5000 + "}", "prompts.json is not JSON"),
+        ('{"timesteps": 4}', "timesteps is 4, expected a list; expected what train or convert"),
+        ('{"timesteps": [1000]}', "timesteps.0 is 1000, expected 999 or less"),
+        ('{"recipe": {"methods": 5}}', "recipe.methods is 5, expected a list"),
+        ('{"recipe": []}', "recipe is .*, expected an object with named fields"),
+        ('{"weights_digest": ""}', "weights_digest is '', expected text of the form"),
+        ('{"layers": "attn2"}', "layers is 'attn2', expected a list"),
+        ('{"seed": -1}', "seed is -1, expected 0 or more"),
+    ],
+)
+def test_about_that_is_something_else(folder, content, message):
+    (folder / "prompts.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_about(folder)
+
+
+def test_about_what_convert_writes(folder, prompts):
+    write_prompts(folder, prompts, {"from": "lora.safetensors", "weights": None})
+    about = read_about(folder)
+    assert about.converted_from == "lora.safetensors"
+    assert about.methods == () and about.timesteps is None and about.weights is None

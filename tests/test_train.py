@@ -173,7 +173,7 @@ def test_table_is_printed(run):
 
 def test_prompts_say_what_they_are_for(run, folder):
     place = run[0] / "prompts" / "lora-10" / "seed-1"
-    about = read_about(place)
+    about = read_about(place).stated()
     assert about["weights"] == str(folder) and about["shots"] == 10 and about["seed"] == 1
     assert about["shots_from"] == "unseen-artist/shots"
     assert about["kept_step"] in (0, 2, 4, 6)
@@ -220,7 +220,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
     (place / "prompts.json").unlink()
     train.main(options(folder, workdir))
     assert calls == ["lora-10-1"]
-    assert read_about(place)["kept_step"] == 0
+    assert read_about(place).kept_step == 0
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_two_hosts_learn_what_one_device_learns(pod, tmp_path):
     assert alone.keys() == together.keys()
     for name, expected in alone.items():
         np.testing.assert_allclose(together[name], expected, rtol=0, atol=1e-5)
-    losses = [read_about(folder / "prompts")["held_out"] for folder in (pod, tmp_path)]
+    losses = [read_about(folder / "prompts").stated()["held_out"] for folder in (pod, tmp_path)]
     assert losses[0].keys() == losses[1].keys()
     np.testing.assert_allclose(*(list(loss.values()) for loss in losses), rtol=0, atol=1e-4)
 
