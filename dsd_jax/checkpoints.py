@@ -20,10 +20,12 @@ from dsd_jax import hosts
 from dsd_jax.best import Best
 from dsd_jax.digest import check_seal, digests, seal
 from dsd_jax.errors import Preempted, UserError
+from dsd_jax.finite import is_finite
 from dsd_jax.folders import absolute, explained, is_address
 from dsd_jax.identity import check_identity
 
 KEEP = 2
+_NOTE = "_CHECKPOINT_METADATA"  # Orbax's file in every step, without which it opens it as well
 
 
 class Checkpoints:
@@ -46,14 +48,10 @@ class Checkpoints:
         self.identity = json.loads(json.dumps(identity))
         self._best = Best()
         self._damaged: list[int] = []
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([LatestN(KEEP), self._best]),
-            cleanup_tmp_directories=True,
-            enable_async_checkpointing=True,
-        )
+        self._newest: int | None = None  # step that was restored or saved last
         with self._explained("opened"):
             self._killed = self._find_killed()  # before Orbax tidies up
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            self._manager = self._open()
         self._best.read(self.folder, self._manager.all_steps())
         logging.getLogger("absl").addFilter(_is_not_raised_anyway)
 
@@ -79,6 +77,17 @@ class Checkpoints:
         """The lowest metric of all checkpoints, infinite where none has one."""
         return self._best.lowest
 
+    def newest(self) -> int | None:
+        """Return the step that `restore` would return now, after waiting for saves under way.
+
+        None where there is no whole checkpoint, or `restore` was never called.
+
+        Raises:
+            UserError: a save under way failed.
+        """
+        self._wait()
+        return self._newest
+
     def save(
         self, step: int, state: Any, *, examples: int = 0, metric: float | None = None
     ) -> None:
@@ -97,6 +106,7 @@ class Checkpoints:
             self._set_damaged_aside()
             if step in self._manager.all_steps():
                 return
+            self._newest = step
             meta = {
                 "step": step,
                 "data": {"next_batch": step, "examples": examples},
@@ -124,37 +134,73 @@ class Checkpoints:
             why = "its save was killed"
             self._tell(f"checkpoint {step} in {self.folder} is unfinished, passed over: {why}")
         self._killed.clear()
+        self._wait()
         for step in sorted(self._manager.all_steps(), reverse=True):
-            state, why = None, ""
-            try:
-                state = self._read(step, like)
-            except UserError:
-                raise
-            except Exception as error:  # whatever a damaged file makes Orbax raise
-                why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            if hosts.all_agree(not why):
+            state, flaw = self._read(step, like)
+            if hosts.all_agree(not flaw):
+                self._newest = step
                 return step, state
-            why = why or "another host cannot read it"
             self._damaged.append(step)
+            why = flaw or "another host cannot read it"
             self._tell(f"checkpoint {step} in {self.folder} is damaged, passed over: {why}")
         return None
 
-    def _read(self, step: int, like: Any) -> Any:
-        """The state of a step; any exception but UserError means that it is damaged."""
-        meta = self._manager.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        ).meta
+    def _read(self, step: int, like: Any) -> tuple[Any, str]:
+        """Return the state of a step, and what is wrong with it: "" for a whole one."""
+        state, meta, flaw = None, {}, ""
+        try:
+            meta = self._read_meta(step)
+            check_identity(self.folder, meta["identity"], self.identity)
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+            state = self._manager.restore(step, args=args).state
+        except Exception as error:
+            if not _is_of_damage(error):
+                raise
+            flaw = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        # What follows all hosts must do together, or none.
+        if not hosts.all_agree(not flaw):
+            return None, flaw
+        found = digests(state)
+        parts = [part for part, digest in meta["digests"].items() if found.get(part) != digest]
+        if parts:
+            return None, f"the digest of {parts[0]} does not match its content"
+        # As earlier versions saved it: going on from there would end at once, for ever.
+        return state, "" if is_finite(state) else "its state is not finite"
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        """Return a step's description; OSError, ValueError or LookupError for a damaged one."""
+        folder = self.folder / str(step)
+        arrays = folder / "state" / "array_metadatas"
+        files = [folder / "state" / "_METADATA", *(arrays.iterdir() if arrays.exists() else ())]
+        for file in files:  # whose content Orbax believes
+            if file.exists() and not isinstance(json.loads(file.read_text()), dict):
+                raise ValueError(f"{file.name} is no JSON object")
+        meta = json.loads((folder / "meta" / "metadata").read_text())
         check_seal(meta)
-        check_identity(self.folder, meta["identity"], self.identity)
         if meta["step"] != step:
             raise ValueError(f"it is a copy of step {meta['step']}")
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        state = self._manager.restore(step, args=args).state
-        found = digests(state)
-        for part, expected in meta["digests"].items():
-            if found.get(part) != expected:
-                raise ValueError(f"the digest of {part} does not match its content")
-        return state
+        return meta
+
+    def _open(self) -> ocp.CheckpointManager:
+        """Open Orbax's manager, past notes on single steps that it can't read."""
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(KEEP), self._best]),
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        )
+        try:
+            return ocp.CheckpointManager(self.folder, options=options)
+        except (ValueError, TypeError, LookupError):
+            notes = [place / _NOTE for place in self.folder.iterdir() if place.name.isdecimal()]
+            notes = [note for note in notes if note.exists()]
+            if not notes:
+                raise
+            hosts.wait("all have seen the notes")
+            if hosts.is_main():
+                for note in notes:  # on times alone
+                    note.rename(note.with_name(f"damaged{_NOTE}-{time.time_ns()}"))
+            hosts.wait("the notes are set aside")
+            return ocp.CheckpointManager(self.folder, options=options)
 
     def _find_killed(self) -> list[int]:
         """Steps whose saving was cut short: Orbax never takes them for whole."""
@@ -181,6 +227,11 @@ class Checkpoints:
         self._damaged.clear()
         self._manager.reload()
 
+    def _wait(self) -> None:
+        """Wait for saves under way."""
+        with self._explained("saved"):
+            self._manager.wait_until_finished()
+
     def _explained(self, done: str) -> AbstractContextManager[None]:
         return explained(
             f"checkpoints in {self.folder} cannot be {done}",
@@ -191,6 +242,14 @@ class Checkpoints:
     def _tell(self, line: str) -> None:
         if hosts.is_main():
             print(line, file=sys.stderr)
+
+
+def _is_of_damage(error: Exception) -> bool:
+    """Return whether reading a damaged file raises it; a `UserError` or a bug is not of these."""
+    if isinstance(error, UserError):
+        return False
+    # Orbax raises a plain Exception for arrays that TensorStore can't read.
+    return isinstance(error, OSError | ValueError | LookupError) or type(error) is Exception
 
 
 def _is_not_raised_anyway(record: logging.LogRecord) -> bool:

@@ -29,8 +29,10 @@ def seal(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "seal": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
 
 
-def check_seal(sealed: dict[str, Any]) -> None:
-    """ValueError if the values are not as they were sealed."""
+def check_seal(sealed: Any) -> None:
+    """Raise ValueError if the values are not as they were sealed."""
+    if not isinstance(sealed, dict):
+        raise ValueError("its description is no JSON object")
     values = {name: value for name, value in sealed.items() if name != "seal"}
     if seal(values) != sealed:
         raise ValueError("the digest of its description does not match")

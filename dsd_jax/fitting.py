@@ -4,9 +4,9 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from jax.experimental import multihost_utils
 from tqdm import tqdm
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from dsd_jax import hosts
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.errors import Preempted, UserError
+from dsd_jax.finite import is_finite
 from dsd_jax.log import Log
 
 # Steps between two looks at the main process's clock, which all hosts must take together.
@@ -47,25 +48,52 @@ def is_time_to_save(done: int, saved: float, seconds: float) -> bool:
 
 
 class _Saver:
-    """Saves a run's state when it is time, and when it has to be."""
+    """Saves a run's state when it is time, and when it has to be, unless it is not finite."""
 
-    def __init__(self, checkpoints: Checkpoints | None, seconds: float, examples: int):
-        self._checkpoints, self._seconds, self._examples = checkpoints, seconds, examples
+    def __init__(self, name: str, checkpoints: Checkpoints | None, seconds: float, examples: int):
+        self._name, self._checkpoints = name, checkpoints
+        self._seconds, self._examples = seconds, examples
         self._saved = time.monotonic()
 
     def is_due(self, done: int, metric: float | None) -> bool:
-        """Whether enough time has passed; a tenth of it where no checkpoint's metric is so low."""
+        """Return whether enough time has passed; a tenth of it for the lowest metric so far."""
         if not self._checkpoints:
             return False
         best = metric is not None and metric < self._checkpoints.best
         return is_time_to_save(done, self._saved, self._seconds / (10 if best else 1))
 
     def save(self, done: int, state: Any, metric: float | None) -> None:
-        """Save, where there is a place for it."""
+        """Save, where there is a place for it.
+
+        Raises:
+            UserError: the state is not finite, whatever the loss was that led to it.
+        """
+        if not is_finite(state):
+            self.refuse("what is trained is no longer finite", done)
         if self._checkpoints:
             examples = done * self._examples
             self._checkpoints.save(done, state, examples=examples, metric=metric)
             self._saved = time.monotonic()
+
+    def numbers(self, done: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Return the metrics as Python's numbers, waiting for the device.
+
+        Raises:
+            UserError: one is not finite.
+        """
+        values = {key: float(value) for key, value in metrics.items()}
+        if not all(map(math.isfinite, values.values())):
+            self.refuse("the loss is not a number", done)
+        return values
+
+    def refuse(self, reason: str, done: int) -> NoReturn:
+        """End the run: say why, and from which step the next one goes on."""
+        newest = self._checkpoints and self._checkpoints.newest()
+        where = "the start, for there is no checkpoint" if newest is None else f"step {newest}"
+        raise UserError(
+            f"{self._name}: {reason} at step {done}; lower the learning rate, which takes another "
+            f"--workdir; the same command goes on from {where}."
+        )
 
 
 def fit(
@@ -88,7 +116,8 @@ def fit(
 
     Args:
         name: shown before the progress bar.
-        state: what is trained and all that a resumed run needs; donated to `update`.
+        state: what is trained and all that a resumed run needs; donated to `update`. JAX's arrays
+            are finite; NumPy's may hold NaN for what has not been computed yet.
         update: (state, batch) -> (state, float32 scalars).
         batch: the batch of a step, a function of its number alone so that a resumed run sees the
             same data. Called while the device works on the step before.
@@ -110,7 +139,8 @@ def fit(
 
     Raises:
         Preempted: SIGTERM arrived; the state is saved.
-        UserError: the loss is no longer a number; the last checkpoint precedes it.
+        UserError: the loss or the state is no longer finite, and so not saved; names the step of
+            the newest whole checkpoint.
     """
     done, state = (checkpoints and checkpoints.restore(state)) or (0, state)
 
@@ -119,7 +149,7 @@ def fit(
         return check(done, state) if due else (state, False, None)
 
     state, enough, _ = look(done, state)
-    saver = _Saver(checkpoints, save_seconds, examples)
+    saver = _Saver(name, checkpoints, save_seconds, examples)
     bar = tqdm(
         initial=done,
         total=steps,
@@ -138,28 +168,14 @@ def fit(
             state, enough, metric = look(done, state)
             last = enough or done == steps
             if done % log_every == 0 or last:
-                _write(lines, bar, name, done, metrics)
+                values = saver.numbers(done, metrics)
+                bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
+                lines.write({"phase": name, "step": done, "time": time.time(), **values})
             told = stop(done)
             if told or last or saver.is_due(done, metric):
-                _finite(name, done, metrics)
+                saver.numbers(done, metrics)
                 lines.flush()
                 saver.save(done, state, metric)
             if told:
                 raise Preempted(f"{name}: stopped at step {done}; resume with the same command.")
     return state
-
-
-def _write(lines: Log, bar: tqdm, name: str, done: int, metrics: dict[str, Any]) -> None:
-    values = _finite(name, done, metrics)
-    bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
-    lines.write({"phase": name, "step": done, "time": time.time(), **values})
-
-
-def _finite(name: str, done: int, metrics: dict[str, Any]) -> dict[str, float]:
-    """The metrics as Python's numbers; waits for the device."""
-    values = {key: float(value) for key, value in metrics.items()}
-    if not all(map(math.isfinite, values.values())):
-        raise UserError(
-            f"{name}: the loss is not a number at step {done}; lower the learning rate."
-        )
-    return values

@@ -239,6 +239,53 @@ def test_a_damaged_description_is_not_another_run(folder, capfd):
     assert "checkpoint 2 in" in capfd.readouterr().err
 
 
+def test_a_state_that_is_not_finite_is_passed_over(tmp_path, capfd):
+    """Earlier versions saved it, and ended again at each start."""
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        for step, value in ((1, 1.0), (2, np.nan)):
+            checkpoints.save(step, {"x": jnp.full(3, value), "history": np.array([np.nan])})
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        step, _ = checkpoints.restore({"x": jnp.zeros(3), "history": np.zeros(1)})
+        assert step == checkpoints.newest() == 1
+    assert "passed over: its state is not finite" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", ['"x"', "[]", '{"init_timestamp_nsecs": "x"}'])
+def test_notes_that_orbax_cannot_read_cost_nothing(folder, content):
+    (folder / "2" / "_CHECKPOINT_METADATA").write_text(content)
+    assert restore(folder)[0] == 2
+    (aside,) = (folder / "2").glob("damaged_CHECKPOINT_METADATA-*")
+    assert aside.read_text() == content
+
+
+@pytest.mark.parametrize("name", ["state/_METADATA", "meta/metadata"])
+def test_a_description_of_another_kind_is_damage(folder, name):
+    (folder / "2" / name).write_text("[]")
+    assert restore(folder)[0] == 1
+
+
+@pytest.mark.parametrize("bug", [AttributeError, ImportError, TypeError])
+def test_a_bug_is_not_taken_for_damage(folder, bug, monkeypatch):
+    def broken(*_, **__):
+        raise bug("a bug")
+
+    with Checkpoints(folder, IDENTITY) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", broken)
+        with pytest.raises(bug, match="a bug"):
+            checkpoints.restore(state(0))
+
+
+def test_a_folder_of_the_users_with_the_name_of_a_step_stays(folder):
+    (folder / "0").mkdir()
+    (folder / "0" / "notes.txt").write_text("mine")
+    with Checkpoints(folder, IDENTITY) as checkpoints:
+        assert checkpoints.restore(state(0))[0] == 2
+        for step in (3, 4):
+            checkpoints.save(step, state(step))
+    assert sorted(os.listdir(folder)) == ["0", "3", "4"]
+    assert (folder / "0" / "notes.txt").read_text() == "mine"
+
+
 def test_a_killed_save(folder, capfd):
     """What Orbax leaves behind in the midst of saving."""
     shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -240,3 +241,41 @@ def test_a_loss_that_is_no_number_is_said_and_never_saved(open_folder, expected,
     with open_folder() as checkpoints:
         found = run(checkpoints)
     np.testing.assert_array_equal(found["x"], expected)
+
+
+def exploding_at(step: int):
+    """An update whose gradients are no numbers at a step, although its loss is one."""
+
+    def update(state, batch):
+        x = jnp.asarray(0.9 * state["x"] + batch)
+        explodes = np.array_equal(batch, numbers(step))
+        return {"x": x * np.nan if explodes else x}, {"loss": np.float32(1.5)}
+
+    return update
+
+
+def test_a_state_that_is_not_finite_is_never_saved_whatever_the_loss(open_folder):
+    start = {"x": jnp.zeros(3)}
+    message = "toy: what is trained is no longer finite at step 5; .* goes on from step 4[.]"
+    with open_folder() as checkpoints, pytest.raises(UserError, match=message):
+        fit("toy", start, exploding_at(4), numbers, STEPS, checkpoints, progress=False,
+            save_seconds=0)  # fmt: skip
+    asked, sound = [], exploding_at(STEPS)
+    with open_folder() as checkpoints:  # the message is true
+        found = fit("toy", start, sound, lambda step: asked.append(step) or numbers(step), STEPS,
+                    checkpoints, progress=False)  # fmt: skip
+    assert asked == [4, 5, 6] and np.isfinite(found["x"]).all()
+
+
+@pytest.mark.parametrize("step", [2, STEPS - 1])
+def test_without_checkpoints_it_ends_as_loudly(step):
+    message = "toy: (the loss is not a number|what is .*) at step 7; .* from the start, for there"
+    with pytest.raises(UserError, match=message):
+        fit("toy", {"x": jnp.zeros(3)}, exploding_at(step), numbers, STEPS, progress=False)
+
+
+def test_a_number_that_is_none_does_not_reach_the_log(open_folder, tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    with open_folder() as checkpoints, pytest.raises(UserError, match="goes on from step 4[.]"):
+        run(checkpoints, log, update=broken_at(4), log_every=1, save_seconds=0)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4]
