@@ -7,62 +7,110 @@ A command's module is a docstring (its purpose), a `main(argv)` and
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from importlib import metadata
 from typing import NoReturn
 
-from dsd_jax import configuration
-from dsd_jax.config_help import describe
-from dsd_jax.errors import Preempted, UserError
-from dsd_jax.folders import make_folder
+from dsd_jax.errors import DeviceError, Preempted, UserError
+from dsd_jax.home import cache_folder
+from dsd_jax.terminal import OutputError, guarded_terminal, show_warning, tell
 from dsd_jax.version import __version__
 
-MISTAKE = 2  # exit code of a user's mistake
+# Exit codes.
+MISTAKE = 2  # of the user
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130  # what shells report after Ctrl-C: 128 + SIGINT
+NO_READER = 141  # what shells report of a program that wrote to a closed pipe: 128 + SIGPIPE
 
 
 def run_command(
     main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None
 ) -> NoReturn:
-    """Runs `main(argv)` (by default the process's arguments) as a command, then exits.
+    """Run `main(argv)` (by default the process's arguments) as a command, then exit.
 
-    The exit code is 0, or 2 after a `UserError`, whose message becomes one line on stderr, or 130
-    after Ctrl-C. A run that SIGTERM told to stop and that saved its state ends well, with 0, or
-    with what the launcher of a cluster has put into `DSD_STOPPED`: to a scheduler 0 would mean that
-    there is nothing left to resume. Any other exception is a bug and stays a traceback. Warnings
-    become one line each.
+    A failure that is no bug becomes one line on stderr, and these exit codes:
+
+    - 2 after a `UserError`, and where stdout is full;
+    - 75 after a `DeviceError`, for which launchers and schedulers start the command again;
+    - 130 after Ctrl-C;
+    - 141, in silence, where nobody reads stdout any more (`| head`), as other tools end;
+    - 0, or what a cluster's launcher has put into `DSD_STOPPED`, after SIGTERM told a run to stop
+      and it saved its state: to a scheduler 0 would mean that nothing is left to resume.
+
+    Any other exception is a bug and stays a traceback. Warnings become one line each.
     """
-    code = 0
-    # What was compiled once need not be again: a second start takes seconds instead of a minute.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache/dsd_jax/compiled"))
-    with warnings.catch_warnings():  # also restores showwarning
+    with guarded_terminal(), warnings.catch_warnings():  # the latter also restores showwarning
         warnings.showwarning = show_warning
         try:
-            main(sys.argv[1:] if argv is None else argv)
-        except UserError as error:
-            tell("error", error)
-            code = MISTAKE
-        except Preempted as stop:
-            tell("stopped", stop)
-            code = int(os.environ.get("DSD_STOPPED", 0))
+            code = _run(main, sys.argv[1:] if argv is None else argv)
         except KeyboardInterrupt:
+            # Whoever asks twice does not want to wait for threads and for Python's own end.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             tell("stopped", "interrupted by the user")
             code = INTERRUPTED
     sys.exit(code)
 
 
-def tell(kind: str, message: object) -> None:
-    """Prints one line `kind: message` on stderr, whatever line breaks the message has."""
-    line = " ".join(part.strip() for part in str(message).splitlines())
-    print(f"{kind}: {line}", file=sys.stderr, flush=True)
+def _run(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int | str | None:
+    """Return the exit code of `main(argv)`, having told what went wrong."""
+    try:
+        return _run_main(main, argv)
+    except UserError as error:
+        tell("error", error)
+        return MISTAKE
+    except DeviceError as error:
+        tell("error", error)
+        return TRY_AGAIN
+    except Preempted as stop:
+        tell("stopped", stop)
+        return int(os.environ.get("DSD_STOPPED", 0))
+    except OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return NO_READER
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        tell("error", f"{error} ({reason}); make room, or send it elsewhere.")
+        return MISTAKE
 
 
-def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """`warnings.showwarning` for a user, who has no use for the place in our code."""
-    tell("warning", message)
+def _run_main(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int | str | None:
+    code = 0
+    _check_folder()
+    _keep_compiled_programs()
+    try:
+        main(argv)
+    except SystemExit as stop:  # after --help and --version
+        code = stop.code
+    sys.stdout.flush()
+    return code
+
+
+def _check_folder() -> None:
+    """Refuse a working directory that was deleted, in which no path means anything."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current folder is not there any more ({error.strerror}); change to another."
+        ) from error
+
+
+def _keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles: a second start takes seconds instead of a minute."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    with contextlib.suppress(UserError, OSError):  # nobody's home, read-only: it compiles again
+        folder = cache_folder() / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+            if metadata.version("jaxlib").startswith("0.10."):
+                # Its XLA calls every program that it reads back one for another machine.
+                os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class Parser(argparse.ArgumentParser):
@@ -109,6 +157,8 @@ class ConfigParser(Parser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         """As `argparse`; raises `UserError` for any mistake in arguments or config."""
+        from dsd_jax import configuration  # here and below: what takes long to import
+
         arguments = list(sys.argv[1:] if args is None else args)
         arguments, overrides = split_overrides(arguments)
         if {"-h", "--help"} & set(arguments):
@@ -136,6 +186,8 @@ class RunParser(ConfigParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         """As `ConfigParser`; raises `UserError` for a workdir that can't be written to, too."""
+        from dsd_jax.folders import make_folder
+
         flags = super().parse_args(args, namespace)
         flags.workdir = make_folder(flags.workdir, "--workdir")
         return flags
@@ -153,12 +205,27 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
         text = text if equals else next(remaining, None)
         if text is None or (not equals and text.startswith("--")):
             raise UserError(f"{name} needs a value: {name}=VALUE.")
+        check_text(text, name)
         overrides.append((name.removeprefix("--config."), text))
     return rest, overrides
 
 
+def check_text(text: str, option: str) -> None:
+    """Raise `UserError` for an argument whose bytes are no UTF-8; names of files may be such."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode(errors="backslashreplace").decode()
+        raise UserError(
+            f"{option} '{shown}' is no text in UTF-8, at letter {error.start + 1}; "
+            "convert it, or type it in a terminal that uses UTF-8."
+        ) from error
+
+
 def fields_help(arguments: Sequence[str]) -> str:
     """The part of `--help` on the fields of the config named in the arguments, if one is."""
+    from dsd_jax.config_help import describe
+
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
     spec = finder.parse_known_args(arguments)[0].config

@@ -8,6 +8,7 @@ import numpy as np
 from dsd_jax import hosts
 from dsd_jax.cache import Cache
 from dsd_jax.data.examples import Examples
+from dsd_jax.home import expand
 from dsd_jax.model import Model
 from dsd_jax.texts import Texts
 
@@ -122,4 +123,4 @@ def _cache(folder: str | Path, part: str, model: Model) -> Cache | None:
         return None
     pictures = model.params["vae"], str(model.image_size)
     weights, rest = pictures if part == "vae" else model.text_identity()
-    return Cache(Path(folder).expanduser() / part, weights, rest)
+    return Cache(expand(folder) / part, weights, rest)

@@ -11,3 +11,10 @@ class UserError(ValueError):
 
 class Preempted(Exception):
     """A run was told to stop (SIGTERM), and what it had computed is saved."""
+
+
+class DeviceError(RuntimeError):
+    """JAX has no device of the kind asked for, or another process uses it; later there may be one.
+
+    Commands print it and exit with a code that tells launchers and schedulers to try again.
+    """

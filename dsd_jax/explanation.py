@@ -16,6 +16,7 @@ from PIL import Image
 
 from dsd_jax import diffusion, methods
 from dsd_jax.data.images import Picture, open_image, read_images
+from dsd_jax.errors import UserError
 from dsd_jax.model import Model
 from dsd_jax.models.attention import attention_maps
 from dsd_jax.models.unet import UNet2DCondition
@@ -53,9 +54,13 @@ def explain(
         attention, 0 to 1, that a place gives to the word's tokens.
 
     Raises:
-        UserError: the picture cannot be read, the caption is empty, a layer is unknown.
+        UserError: the picture cannot be read, the caption is empty or has no words for the model, a
+            layer is unknown.
     """
     (caption,) = check_captions([caption])
+    words, spans = words_of(model.tokenizer, caption)
+    if not words:
+        raise UserError(f"caption '{caption}' has no words that the model reads; name something.")
     chosen = methods.chosen_layers(model.unet, layers)
     steps = diffusion.timesteps(timesteps)
     prompts = read_prompts(prompts, model.unet)
@@ -70,7 +75,6 @@ def explain(
         noisy = model.schedule.add_noise(latents, noise, jnp.asarray([step]))
         net = model.unet, model.image_size, model.dtype, chosen
         total += _maps(*net, params, learned, noisy, step[None], texts)
-    words, spans = words_of(model.tokenizer, caption)
     maps = np.stack([total[start:end].sum(axis=0) for start, end in spans]) / len(steps)
     return words, np.stack([_enlarged(heat, picture.size) for heat in maps])
 

@@ -1,16 +1,23 @@
 """Pictures of where each word of a caption looks."""
 
+import hashlib
+import io
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
 from dsd_jax.data.images import Picture, read_image
+from dsd_jax.folders import write_file
 
 TILE = 224  # pixels of each copy of the picture
 GAP = 12
 LINE = 24  # height of a line of text
 COLUMNS = 5
+LONGEST_STEM = 160  # bytes
 INK, PAPER, SOFT = (31, 35, 40), (255, 255, 255), (105, 110, 118)
 # Colours from cold to hot at equal steps (matplotlib's inferno), dark to bright for any eye.
 COLOURS = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)])
@@ -45,6 +52,25 @@ def draw_heatmaps(
     note = "dark: little, bright: much; each word on its own scale"
     draw.text((GAP, sheet.height - LINE + 4), note, SOFT, small)
     return sheet
+
+
+def file_name(image: int, stem: str, caption: int) -> str:
+    """Return the name of the sheet of an image, by its number and file's stem, and a caption.
+
+    File systems take names of 255 bytes: a long stem is cut, and a digest keeps it distinct.
+    """
+    data = os.fsencode(stem)
+    if len(data) > LONGEST_STEM:
+        digest = hashlib.sha256(data).hexdigest()[:12]
+        stem = f"{data[: LONGEST_STEM - 13].decode(errors='ignore')}-{digest}"
+    return f"{image}-{stem}-caption-{caption}.png"
+
+
+def write_image(path: Path, image: Image.Image) -> None:
+    """Write `image` as PNG, whole or not at all; `UserError` where there is no room for it."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    write_file(epath.Path(path), content.getvalue())
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:

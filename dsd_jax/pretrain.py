@@ -18,6 +18,7 @@ def main(argv: Sequence[str]) -> None:
     ).parse_args(argv)
     workdir = make_local_folder(flags.workdir, "--workdir")
     from dsd_jax import hosts  # heavy: after the arguments are known to be good
+    from dsd_jax.devices import check_devices
     from dsd_jax.errors import UserError
     from dsd_jax.sharding import simulate_cpu_devices
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"model is '{config.model}'; expected one of {', '.join(models)}.")
     simulate_cpu_devices(config.cpu_devices)
     hosts.join()
+    check_devices()
     if hosts.are_several():
         raise UserError("pretrain trains a small model on one host; start it on one alone.")
     models[config.model](config, workdir)

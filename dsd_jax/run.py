@@ -46,6 +46,7 @@ def start(config: Any, workdir: Path) -> Job:
     from dsd_jax.benchmark import load_split
     from dsd_jax.clip.load import load_clip
     from dsd_jax.data.open import open_benchmark
+    from dsd_jax.devices import check_devices
     from dsd_jax.encoders import Encoders
     from dsd_jax.folders import write_file
     from dsd_jax.readings import parse_all
@@ -57,6 +58,7 @@ def start(config: Any, workdir: Path) -> Job:
     timesteps = diffusion.timesteps(config.timesteps)
     simulate_cpu_devices(config.cpu_devices)
     hosts.join()
+    check_devices()
     if hosts.is_main():
         write_file(workdir / "config.json", config.to_json(indent=2) + "\n")
     benchmark = open_benchmark(config.data)
@@ -136,9 +138,11 @@ def report(
     rivals = [partial(clip_scores, job.clip, tuned)] if job.clip else []
     table = evaluate(job.encoders, job.splits, asked, kept, rivals)
     if hosts.is_main():
-        print_table(table.rows)
         about = header(config, job) | {"passes": table.passes}
-        write_report(workdir, about, table.rows, table.decisions, table.comparisons)
+        try:
+            write_report(workdir, about, table.rows, table.decisions, table.comparisons)
+        finally:  # where the disk is full the terminal has the table, and the other way round
+            print_table(table.rows)
         kept.forget()
 
 

@@ -5,14 +5,14 @@ import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
-from dsd_jax.command import Parser, run_command
-from dsd_jax.data.images import open_image
+from dsd_jax.command import Parser, check_text, run_command
 from dsd_jax.errors import UserError
-from dsd_jax.folders import make_local_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 EXAMPLE = """python -m dsd_jax.score --image a.png --image b.png \\
       --caption "a cat to the left of a dog" --caption "a dog to the left of a cat\""""
@@ -71,14 +71,21 @@ def main(argv: Sequence[str]) -> None:
     model = dsd_jax.load(flags.weights)
     options = {"method": flags.method, "timesteps": flags.timesteps, "seed": flags.seed}
     scores = dsd_jax.match_scores(model, pictures, flags.caption, prompts=flags.prompts, **options)
-    scores = np.asarray(scores)
-    files = write_heatmaps(model, pictures, flags) if flags.heatmaps else []
-    print(as_json(flags, scores, files) if flags.json else as_table(flags, scores, files))
+    files: list[str] = []
+    try:
+        if flags.heatmaps:
+            write_heatmaps(model, pictures, flags, files)
+    finally:  # scores are not lost where heat maps fail
+        print(as_json(flags, scores, files) if flags.json else as_table(flags, scores, files))
 
 
-def check(flags: Namespace) -> list[Image.Image]:
-    """Refuses what can be refused without the model; returns the pictures."""
+def check(flags: Namespace) -> list["Image.Image"]:
+    """Refuse what can be refused without the model; return the images."""
+    from dsd_jax.data.images import open_image
+    from dsd_jax.folders import make_local_folder
+
     for number, caption in enumerate(flags.caption, 1):
+        check_text(caption, f"--caption number {number}")
         if not caption.strip():
             raise UserError(f"--caption number {number} is empty; give each caption some text.")
     if not 1 <= flags.timesteps <= 1000:
@@ -94,12 +101,13 @@ def check(flags: Namespace) -> list[Image.Image]:
     return [open_image(path) for path in flags.image]
 
 
-def write_heatmaps(model, pictures: Sequence[Image.Image], flags: Namespace) -> list[str]:
-    """Writes a PNG for each picture and caption; returns the paths."""
+def write_heatmaps(
+    model: object, pictures: Sequence["Image.Image"], flags: Namespace, written: list[str]
+) -> None:
+    """Write a PNG for each image and caption; append each path to `written` once it is there."""
     import dsd_jax
-    from dsd_jax.heatmaps import draw_heatmaps
+    from dsd_jax.heatmaps import draw_heatmaps, file_name, write_image
 
-    paths = []
     for i, picture in enumerate(pictures):
         for c, caption in enumerate(flags.caption):
             words, maps = dsd_jax.explain(
@@ -110,14 +118,12 @@ def write_heatmaps(model, pictures: Sequence[Image.Image], flags: Namespace) -> 
                 seed=flags.seed,
                 prompts=flags.prompts,
             )
-            name = f"{i + 1}-{Path(flags.image[i]).stem}-caption-{c + 1}.png"
-            path = flags.heatmaps / name
-            draw_heatmaps(picture, caption, words, maps).save(path)
-            paths.append(str(path))
-    return paths
+            path = flags.heatmaps / file_name(i + 1, Path(flags.image[i]).stem, c + 1)
+            write_image(path, draw_heatmaps(picture, caption, words, maps))
+            written.append(str(path))
 
 
-def as_json(flags: Namespace, scores: np.ndarray, files: Sequence[str]) -> str:
+def as_json(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str:
     """The match matrix and what it was made with."""
     result = {
         "weights": flags.weights,
@@ -135,7 +141,7 @@ def as_json(flags: Namespace, scores: np.ndarray, files: Sequence[str]) -> str:
     return json.dumps(result, indent=1, allow_nan=False)
 
 
-def as_table(flags: Namespace, scores: np.ndarray, files: Sequence[str]) -> str:
+def as_table(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str:
     """Captions as lines, pictures as columns, the best caption of each picture marked."""
     best = "; * best caption of the picture" if len(flags.caption) > 1 else ""
     learned = f" and prompts {flags.prompts}" if flags.prompts else ""
@@ -162,8 +168,10 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else list(paths)
 
 
-def column(name: str, scores: np.ndarray) -> list[str]:
+def column(name: str, scores: "np.ndarray") -> list[str]:
     """A picture's name and its scores, with enough digits to tell the captions apart."""
+    import numpy as np
+
     range_of_scores = float(np.ptp(scores)) or 1.0
     digits = int(np.clip(2 - np.floor(np.log10(range_of_scores)), 2, 9))
     marks = ["*" if len(scores) > 1 and score == scores.max() else " " for score in scores]

@@ -17,7 +17,8 @@ def tokenise(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
     A caption that is too long is cut, with a warning that shows what was lost.
     """
     length = tokenizer.model_max_length
-    ids = tokenizer(list(captions), truncation=False, padding=False)["input_ids"]
+    # Not verbose: transformers would foretell "indexing errors" for captions that are cut below.
+    ids = tokenizer(list(captions), truncation=False, padding=False, verbose=False)["input_ids"]
     for row, caption in zip(ids, captions, strict=True):
         if len(row) > length:
             lost = tokenizer.decode(row[length - 1 : -1]).strip()

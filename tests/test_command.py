@@ -1,5 +1,10 @@
 """Commands: configs, overrides, help, exit codes and messages."""
 
+import io
+import os
+import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -8,7 +13,7 @@ import pytest
 from dsd_jax.command import RunParser, run_command
 from dsd_jax.config_help import describe
 from dsd_jax.configuration import load_config, override
-from dsd_jax.errors import Preempted, UserError
+from dsd_jax.errors import DeviceError, Preempted, UserError
 
 CONFIG = """
 from ml_collections import ConfigDict, config_dict
@@ -91,6 +96,7 @@ def test_override_is_read_as_the_type_of_the_default(config_file, field, text, v
         ("--config.size=big", "expected int"),
         ("--config.rate", "needs a value"),
         ("--config.rate --prompts=x", "needs a value"),
+        ("--config.weights=caf\udce9", r"--config.weights 'caf\\udce9' is no text in UTF-8"),
         ("--steps=3", "unrecognized arguments: --steps=3; see python -m dsd_jax.train --help"),
     ],
 )
@@ -192,7 +198,15 @@ def exit_of(main, *argv: str) -> int:
     return stop.value.code
 
 
-def test_exit_codes_and_messages(capsys, monkeypatch):
+@pytest.fixture
+def own_interrupts():
+    """Gives the process its handler of Ctrl-C back, which a command does not need again."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_exit_codes_and_messages(capsys, monkeypatch, own_interrupts):
     def mistaken(argv):
         raise UserError(f"{argv[0]} is\nno picture.")
 
@@ -202,6 +216,9 @@ def test_exit_codes_and_messages(capsys, monkeypatch):
     def preempted(argv):
         raise Preempted("stopped at step 3.")
 
+    def without_device(argv):
+        raise DeviceError("JAX finds no tpu device.")
+
     def faulty(argv):
         raise ZeroDivisionError
 
@@ -209,7 +226,10 @@ def test_exit_codes_and_messages(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     assert exit_of(mistaken, "a.png") == 2
     assert capsys.readouterr().err == "error: a.png is no picture.\n"
+    assert exit_of(without_device) == 75  # babysit, GKE and Slurm start it again
+    assert capsys.readouterr().err == "error: JAX finds no tpu device.\n"
     assert exit_of(interrupted) == 130
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # a second Ctrl-C ends it at once
     assert capsys.readouterr().err == "stopped: interrupted by the user\n"
     assert exit_of(preempted) == 0
     assert capsys.readouterr().err == "stopped: stopped at step 3.\n"
@@ -236,3 +256,109 @@ def test_version(capsys):
     parser = RunParser("train", "Learns.", "example")
     assert exit_of(lambda argv: parser.parse_args(argv), "--version") == 0
     assert capsys.readouterr().out.startswith("dsd_jax 0.")
+
+
+def printing(argv):
+    print("caf\u00e9 \U0001f408", *argv)
+
+
+def full() -> io.TextIOWrapper:
+    return open("/dev/full", "w", encoding="utf-8")
+
+
+def full_and_unbuffered() -> io.TextIOWrapper:
+    return io.TextIOWrapper(open("/dev/full", "wb", buffering=0), "utf-8", write_through=True)
+
+
+def without_reader() -> io.TextIOWrapper:
+    read, write = os.pipe()
+    os.close(read)
+    return open(write, "w", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("stream", "code", "message"),
+    [
+        (full, 2, "error: standard output can't be written to (No space left on device); make "),
+        (full_and_unbuffered, 2, "error: standard output can't be written to (No space left"),
+        (without_reader, 141, ""),
+        (lambda: None, 0, ""),  # closed by the shell: >&-
+    ],
+)
+@pytest.mark.parametrize("shows_help", [False, True])
+def test_stdout_that_fails(monkeypatch, capsys, stream, code, message, shows_help):
+    def main(argv):
+        printing(argv)
+        if shows_help:
+            raise SystemExit(0)
+
+    with stream() or open(os.devnull) as output:
+        monkeypatch.setattr(sys, "stdout", output if output.writable() else None)
+        assert exit_of(main) == code
+        monkeypatch.undo()
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == bool(message)
+
+
+def test_errors_of_other_files_stay_tracebacks(capsys):
+    def main(argv):
+        raise BrokenPipeError(32, "of a socket")
+
+    with pytest.raises(BrokenPipeError):
+        run_command(main, [])
+
+
+def test_stderr_that_is_full_does_not_end_a_command(monkeypatch):
+    def main(argv):
+        print("progress", file=sys.stderr, flush=True)
+        raise UserError("a mistake.")
+
+    with full() as output:
+        monkeypatch.setattr(sys, "stderr", output)
+        assert exit_of(main) == 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("ascii", rb"caf\xe9 \U0001f408 \udce9"),
+        ("latin-1", b"caf\xe9 \\U0001f408 \\udce9"),
+        ("utf-8", "caf\u00e9 \U0001f408 \\udce9".encode()),
+    ],
+)
+def test_letters_that_a_terminal_lacks_are_escapes(monkeypatch, encoding, expected):
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding))
+    assert exit_of(printing, "\udce9") == 0
+    assert output.getvalue() == expected + b"\n"
+
+
+def test_deleted_folder_is_one_sentence(monkeypatch, tmp_path, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert exit_of(printing) == 2
+    assert capsys.readouterr().err.startswith("error: the current folder is not there any more")
+
+
+def test_compiled_programs_are_kept_where_there_is_a_place(monkeypatch, tmp_path, capsys):
+    variable = "JAX_COMPILATION_CACHE_DIR"
+    monkeypatch.setenv(variable, "")
+    monkeypatch.setenv("DSD_CACHE", str(tmp_path))
+    monkeypatch.delenv(variable)
+    assert exit_of(printing) == 0 and os.environ[variable] == str(tmp_path / "compiled")
+    (tmp_path / "file").touch()
+    for name, value in (("DSD_CACHE", str(tmp_path / "file")), ("DSD_CACHE", "")):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setenv(name, value)
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # nobody's home
+        assert exit_of(printing) == 0
+        assert variable not in os.environ
+    assert capsys.readouterr().err == ""
+
+
+def test_what_takes_long_is_imported_where_mistakes_and_interrupts_are_handled():
+    code = "import sys, dsd_jax.command, dsd_jax.score; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "PIL", "jax", "ml_collections", "etils"} & set(done.stdout.split())

@@ -77,6 +77,7 @@ def test_coarser_maps_are_enlarged_in_place():
     ("options", "message"),
     [
         ({"caption": " "}, "caption 1 is empty"),
+        ({"caption": "<|endoftext|>"}, "endoftext"),  # has no words
         ({"layers": "mid"}, "layer 'mid' is unknown"),
         ({"timesteps": 0}, "timesteps is 0"),
         ({"image": "nowhere.png"}, "picture nowhere.png does not exist"),

@@ -1,6 +1,7 @@
 """The score command and its heat maps; the last tests use the bundled model."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,7 @@ from PIL import Image
 import dsd_jax
 from dsd_jax.command import run_command
 from dsd_jax.errors import UserError
-from dsd_jax.heatmaps import draw_heatmaps, overlay
+from dsd_jax.heatmaps import draw_heatmaps, file_name, overlay
 from dsd_jax.score import main
 
 ROOT = Path(__file__).parents[1]
@@ -141,10 +142,32 @@ def test_heatmaps_are_written_and_named(pictures, calls, tmp_path, capsys):
     assert str(folder / names[3]) in capsys.readouterr().out
 
 
+def test_heatmaps_that_fail_leave_scores_and_earlier_ones(pictures, calls, tmp_path, capsys):
+    folder = tmp_path / "maps"
+    (folder / "1-red-caption-3.png").mkdir(parents=True)  # in the way of the third
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, [*arguments(pictures), f"--heatmaps={folder}", "--json"])
+    assert stop.value.code == 2
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1 and "3.png cannot be written (Is a dir" in output.err
+    result = json.loads(output.out)
+    np.testing.assert_allclose(result["scores"], SCORES)
+    assert result["heatmaps"] == [str(folder / f"1-red-caption-{c}.png") for c in (1, 2)]
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f408", "\udce9"])
+def test_long_names_of_heatmaps_are_cut_and_stay_distinct(letter):
+    length = 250 // len(os.fsencode(letter))
+    names = [file_name(1, letter * length + end, 2) for end in ("a", "b", "")]
+    assert len(set(names)) == 3 and all(len(os.fsencode(name)) < 200 for name in names)
+    assert file_name(1, letter * 9, 2) == f"1-{letter * 9}-caption-2.png"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (["--caption", " "], "--caption number 4 is empty"),
+        (["--caption", "caf\udce9"], r"--caption number 4 'caf\\udce9' is no text in UTF-8"),
         (["--timesteps=0"], "--timesteps=0 should be from 1 to 1000"),
         (["--timesteps=few"], "argument --timesteps: invalid int value: 'few'"),
         (["--seed=-1"], "--seed=-1 should be 0 or more"),

@@ -12,6 +12,7 @@ from dsd_jax.clip.clip import Clip
 from dsd_jax.clip.component import COMPONENT, PREPROCESSOR
 from dsd_jax.clip.folder import find
 from dsd_jax.clip.pixels import Normaliser
+from dsd_jax.devices import check_devices
 from dsd_jax.errors import UserError
 from dsd_jax.json_file import read_json
 from dsd_jax.models.clip import CLIPConfig
@@ -37,6 +38,7 @@ def load_clip(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | N
         UserError: no such model, or a file of it is missing, damaged or of an unsupported kind; or
             parameters are missing, extra, of another shape or not finite.
     """
+    check_devices()
     dtype = float_type(dtype)
     folder = find(where)
     config = read_config(folder, COMPONENT)

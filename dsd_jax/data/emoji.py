@@ -15,6 +15,7 @@ from dsd_jax.data.images import read_image
 from dsd_jax.data.preparation import build, prepared
 from dsd_jax.data.triples import ARTISTS, SPLITS
 from dsd_jax.errors import UserError
+from dsd_jax.home import cache_folder, expand
 
 IMAGES = ("positive", "negative")
 
@@ -33,13 +34,13 @@ def load_items(split: str, data_dir: str | os.PathLike | None = None) -> Example
     """The items of one of `split_names()`, such as `unseen-artist/test`.
 
     The first call for a group of artists prepares its three splits (about ten seconds) in
-    `data_dir`, `~/.cache/dsd_jax` by default; that may be killed, or run many times at once.
+    `data_dir`, the folder of caches by default; that may be killed, or run many times at once.
     Raises UserError for an unknown split, a folder that can't be written and a damaged copy.
     """
     if split not in split_names():
         raise UserError(f"Unknown split {split!r}: choose one of {', '.join(split_names())}.")
     artists, name = split.split("/")
-    folder = prepare(artists, pathlib.Path(data_dir or pathlib.Path.home() / ".cache" / "dsd_jax"))
+    folder = prepare(artists, expand(data_dir or cache_folder()))
     try:
         return read_items(folder, name)
     except Exception as error:

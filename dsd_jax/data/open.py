@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from dsd_jax.data import classify, compositional, comvg, emoji, own, refcocog, vqa, winoground
@@ -14,6 +13,7 @@ from dsd_jax.data.made.make import made_folder
 from dsd_jax.data.parts import Parts, with_parts
 from dsd_jax.data.records import with_records
 from dsd_jax.errors import UserError
+from dsd_jax.home import cache_folder
 
 READERS: dict[str, Callable[..., Benchmark]] = {
     "emoji": emoji.benchmark,
@@ -25,7 +25,6 @@ READERS: dict[str, Callable[..., Benchmark]] = {
     "classify": classify.benchmark,
     "own": own.benchmark,
 }
-CACHE = Path("~/.cache/dsd_jax")
 COMMON = {
     "made": False,
     "split_rule": "official",
@@ -67,7 +66,7 @@ def open_benchmark(settings: Mapping[str, Any]) -> Benchmark:
     check_choices(settings, common)
     if common["made"]:
         layout = parameters["layout"].default if "layout" in parameters else name
-        made = made_folder(settings.get("layout", layout), CACHE.expanduser())
+        made = made_folder(settings.get("layout", layout), cache_folder())
         settings["folder"] = str(made)
     benchmark = READERS[name](**settings)
     parts = Parts(*(common[f] for f in ("split_rule", "shots_part", "validation_part")))

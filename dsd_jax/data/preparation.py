@@ -40,7 +40,7 @@ def prepared(data_dir: Path, place: Path, write: Callable[[Path], Path]) -> Path
     except OSError as error:
         raise UserError(
             f"Can't write the benchmark into {data_dir} ({error.strerror}): "
-            "name a folder that can be written."
+            "name a folder that can be written, for all caches by setting DSD_CACHE."
         ) from error
     return folder
 

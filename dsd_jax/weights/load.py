@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from dsd_jax.devices import check_devices
 from dsd_jax.errors import UserError
 from dsd_jax.json_file import read_json
 from dsd_jax.model import Model
@@ -43,6 +44,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
             parameters are missing, extra, of another shape or not finite, all of them listed in
             one message. All but the last is found before any weights are read.
     """
+    check_devices()
     dtype = float_type(dtype)
     folder = find(where)
     ours = components(subfolders(folder))

@@ -1,0 +1,49 @@
+"""The devices that JAX computes on, started once and before anything is loaded."""
+
+import os
+
+import jax
+import jaxlib
+
+from dsd_jax.errors import DeviceError, UserError
+
+# What launchers say in DSD_ACCELERATOR -> what JAX calls such devices.
+_PLATFORMS = {"cuda": "gpu", "tpu": "tpu"}
+_WRONG_ON_CPU = "0.10.2"  # jax-ml/jax#39103
+
+
+def check_devices() -> None:
+    """Start JAX's devices, so that nothing else is blamed where they are missing or in use.
+
+    Raises:
+        DeviceError: JAX has none of those that `JAX_PLATFORMS` or a launcher asks for.
+        UserError: jaxlib is a version that computes wrong sums on a CPU.
+    """
+    asked = jax.config.jax_platforms or ""
+    try:
+        platforms = {device.platform for device in jax.local_devices()}
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(_explain(asked, _reason(error))) from error
+    accelerator = os.environ.get("DSD_ACCELERATOR", "")
+    if not asked and _PLATFORMS.get(accelerator, "cpu") not in platforms | {"cpu"}:
+        # Not asked by name, JAX goes on with the CPU, a thousand times slower.
+        raise DeviceError(_explain(accelerator, f"it has {', '.join(sorted(platforms))} alone"))
+    if "cpu" in platforms and jaxlib.__version__ == _WRONG_ON_CPU:
+        raise UserError(
+            f"jaxlib {_WRONG_ON_CPU} computes wrong sums on CPUs; install another: "
+            f"pip install 'jax!={_WRONG_ON_CPU}' 'jaxlib!={_WRONG_ON_CPU}'."
+        )
+
+
+def _explain(asked: str, reason: str) -> str:
+    kind = f"{asked} device" if asked else "device"
+    return (
+        f"JAX finds no {kind} ({reason}); wait until no other process uses it, install what "
+        "it needs, or set JAX_PLATFORMS=cpu to compute without it."
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what JAX says, which is nothing where it sees no such hardware."""
+    text = str(error).strip().split("\n")[0].split(" (set JAX_PLATFORMS=")[0]
+    return text.rstrip(". ") or "there is none in this machine, or no driver"

@@ -1,0 +1,72 @@
+"""Devices that are not there, in use, or that their jaxlib computes wrong sums on."""
+
+import jax
+import jaxlib
+import pytest
+
+import dsd_jax
+from dsd_jax.clip.load import load_clip
+from dsd_jax.devices import check_devices
+from dsd_jax.errors import DeviceError, UserError
+
+BUSY = (
+    "Unable to initialize backend 'tpu': ABORTED: The TPU is already in use by process with pid 7."
+    " (set JAX_PLATFORMS='' to automatically choose an available backend)\nmore"
+)
+
+
+@pytest.fixture
+def without_devices(monkeypatch):
+    """Makes JAX raise an error, by default a busy TPU's, where it is asked for its devices."""
+
+    def replace(error: Exception) -> None:
+        def fail():
+            raise error
+
+        monkeypatch.setattr(jax, "local_devices", fail)
+
+    replace(RuntimeError(BUSY))
+    return replace
+
+
+def test_devices_that_are_there(monkeypatch):
+    check_devices()
+    monkeypatch.setenv("DSD_ACCELERATOR", "cuda")  # JAX_PLATFORMS, set for the tests, comes first
+    check_devices()
+
+
+def test_busy_device_is_named_before_anything_is_loaded(without_devices):
+    said = "JAX finds no cpu device .*The TPU is already in use by process with pid 7\\); wait"
+    for load in (dsd_jax.load, load_clip):
+        with pytest.raises(DeviceError, match=said):
+            load("no such model")
+
+
+def test_missing_device_has_a_reason_where_jax_gives_none(without_devices):
+    without_devices(AssertionError())
+    with pytest.raises(DeviceError, match="there is none in this machine, or no driver"):
+        check_devices()
+
+
+def test_a_bug_stays_one(without_devices):
+    without_devices(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        check_devices()
+
+
+@pytest.mark.parametrize("kind", ["cuda", "tpu"])
+def test_accelerator_of_a_launcher_is_not_replaced_by_the_cpu(monkeypatch, kind):
+    asked = jax.config.jax_platforms
+    jax.config.update("jax_platforms", None)
+    try:
+        monkeypatch.setenv("DSD_ACCELERATOR", kind)
+        with pytest.raises(DeviceError, match=f"no {kind} device \\(it has cpu alone\\)"):
+            check_devices()
+    finally:
+        jax.config.update("jax_platforms", asked)
+
+
+def test_version_that_computes_wrong_sums_is_refused(monkeypatch):
+    monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
+    with pytest.raises(UserError, match="jaxlib 0.10.2 computes wrong sums on CPUs; install"):
+        check_devices()
