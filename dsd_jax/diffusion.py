@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax.errors import UserError
+from dsd_jax.schedule_file import SCHEDULE_FILE, parse_schedule
+from dsd_jax.validation import shorten
 
 _PREDICTIONS = ("epsilon", "v_prediction")
 
@@ -30,14 +32,15 @@ class Schedule:
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "Schedule":
         """Read a diffusers `scheduler/scheduler_config.json`; `UserError` on what we don't know."""
+        stated = parse_schedule(json)
         schedule = cls(
-            steps=json.get("num_train_timesteps", 1000),
-            beta_start=json.get("beta_start", 0.0001),
-            beta_end=json.get("beta_end", 0.02),
-            beta_schedule=json.get("beta_schedule", "linear"),
-            prediction=json.get("prediction_type", "epsilon"),
+            steps=stated.num_train_timesteps,
+            beta_start=stated.beta_start,
+            beta_end=stated.beta_end,
+            beta_schedule=stated.beta_schedule,
+            prediction=stated.prediction_type,
         )
-        file, kind = "scheduler/scheduler_config.json", str(json.get("_class_name", ""))
+        file, kind = SCHEDULE_FILE, stated.class_name or ""
         if kind.startswith(("EDM", "FlowMatch")):
             raise UserError(
                 f"{file}: {kind} has another way of adding noise than Stable Diffusion's betas, "
@@ -48,15 +51,15 @@ class Schedule:
                 f"{file}: prediction_type is '{schedule.prediction}', expected one of "
                 f"{', '.join(_PREDICTIONS)}."
             )
-        if json.get("rescale_betas_zero_snr"):
+        if stated.rescale_betas_zero_snr:
             raise UserError(
                 f"{file}: rescale_betas_zero_snr is true, which no Stable Diffusion or SDXL has "
                 "and dsd_jax doesn't know; set it to false only if the model was trained so."
             )
-        if schedule.beta_schedule not in ("scaled_linear", "linear") or json.get("trained_betas"):
+        if schedule.beta_schedule not in ("scaled_linear", "linear") or stated.trained_betas:
             raise UserError(
                 f"{file}: beta_schedule '{schedule.beta_schedule}' with trained_betas "
-                f"{json.get('trained_betas')} is not supported; expected 'scaled_linear' or "
+                f"{shorten(stated.trained_betas)} is not supported; expected 'scaled_linear' or "
                 "'linear' and no trained_betas."
             )
         return schedule

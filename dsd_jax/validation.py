@@ -110,6 +110,7 @@ def shorten(value: object) -> str:
 def _clause(mistake: Mapping[str, Any]) -> str:
     field = ".".join(str(part) for part in mistake["loc"] if not _is_branch(part))
     kind, context = mistake["type"], mistake.get("ctx", {})
+    subject = f"{field or 'it'} is {shorten(mistake['input'])}"
     if kind == "missing":
         return f"{field} is missing"
     if kind == "extra_forbidden":
@@ -118,9 +119,9 @@ def _clause(mistake: Mapping[str, Any]) -> str:
         reason = str(context.get("error", mistake["msg"])).removesuffix(".")
         return f"{field} {reason}" if field else reason
     if kind not in _EXPECTED:  # pydantic's own sentence, in which braces mean nothing
-        return f"{field} is {shorten(mistake['input'])}: {mistake['msg']}"
+        return f"{subject}: {mistake['msg']}"
     expected = _EXPECTED[kind].format(**context)
-    return f"{field} is {shorten(mistake['input'])}, expected {expected}"
+    return f"{subject}, expected {expected}"
 
 
 def _is_branch(part: object) -> bool:

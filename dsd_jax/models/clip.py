@@ -13,10 +13,27 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.models.clip_layers import check_activation
+from dsd_jax.models.config import REMEDY, ConfigFile, Width
 from dsd_jax.models.text import XLText
 from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.vision import CLIPVision, VisionConfig
+from dsd_jax.validation import parse
+
+
+class _CLIPFile(ConfigFile):
+    """A `config.json` of a `CLIPModel`; old files state a tower twice."""
+
+    projection_dim: Width = 512
+    text_config: Mapping[str, Any] | None = None
+    text_config_dict: Mapping[str, Any] | None = None
+    vision_config: Mapping[str, Any] | None = None
+    vision_config_dict: Mapping[str, Any] | None = None
+
+    def tower(self, name: str) -> Mapping[str, Any]:
+        """Return the fields of a tower; `..._dict` goes before, as in transformers."""
+        twice = getattr(self, f"{name}_dict")
+        return (getattr(self, name) or {}) if twice is None else twice
+
 
 # transformers' `CLIPTextConfig`: published files leave out what is equal to these.
 _TEXT_DEFAULTS = {
@@ -25,9 +42,7 @@ _TEXT_DEFAULTS = {
     "intermediate_size": 2048,
     "num_hidden_layers": 12,
     "num_attention_heads": 8,
-    "hidden_act": "quick_gelu",
 }
-_PROJECTION = 512
 _FIRST_LOGIT_SCALE = math.log(1 / 0.07)
 
 
@@ -46,12 +61,12 @@ class CLIPConfig:
         out, goes before `text_config`, as in transformers. The width of a tower's projection is
         the one beside the towers, whatever they say themselves.
         """
-        text = {**_TEXT_DEFAULTS, **_stated(json, "text_config")}
-        text["projection_dim"] = json.get("projection_dim", _PROJECTION)
-        check_activation("config.json: text_config", text["hidden_act"])
+        file = parse(_CLIPFile, json, "config.json", REMEDY)
+        text = {**_TEXT_DEFAULTS, **file.tower("text_config")}
+        text["projection_dim"] = file.projection_dim
         return cls(
-            TextConfig.from_json(text, projected=True),
-            VisionConfig.from_json(_stated(json, "vision_config")),
+            TextConfig.from_json(text, where="config.json: text_config", projected=True),
+            VisionConfig.from_json(file.tower("vision_config")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -66,11 +81,6 @@ class CLIPConfig:
             "text_config": text,
             "vision_config": {**self.vision.to_json(), **width},
         }
-
-
-def _stated(json: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    twice = json.get(f"{name}_dict")
-    return (json.get(name) or {}) if twice is None else twice
 
 
 class CLIP(nn.Module):
@@ -110,7 +120,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 def abstract_params(config: CLIPConfig) -> dict:
     """The parameter tree's shapes without computing anything: nested dicts of ShapeDtypeStruct."""
-    ids = jnp.zeros((1, config.text.positions), jnp.int32)
+    ids = jax.ShapeDtypeStruct((1, config.text.positions), jnp.int32)
     side = config.vision.image_size
-    pixels = jnp.zeros((1, side, side, 3))
+    pixels = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return jax.eval_shape(CLIP(config).init, jax.random.key(0), ids, pixels)["params"]

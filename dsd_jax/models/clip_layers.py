@@ -11,21 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.errors import UserError
 from dsd_jax.models.attention import split_heads
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
-
-
-def check_activation(where: str, name: str) -> None:
-    """Raise `UserError` if `where` names an activation that we don't have."""
-    if name not in ACTIVATIONS:
-        raise UserError(
-            f"{where}: hidden_act is '{name}', expected one of {', '.join(ACTIVATIONS)}."
-        )
 
 
 class TowerConfig(Protocol):

@@ -7,8 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dsd_jax.models.clip_layers import check_activation
-from dsd_jax.models.config import read_fields
+from pydantic import Field
+
+from dsd_jax.models.config import REMEDY, Positions, TowerFile, Vocabulary, Width
+from dsd_jax.validation import parse
+
+
+class TextFile(TowerFile):
+    """The fields of a text encoder's `config.json`."""
+
+    vocab_size: Vocabulary
+    max_position_embeddings: Positions = 77
+
+
+class _ProjectedFile(TextFile):
+    """The fields of a `CLIPTextModelWithProjection`."""
+
+    projection_dim: Width = 512
+    eos_token_id: int = Field(49407, ge=0, lt=2**20)
 
 
 @dataclass(frozen=True)
@@ -33,40 +49,32 @@ class TextConfig:
 
     @classmethod
     def from_json(
-        cls, json: Mapping[str, Any], folder: str = "text_encoder", projected: bool = False
+        cls,
+        json: Mapping[str, Any],
+        where: str = "text_encoder/config.json",
+        projected: bool = False,
     ) -> "TextConfig":
         """Read the `config.json` that transformers writes; `UserError` names what is unsupported.
 
         Args:
             json: what the file holds.
-            folder: where it lies, for messages.
+            where: what the file is called in messages.
             projected: whether it is of a `CLIPTextModelWithProjection`.
         """
-        file = f"{folder}/config.json"
-        json = json.get("text_config", json)
-        fields = read_fields(
-            file,
-            json,
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
+        kind = _ProjectedFile if projected else TextFile
+        file = parse(kind, json.get("text_config", json), where, REMEDY)
+        return cls(
+            vocab_size=file.vocab_size,
+            hidden_size=file.hidden_size,
+            intermediate_size=file.intermediate_size,
+            layers=file.num_hidden_layers,
+            heads=file.num_attention_heads,
+            positions=file.max_position_embeddings,
+            activation=file.hidden_act,
+            norm_eps=file.layer_norm_eps,
+            projection=file.projection_dim if isinstance(file, _ProjectedFile) else 0,
+            end_token=file.eos_token_id if isinstance(file, _ProjectedFile) else 2,
         )
-        config = cls(
-            vocab_size=fields["vocab_size"],
-            hidden_size=fields["hidden_size"],
-            intermediate_size=fields["intermediate_size"],
-            layers=fields["num_hidden_layers"],
-            heads=fields["num_attention_heads"],
-            positions=json.get("max_position_embeddings", 77),
-            activation=json.get("hidden_act", "quick_gelu"),
-            norm_eps=json.get("layer_norm_eps", 1e-5),
-            projection=json.get("projection_dim", 512) if projected else 0,
-            end_token=json.get("eos_token_id", 49407) if projected else 2,
-        )
-        check_activation(file, config.activation)
-        return config
 
     def to_json(self) -> dict[str, Any]:
         """The `config.json` that transformers reads back as the same network."""

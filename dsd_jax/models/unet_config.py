@@ -3,18 +3,14 @@
 Reference: diffusers `models/unets/unet_2d_condition.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsd_jax.errors import UserError
-from dsd_jax.models.config import per_block, read_fields
+from dsd_jax.models.config import REMEDY
+from dsd_jax.models.unet_file import SIZES, WITH_ATTENTION, WITHOUT, UNetFile
 from dsd_jax.models.unet_kinds import FIXED, refuse_others
-
-_DOWN = ("CrossAttnDownBlock2D", "DownBlock2D")
-_UP = ("CrossAttnUpBlock2D", "UpBlock2D")
-# What SDXL is told of a picture's size beside its timestep (`time_embedding.text_and_size`).
-_SIZES = 6
+from dsd_jax.validation import parse
 
 
 @dataclass(frozen=True)
@@ -45,39 +41,31 @@ class UNetConfig:
     @property
     def pooled_dim(self) -> int:
         """Width A of the pooled text; 0 outside SDXL."""
-        return self.addition_dim - _SIZES * self.addition_time_dim
+        return self.addition_dim - SIZES * self.addition_time_dim
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "UNetConfig":
         """Read a diffusers `unet/config.json`; `UserError` names the option we don't support."""
         refuse_others(json)
-        fields = read_fields(
-            "unet/config.json", json, "block_out_channels", "cross_attention_dim", "in_channels"
-        )
-        blocks = len(fields["block_out_channels"])
-        down = _attention("down_block_types", json, (True,) * (blocks - 1) + (False,), _DOWN)
-        up = _attention("up_block_types", json, (False,) + (True,) * (blocks - 1), _UP)
-        # `attention_head_dim` holds the number of heads in every published SD 1.x and 2.x config,
-        # and `num_attention_heads` is absent or null: a misnomer diffusers keeps for their sake.
-        heads = json.get("num_attention_heads") or json.get("attention_head_dim", 8)
+        file = parse(UNetFile, json, "unet/config.json", REMEDY)
+        added = file.addition_embed_type is not None
         return cls(
-            sample_size=json.get("sample_size", 64),
-            in_channels=fields["in_channels"],
-            out_channels=json.get("out_channels", fields["in_channels"]),
-            block_out_channels=tuple(fields["block_out_channels"]),
-            layers_per_block=json.get("layers_per_block", 2),
-            cross_attention_dim=fields["cross_attention_dim"],
-            heads=per_block("attention_head_dim", heads, blocks),
-            depths=per_block(
-                "transformer_layers_per_block", json.get("transformer_layers_per_block", 1), blocks
-            ),
-            down_attention=down,
-            up_attention=up,
-            linear_projection=json.get("use_linear_projection", False),
-            upcast_attention=bool(json.get("upcast_attention")),  # null in SDXL
-            norm_num_groups=json.get("norm_num_groups", 32),
-            norm_eps=json.get("norm_eps", 1e-5),
-            **_addition(json),
+            sample_size=file.sample_size,
+            in_channels=file.in_channels,
+            out_channels=file.out_channels or file.in_channels,
+            block_out_channels=file.block_out_channels,
+            layers_per_block=file.layers_per_block,
+            cross_attention_dim=file.cross_attention_dim,
+            heads=file.heads,
+            depths=file.transformer_layers_per_block,
+            down_attention=file.down_attention,
+            up_attention=file.up_attention,
+            linear_projection=bool(file.use_linear_projection),
+            upcast_attention=bool(file.upcast_attention),
+            norm_num_groups=file.norm_num_groups,
+            norm_eps=file.norm_eps,
+            addition_time_dim=file.addition_time_embed_dim if added else 0,
+            addition_dim=file.projection_class_embeddings_input_dim if added else 0,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -98,8 +86,8 @@ class UNetConfig:
             "cross_attention_dim": self.cross_attention_dim,
             "attention_head_dim": list(self.heads),
             "transformer_layers_per_block": list(self.depths),
-            "down_block_types": [_DOWN[0] if a else _DOWN[1] for a in self.down_attention],
-            "up_block_types": [_UP[0] if a else _UP[1] for a in self.up_attention],
+            "down_block_types": _names(0, self.down_attention),
+            "up_block_types": _names(1, self.up_attention),
             "use_linear_projection": self.linear_projection,
             "upcast_attention": self.upcast_attention,
             "norm_num_groups": self.norm_num_groups,
@@ -109,33 +97,6 @@ class UNetConfig:
         }
 
 
-def _addition(json: Mapping[str, Any]) -> dict[str, int]:
-    """The two fields of SDXL; nothing for other families."""
-    if json.get("addition_embed_type") is None:
-        return {}
-    names = "addition_time_embed_dim", "projection_class_embeddings_input_dim"
-    time, whole = read_fields("unet/config.json", json, *names).values()
-    if whole <= _SIZES * time:
-        raise UserError(
-            f"unet/config.json: {names[1]} is {whole}, which leaves no room for text beside "
-            f"{_SIZES} numbers of {names[0]} {time} each; expected 2816 and 256, as in SDXL."
-        )
-    return {"addition_time_dim": time, "addition_dim": whole}
-
-
-def _attention(
-    field: str, json: Mapping[str, Any], default: tuple[bool, ...], types: tuple[str, str]
-) -> tuple[bool, ...]:
-    """Which blocks have cross-attention, from their class names."""
-    names = json.get(field)
-    if names is None:
-        return default
-    for name in names:
-        if name not in types:
-            raise UserError(f"unet/config.json: {field} holds '{name}', expected one of {types}.")
-    if len(names) != len(default):
-        raise UserError(
-            f"unet/config.json: {field} has {len(names)} entries but block_out_channels has "
-            f"{len(default)}; they must be equally many."
-        )
-    return tuple(name == types[0] for name in names)
+def _names(direction: int, attention: Sequence[bool]) -> list[str]:
+    """Return the class name of each block: down (0) or up (1), with attention or without."""
+    return [WITH_ATTENTION[direction] if here else WITHOUT[direction] for here in attention]

@@ -8,6 +8,7 @@ from typing import Any
 
 from dsd_jax.errors import UserError
 from dsd_jax.models.config import refuse
+from dsd_jax.validation import shorten
 
 # Options that change the network; only these values are Stable Diffusion 1.x, 2.x and XL.
 FIXED = {
@@ -41,10 +42,10 @@ FIXED = {
 }
 # Whose UNets read more than noisy latents, by their number of channels where they are 4.
 _MORE_CHANNELS = {
-    5: "a depth-to-image model",
-    7: "an upscaler",
-    8: "an InstructPix2Pix",
-    9: "an inpainting model",
+    "5": "a depth-to-image model",
+    "7": "an upscaler",
+    "8": "an InstructPix2Pix",
+    "9": "an inpainting model",
 }
 
 
@@ -52,19 +53,21 @@ def refuse_others(json: Mapping[str, Any]) -> None:
     """`UserError` where `unet/config.json` is of no Stable Diffusion 1.x, 2.x or XL."""
     if (kind := json.get("addition_embed_type")) not in (None, "text_time"):
         raise UserError(
-            f"unet/config.json: addition_embed_type is {kind!r}, as in Kandinsky and DeepFloyd IF; "
-            "dsd_jax knows none (Stable Diffusion 1.x and 2.x) and 'text_time' (SDXL)."
+            f"unet/config.json: addition_embed_type is {shorten(kind)}, as in Kandinsky and "
+            "DeepFloyd IF; dsd_jax knows null (Stable Diffusion 1.x, 2.x) and 'text_time' (SDXL)."
         )
     if (width := json.get("time_cond_proj_dim")) is not None:
         raise UserError(
-            f"unet/config.json: time_cond_proj_dim is {width}, so this is a latent consistency "
-            "model, whose UNet is told a guidance scale; use the model that it was distilled from."
+            f"unet/config.json: time_cond_proj_dim is {shorten(width)}, so this is a latent "
+            "consistency model, whose UNet is told a guidance scale; use the model that it was "
+            "distilled from."
         )
     channels = json.get("in_channels")
     if channels != (out := json.get("out_channels", channels)):
-        kind = _MORE_CHANNELS.get(channels, "no text-to-image model")
+        kind = _MORE_CHANNELS.get(str(channels), "no text-to-image model")
         raise UserError(
-            f"unet/config.json: in_channels {channels} differs from out_channels {out}, so this is "
-            f"{kind}; dsd_jax needs a text-to-image UNet, where both are equal."
+            f"unet/config.json: in_channels {shorten(channels)} differs from out_channels "
+            f"{shorten(out)}, so this is {kind}; dsd_jax needs a text-to-image UNet, where both "
+            "are equal."
         )
     refuse("unet/config.json", json, FIXED)

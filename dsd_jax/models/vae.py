@@ -6,17 +6,29 @@ those of its Flax port.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from pydantic import BeforeValidator, Field, model_validator
 
 from dsd_jax.models.attention import attend, split_heads
-from dsd_jax.models.config import read_fields, refuse
+from dsd_jax.models.config import (
+    REMEDY,
+    Channels,
+    ConfigFile,
+    LayersPerBlock,
+    Width,
+    Widths,
+    check_divisors,
+    refuse,
+)
 from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
+from dsd_jax.validation import parse
 
 _EPSILON = 1e-6
+_SIDE = 512  # pixels, where a file does not tell
 _LOGVAR_RANGE = (-30.0, 20.0)
 _FIXED = {
     "act_fn": "silu",
@@ -29,6 +41,29 @@ _FIXED = {
     "use_post_quant_conv": True,
     "mid_block_add_attention": True,
 }
+
+
+def _unused_side(value: Any) -> Any:
+    """Return a side that is one; nothing depends on it, and some files have a pair in its place."""
+    return value if type(value) is int and value > 0 else _SIDE
+
+
+class _VAEFile(ConfigFile):
+    """The fields of `vae/config.json` that decide a VAE's shape."""
+
+    block_out_channels: Widths
+    layers_per_block: LayersPerBlock = 2
+    latent_channels: Channels = 4
+    norm_num_groups: Width = 32
+    scaling_factor: float = Field(0.18215, gt=0)  # configs before 0.13 lack it
+    sample_size: Annotated[int, BeforeValidator(_unused_side)] = _SIDE
+    force_upcast: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> "_VAEFile":
+        widths = self.block_out_channels
+        check_divisors(widths, (self.norm_num_groups,) * len(widths), "norm_num_groups")
+        return self
 
 
 @dataclass(frozen=True)
@@ -49,21 +84,22 @@ class VAEConfig:
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "VAEConfig":
         """Read a diffusers `vae/config.json`; `UserError` names the option we don't support."""
-        file = "vae/config.json"
-        blocks = len(read_fields(file, json, "block_out_channels")["block_out_channels"])
+        where = "vae/config.json"
+        file = parse(_VAEFile, json, where, REMEDY)
+        blocks = len(file.block_out_channels)
         types = {
             "down_block_types": ["DownEncoderBlock2D"] * blocks,
             "up_block_types": ["UpDecoderBlock2D"] * blocks,
         }
-        refuse(file, json, _FIXED | types)
+        refuse(where, json, _FIXED | types)
         return cls(
-            block_out_channels=tuple(json["block_out_channels"]),
-            layers_per_block=json.get("layers_per_block", 2),
-            latent_channels=json.get("latent_channels", 4),
-            norm_num_groups=json.get("norm_num_groups", 32),
-            scaling_factor=json.get("scaling_factor", 0.18215),  # configs before 0.13 lack it
-            sample_size=json.get("sample_size", 512),
-            force_upcast=bool(json.get("force_upcast")),
+            block_out_channels=file.block_out_channels,
+            layers_per_block=file.layers_per_block,
+            latent_channels=file.latent_channels,
+            norm_num_groups=file.norm_num_groups,
+            scaling_factor=file.scaling_factor,
+            sample_size=file.sample_size,
+            force_upcast=bool(file.force_upcast),
         )
 
     def to_json(self) -> dict[str, Any]:

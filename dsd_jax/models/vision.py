@@ -11,21 +11,31 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from pydantic import model_validator
 
-from dsd_jax.errors import UserError
-from dsd_jax.models.clip_layers import Layer, check_activation
-from dsd_jax.models.config import refuse
+from dsd_jax.models.clip_layers import Layer
+from dsd_jax.models.config import REMEDY, Layers, Side, TowerFile, Width, refuse
+from dsd_jax.validation import parse
 
-_DEFAULTS = {  # transformers' `CLIPVisionConfig`: published files leave out what is equal to these
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
+
+class _VisionFile(TowerFile):
+    """A `vision_config`, with transformers' defaults, which published files leave out."""
+
+    hidden_size: Width = 768
+    intermediate_size: Width = 3072
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Width = 12
+    image_size: Side = 224
+    patch_size: Side = 32
+
+    @model_validator(mode="after")
+    def _check_patches(self) -> "_VisionFile":
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"patch_size is {self.patch_size}; expected a divisor of image_size, "
+                f"{self.image_size}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -48,23 +58,33 @@ class VisionConfig:
         Raises:
             UserError: it asks for a tower that we do not build.
         """
-        where, json = "config.json: vision_config", {**_DEFAULTS, **json}
+        where = "config.json: vision_config"
+        file = parse(_VisionFile, json, where, REMEDY)
         refuse(where, json, {"num_channels": 3})
-        for name in ("image_size", "patch_size"):
-            if not isinstance(json[name], int):
-                raise UserError(f"{where}: {name} is {json[name]}; expected one number, a side.")
-        if json["image_size"] % json["patch_size"]:
-            raise UserError(
-                f"{where}: patch_size is {json['patch_size']}; expected a divisor of image_size, "
-                f"{json['image_size']}."
-            )
-        check_activation(where, json["hidden_act"])
-        return cls(*(json[name] for name in _DEFAULTS))
+        return cls(
+            hidden_size=file.hidden_size,
+            intermediate_size=file.intermediate_size,
+            layers=file.num_hidden_layers,
+            heads=file.num_attention_heads,
+            image_size=file.image_size,
+            patch_size=file.patch_size,
+            activation=file.hidden_act,
+            norm_eps=file.layer_norm_eps,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The `vision_config` that transformers reads back as the same tower."""
-        values = (getattr(self, field) for field in self.__dataclass_fields__)
-        return {"model_type": "clip_vision_model", **dict(zip(_DEFAULTS, values, strict=True))}
+        return {
+            "model_type": "clip_vision_model",
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "hidden_act": self.activation,
+            "layer_norm_eps": self.norm_eps,
+        }
 
 
 class _PatchEmbedding(nn.Module):

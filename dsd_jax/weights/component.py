@@ -72,7 +72,9 @@ TEXT_2 = Component(
     classes=("CLIPTextModelWithProjection",),
     torch_stem="model",
     flax_stem="flax_model",
-    read_config=functools.partial(TextConfig.from_json, folder="text_encoder_2", projected=True),
+    read_config=functools.partial(
+        TextConfig.from_json, where="text_encoder_2/config.json", projected=True
+    ),
     abstract_params=functools.cache(text.abstract_params),
     tokenizer="tokenizer_2",
 )

@@ -15,7 +15,7 @@ from dsd_jax.json_file import read_json
 from dsd_jax.model import Model
 from dsd_jax.sharding import host_mesh, place_weight
 from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE, Component, components
-from dsd_jax.weights.configs import abstract_params, read_config, read_schedule
+from dsd_jax.weights.configs import read_config, read_schedule
 from dsd_jax.weights.files import read_headers
 from dsd_jax.weights.fit import Leaf, fit
 from dsd_jax.weights.folder import find, subfolders
@@ -138,7 +138,7 @@ def fitting(folder: Path, configs: Mapping[Component, Any]) -> dict[str, list[Le
     """
     leaves, problems = {}, []
     for component, config in configs.items():
-        abstract = abstract_params(folder, component, config)
+        abstract = component.abstract_params(config)
         stored = read_headers(folder / component.folder, component)
         leaves[component.key], lines = fit(component, abstract, stored)
         problems += lines

@@ -124,13 +124,13 @@ def test_another_model(folder):
             {"patch_size": 3},
             "patch_size is 3; expected a divisor of image_size, 8",
         ),
-        ("vision_config", {"image_size": [8, 4]}, "image_size is [8, 4]; expected one number"),
+        ("vision_config", {"image_size": [8, 4]}, "image_size is [8, 4], expected a whole number"),
         ("vision_config", {"num_channels": 4}, "num_channels is 4, but only 3 is supported"),
         ("vision_config", {"hidden_act": "relu"}, "vision_config: hidden_act is 'relu', expected"),
         ("text_config", {"hidden_act": "relu"}, "text_config: hidden_act is 'relu', expected"),
         ("text_config", {"vocab_size": 900}, "it has 908 tokens but the text_config's vocab_size"),
         ("text_config", {"eos_token_id": 906}, "its end token is 907 but the text_config's eos"),
-        ("vision_config", {"num_attention_heads": 5}, "describes a network that can't be built"),
+        ("vision_config", {"num_attention_heads": 5}, "num_attention_heads is 5, expected"),
     ],
 )
 def test_a_config_that_we_can_not_do(folder, tower, values, message):
