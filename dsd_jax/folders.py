@@ -64,9 +64,14 @@ def write_file(file: epath.Path, content: str | bytes) -> None:
         if is_address(file):  # an object appears when it is complete
             file.write_bytes(data)
             return
-        unfinished = file.with_name(file.name + ".unfinished")
-        unfinished.write_bytes(data)
-        os.replace(unfinished, file)
+        # A name of its own: several hosts may write the same file at once, and the last one wins.
+        unfinished = file.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.unfinished")
+        try:
+            unfinished.write_bytes(data)
+            os.replace(unfinished, file)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
