@@ -22,6 +22,19 @@ class Learned(NamedTuple):
     prompts: Sequence[Mapping[str, Any]]
 
 
+class RowKey(NamedTuple):
+    """What tells the scores of a table's rows apart; keys can be sorted, as JAX sorts keys.
+
+    method: the reading's label, or a dual encoder's name. prompts: the label of learned prompts,
+    such as "lora-256", or of fine-tuned weights; empty for zero-shot. seed: the number of their
+    draw.
+    """
+
+    method: str
+    prompts: str = ""
+    seed: int = 0
+
+
 class Asked(NamedTuple):
     """All that is asked of every item.
 
@@ -45,13 +58,9 @@ class Asked(NamedTuple):
         ]
 
 
-# (the reading's label, the prompts' label, number of their seed)
-Key = tuple[str, str | None, int]
-
-
 def candidate_scores(
     model: Model, items: Items, asked: Asked, tick: Tick = lambda share: None
-) -> dict[Key, np.ndarray]:
+) -> dict[RowKey, np.ndarray]:
     """{key: (n, P, J) float32} of all that is asked.
 
     Compat readings come in two parts, as nothing is averaged over items here.
@@ -67,27 +76,27 @@ def candidate_scores(
         for (key, task), values in zip(tasks.items(), steps, strict=True)
     }
     for reading in pruned:
-        key = (reading.label, None, 0)
+        key = RowKey(reading.label)
         first = steps[list(tasks).index(key)]
         found[key] = _prune(model, items, reading, asked, first)
         tick(share)
     return found
 
 
-def _tasks(model: Model, asked: Asked) -> dict[Key, Task]:
-    """Everything's first round."""
-    tasks: dict[Key, Task] = {}
+def _tasks(model: Model, asked: Asked) -> dict[RowKey, Task]:
+    """Return the first round of every row."""
+    tasks: dict[RowKey, Task] = {}
     for reading in asked.readings:
         label = reading.label
         if reading.compat:
             parts = compat_tasks(model.unet, reading, asked.layers)
-            tasks |= zip([(label, None, 0), (label + BIAS, None, 0)], parts, strict=False)
+            tasks |= zip([RowKey(label), RowKey(label + BIAS)], parts, strict=False)
         else:
-            tasks[label, None, 0] = method_task(model.unet, reading, asked.layers)
+            tasks[RowKey(label)] = method_task(model.unet, reading, asked.layers)
     for prompts, learned in asked.learned.items():
         for seed, tree in enumerate(learned.prompts):
             for reading in asked.served(prompts):
-                key = (reading.label, prompts, seed)
+                key = RowKey(reading.label, prompts, seed)
                 tasks[key] = method_task(model.unet, reading, asked.layers, tree)
     return tasks
 

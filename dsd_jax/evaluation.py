@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from dsd_jax import hosts, metrics, results
 from dsd_jax.benchmark import Split
-from dsd_jax.candidates import BIAS, Asked, Key, candidate_scores
+from dsd_jax.candidates import BIAS, Asked, RowKey, candidate_scores
 from dsd_jax.data.examples import Examples
 from dsd_jax.encoders import Encoders
 from dsd_jax.items import encode
@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 # From a split to the scores of methods that are no readings, such as a dual encoder's.
-Rival = Callable[[Split], Mapping[Key, np.ndarray]]
+Rival = Callable[[Split], Mapping[RowKey, np.ndarray]]
 
 
 def evaluate(
@@ -69,7 +69,7 @@ def evaluate(
 def add_split(
     table: Table,
     split: Split,
-    scores: Mapping[Key, np.ndarray],
+    scores: Mapping[RowKey, np.ndarray],
     asked: Asked,
     side: int,
 ) -> None:
@@ -78,8 +78,8 @@ def add_split(
     parts, chances = Parts(split.kinds, split.clusters), metrics.chances(pictures, captions)
     table.passes.update({one.label: one.passes(pictures, captions) for one in asked.readings})
     found: dict[tuple[str, str | None], list[np.ndarray]] = {}
-    for (label, prompts, _), values in scores.items():
-        found.setdefault((label, prompts), []).append(values)
+    for key, values in scores.items():
+        found.setdefault((key.method, key.prompts or None), []).append(values)
     series = [series_of(split, label, prompts, every) for (label, prompts), every in found.items()]
     batches = Parts(split.kinds, metrics.compat_batches(split.kinds))
     for one in series:
@@ -104,7 +104,7 @@ def series_of(
 
 def split_scores(
     encoders: Encoders, split: Split, asked: Asked, kept: Kept
-) -> dict[Key, np.ndarray]:
+) -> dict[RowKey, np.ndarray]:
     """{key: (n, P, J)} of all that is asked, on all hosts, each of which scored its part."""
     examples = split.examples
     here = [split.numbers[i] for i in hosts.part(split.count)]
@@ -119,7 +119,7 @@ def split_scores(
             found.append(kept.scores(_identity(split, numbers), compute))
             bar.update(100 * len(found) - bar.n)
     mine = {key: np.concatenate([one[key] for one in found])[: len(here)] for key in found[0]}
-    return averaged(hosts.gather(mine, split.count), asked, split.kinds)
+    return averaged(hosts.gather_each(mine, split.count), asked, split.kinds)
 
 
 def _computing(
@@ -128,8 +128,8 @@ def _computing(
     numbers: Sequence[int],
     asked: Asked,
     bar: tqdm,
-) -> Callable[[], dict[Key, np.ndarray]]:
-    def compute() -> dict[Key, np.ndarray]:
+) -> Callable[[], dict[RowKey, np.ndarray]]:
+    def compute() -> dict[RowKey, np.ndarray]:
         items = encode(encoders, examples, numbers)
         return candidate_scores(encoders.model, items, asked, lambda share: bar.update(100 * share))
 
@@ -144,13 +144,13 @@ def _identity(split: Split, numbers: Sequence[int]) -> str:
 
 
 def averaged(
-    scores: Mapping[Key, np.ndarray], asked: Asked, kinds: list[str]
-) -> dict[Key, np.ndarray]:
+    scores: Mapping[RowKey, np.ndarray], asked: Asked, kinds: list[str]
+) -> dict[RowKey, np.ndarray]:
     """The same with compat readings' parts put together as the authors' code does."""
-    whole = {key: values for key, values in scores.items() if not key[0].endswith(BIAS)}
+    whole = {key: values for key, values in scores.items() if not key.method.endswith(BIAS)}
     for reading in asked.readings:
         if reading.compat:
-            key, bias = (reading.label, None, 0), (reading.label + BIAS, None, 0)
+            key, bias = RowKey(reading.label), RowKey(reading.label + BIAS)
             whole[key] = metrics.compat(whole[key], scores.get(bias), kinds)
     return whole
 

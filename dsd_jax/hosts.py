@@ -1,6 +1,7 @@
 """The processes of a run, one per host of a pod: how they join, agree, share work out."""
 
 import os
+from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 import jax
@@ -10,6 +11,7 @@ from jax.experimental import multihost_utils
 from dsd_jax.errors import UserError
 
 Tree = TypeVar("Tree")
+Key = TypeVar("Key", bound=Hashable)
 
 _HERE = ("DSD_COORDINATOR", "DSD_PROCESSES", "DSD_PROCESS")
 _CLUSTERS = ("tpu", "slurm")
@@ -109,6 +111,14 @@ def gather(rows: Tree, count: int) -> Tree:
         return np.concatenate([x[:n] for x, n in zip(found, np.diff(ends), strict=True)])
 
     return jax.tree.map(put_together, rows)
+
+
+def gather_each(arrays: Mapping[Key, np.ndarray], count: int) -> dict[Key, np.ndarray]:
+    """Gather the arrays of a dict as `gather` does; the keys keep their order and may be anything.
+
+    (A pytree's dict loses its order, and its keys must be of one type.)
+    """
+    return dict(zip(arrays, gather(list(arrays.values()), count), strict=True))
 
 
 def _is_shared(count: int) -> bool:

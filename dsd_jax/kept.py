@@ -3,17 +3,18 @@
 What is interrupted goes on from there.
 """
 
-import ast
 import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from etils import epath
 
+from dsd_jax.candidates import RowKey
 from dsd_jax.folders import write_file
 
-Scores = Mapping[tuple, np.ndarray]
+Scores = Mapping[RowKey, np.ndarray]
 
 
 class Kept:
@@ -29,7 +30,7 @@ class Kept:
         self._folder = None if folder is None else epath.Path(folder)
         self._identity = identity
 
-    def scores(self, items: str, compute: Callable[[], Scores]) -> dict[tuple, np.ndarray]:
+    def scores(self, items: str, compute: Callable[[], Scores]) -> dict[RowKey, np.ndarray]:
         """The scores of some items, whose identity is `items`: from the folder, or computed now."""
         if self._folder is None:
             return dict(compute())
@@ -50,17 +51,17 @@ class Kept:
 
 def _packed(scores: Scores) -> bytes:
     buffer = io.BytesIO()
-    names = np.array([repr(key) for key in scores])
+    names = np.array([json.dumps(key) for key in scores])
     digest = np.array(_digest(scores))
     np.savez(buffer, *scores.values(), names=names, digest=digest)
     return buffer.getvalue()
 
 
-def _read(file: epath.Path) -> dict[tuple, np.ndarray] | None:
+def _read(file: epath.Path) -> dict[RowKey, np.ndarray] | None:
     """None where there is no such file, or one that is damaged."""
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-            keys = [ast.literal_eval(str(name)) for name in stored["names"]]
+            keys = [RowKey(*json.loads(str(name))) for name in stored["names"]]
             scores = {key: stored[f"arr_{i}"] for i, key in enumerate(keys)}
             return scores if str(stored["digest"]) == _digest(scores) else None
     except Exception:  # whatever NumPy and zipfile raise at damaged files

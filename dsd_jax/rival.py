@@ -7,7 +7,7 @@ import numpy as np
 
 from dsd_jax import hosts
 from dsd_jax.benchmark import Split, draw_shots, load_examples
-from dsd_jax.candidates import Key
+from dsd_jax.candidates import RowKey
 from dsd_jax.clip.clip import Clip
 from dsd_jax.data.examples import Benchmark, Examples
 
@@ -17,24 +17,24 @@ READ_TOGETHER = 256  # pictures that are in memory at a time
 
 def clip_scores(
     clip: Clip, tuned: Mapping[str, Sequence[Clip]], split: Split
-) -> dict[Key, np.ndarray]:
-    """{("clip", None or "tuned-256", seed): (n, P, J) float32}, on all hosts.
+) -> dict[RowKey, np.ndarray]:
+    """Return {key: (n, P, J) float32} of a CLIP and of those tuned from it, on all hosts.
 
     Args:
         clip: zero-shot.
         tuned: by label, one per seed.
         split: whose items.
     """
-    every = {(NAME, None, 0): clip}
+    every = {RowKey(NAME): clip}
     for label, clips in tuned.items():
-        every |= {(NAME, label, seed): one for seed, one in enumerate(clips)}
+        every |= {RowKey(NAME, label, seed): one for seed, one in enumerate(clips)}
     here = [split.numbers[i] for i in hosts.part(split.count)]
     scores = {key: [] for key in every}
     for numbers in _blocks(split.examples, here):
         for key, values in _block_scores(every, split.examples, numbers).items():
             scores[key].append(values)
     mine = {key: np.concatenate(values) for key, values in scores.items()}
-    return hosts.gather(mine, split.count)
+    return hosts.gather_each(mine, split.count)
 
 
 def shots_for_clip(

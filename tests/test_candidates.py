@@ -39,7 +39,7 @@ def items(model):
 def scores_of(model, items, *labels):
     asked = Asked(parse_all(labels, 4), methods.chosen_layers(model.unet), 4, 0, {})
     found = candidate_scores(model, items, asked)
-    return [found[label, None, 0] for label in labels]
+    return [found[label, "", 0] for label in labels]
 
 
 @pytest.fixture(scope="module")

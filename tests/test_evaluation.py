@@ -66,7 +66,7 @@ def table(split, asked, scores):
 
 def test_everything_asked_is_there_once(scores):
     expected = {
-        *((name, None, 0) for name in (*METHODS, "dsd/compat")),
+        *((name, "", 0) for name in (*METHODS, "dsd/compat")),
         *((name, "lora-8", seed) for name in METHODS for seed in (0, 1)),
         *(("noise", "weights-8", seed) for seed in (0, 1)),
     }
@@ -76,15 +76,15 @@ def test_everything_asked_is_there_once(scores):
 
 def test_nothing_kept_is_zero_shot_to_the_bit(scores):
     for name in METHODS:
-        np.testing.assert_array_equal(scores[name, "lora-8", 0], scores[name, None, 0])
+        np.testing.assert_array_equal(scores[name, "lora-8", 0], scores[name, "", 0])
 
 
 def test_prompts_change_scores(scores):
     for name in METHODS:
-        assert (scores[name, "lora-8", 1] != scores[name, None, 0]).all()
+        assert (scores[name, "lora-8", 1] != scores[name, "", 0]).all()
     weighted = [scores["noise", "weights-8", seed] for seed in (0, 1)]
     np.testing.assert_array_equal(*weighted)
-    assert (weighted[0] != scores["noise", None, 0]).all()
+    assert (weighted[0] != scores["noise", "", 0]).all()
 
 
 def test_untrained_lora_scores_as_the_frozen_model(encoders, split, asked, scores):
@@ -94,9 +94,9 @@ def test_untrained_lora_scores_as_the_frozen_model(encoders, split, asked, score
         encoders, split, asked._replace(learned={"lora-8": Learned(METHODS, [untrained])}), KEPT
     )
     for name in METHODS:
-        few, zero = again[name, "lora-8", 0], again[name, None, 0]
+        few, zero = again[name, "lora-8", 0], again[name, "", 0]
         np.testing.assert_allclose(few, zero, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(zero, scores[name, None, 0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(zero, scores[name, "", 0], rtol=0, atol=1e-5)
 
 
 def test_pieces_of_items_change_nothing(encoders, split, asked, scores, monkeypatch):
@@ -111,14 +111,14 @@ def test_an_item_has_its_noise_whoever_else_is_scored(encoders, split, asked, sc
     some = split._replace(numbers=[7, 2])
     again = evaluation.split_scores(encoders, some, asked._replace(learned={}), KEPT)
     for name in METHODS:
-        expected = scores[name, None, 0][[7, 2]]
-        np.testing.assert_allclose(again[name, None, 0], expected, rtol=0, atol=1e-4)
+        expected = scores[name, "", 0][[7, 2]]
+        np.testing.assert_allclose(again[name, "", 0], expected, rtol=0, atol=1e-4)
 
 
 def test_authors_averaging(encoders, split, asked, scores):
     """Ten items of five kinds are five batches of two: attention is theirs together."""
-    bias = scores["dsd", None, 0] - scores["attention", None, 0]
-    attention = scores["dsd/compat", None, 0] - bias
+    bias = scores["dsd", "", 0] - scores["attention", "", 0]
+    attention = scores["dsd/compat", "", 0] - bias
     batches = np.array([number for _, number in metrics.compat_batches(split.kinds)])
     assert not batches.any()
     np.testing.assert_allclose(attention[:5], attention[5:], rtol=0, atol=1e-4)
@@ -157,12 +157,12 @@ def test_other_runs_scores_are_not_taken(encoders, asked, change):
 def test_table(table, scores):
     kinds = [*triples.KINDS, "mean"]
     series = {(row["method"], row["prompts"]) for row in table.rows}
-    assert series == {(method, prompts) for method, prompts, _ in scores}
+    assert series == {(key.method, key.prompts or None) for key in scores}
     assert len(table.rows) == len(series) * len(kinds)
     assert [row["kind"] for row in table.rows[:6]] == kinds
     assert {row["split"] for row in table.rows} == {"unseen-artist"}
     rows = {(row["method"], row["prompts"], row["kind"]): row for row in table.rows}
-    outcome = metrics.outcomes(scores["itm", None, 0])["accuracy"]
+    outcome = metrics.outcomes(scores["itm", "", 0])["accuracy"]
     assert rows["itm", None, "mean"]["value"] == outcome.mean()
     # Two pictures at two timesteps, with the empty caption for `itm`.
     assert (table.passes["noise"], table.passes["itm"]) == (4, 8)

@@ -39,7 +39,7 @@ def test_scores_are_those_of_the_items_whatever_is_in_memory(clip, expected, mon
 def test_tuned_clips_have_rows_of_their_own(clip, expected):
     split = Split("test", examples(), list(range(COUNT)))
     found = clip_scores(clip, {"tuned-16": [clip, clip]}, split)
-    keys = [("clip", None, 0), ("clip", "tuned-16", 0), ("clip", "tuned-16", 1)]
+    keys = [("clip", "", 0), ("clip", "tuned-16", 0), ("clip", "tuned-16", 1)]
     assert list(found) == keys
     for key in keys:
         np.testing.assert_allclose(found[key], expected, rtol=0, atol=1e-4)
