@@ -11,7 +11,8 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = RunParser(
         "evaluate",
-        "Scores a benchmark by every method of a config, and under prompts that train wrote.",
+        "Scores a benchmark by every method of a config, and under prompts that train wrote; in a "
+        "--workdir of train its report goes into the folder evaluate there.",
         "python -m dsd_jax.evaluate --config=configs/emoji.py --workdir=runs/zero-shot",
     )
     parser.add_argument(
@@ -25,18 +26,22 @@ def main(argv: Sequence[str]) -> None:
     flags = parser.parse_args(argv)
     from dsd_jax import run  # heavy: after the arguments are known to be good
     from dsd_jax.candidates import Learned
-    from dsd_jax.prompt_files import read_about, read_prompts
+    from dsd_jax.prompt_files import fingerprint, read_about, read_prompts
 
     abouts = {str(folder): read_about(folder) for folder in flags.prompts}
-    job = run.start(flags.config, flags.workdir)
-    learned = {
-        path: Learned(
-            about.methods or flags.config.methods,
-            [read_prompts(path, job.model.unet)],
-        )
-        for path, about in abouts.items()
-    }
-    run.report(flags.config, flags.workdir, job, learned, {})
+    inputs = {"--prompts": {path: fingerprint(path) for path in abouts}} if abouts else {}
+    with run.opened(flags.config, flags.workdir, "evaluate", inputs) as workdir:
+        if workdir.is_finished:
+            return
+        job = run.start(flags.config, workdir)
+        learned = {
+            path: Learned(
+                about.methods or flags.config.methods,
+                [read_prompts(path, job.model.unet)],
+            )
+            for path, about in abouts.items()
+        }
+        run.report(flags.config, workdir, job, learned, {})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dsd_jax.benchmark import count_shots, load_shots
 from dsd_jax.candidates import Learned
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.errors import UserError
+from dsd_jax.identity import differences
 from dsd_jax.learning import learn
 from dsd_jax.log import Log
 from dsd_jax.prompt_files import is_whole, read_about, read_prompts, write_prompts
@@ -104,12 +105,10 @@ def is_learned(folder: Path, about: dict[str, Any]) -> bool:
     if not is_whole(folder):
         return False
     found = read_about(folder).stated()
-    for name, value in about.items():
-        if found.get(name) != value:
-            raise UserError(
-                f"{folder} was learned with {name} = {found.get(name)}, the config says {value}; "
-                "take another --workdir, or delete that folder."
-            )
+    if different := differences({name: found.get(name) for name in about}, about):
+        raise UserError(
+            f"{folder} was learned with {different}; take another --workdir, or delete that folder."
+        )
     return True
 
 

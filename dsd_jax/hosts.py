@@ -72,6 +72,16 @@ def agree(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
+def agree_on_text(text: str) -> str:
+    """Return the main process's `text` on all hosts; all must call it together."""
+    if not are_several():
+        return text
+    content = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(content))))
+    padded = np.resize(content, size) if len(content) else np.zeros(size, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode()
+
+
 def all_agree(value: bool) -> bool:
     """Whether `value` is true on every host; all must call it together."""
     if not are_several():

@@ -1,5 +1,6 @@
 """Trained prompts on disk: one safetensors file, and what they were trained for beside it."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from dsd_jax.regular_file import read_regular_file
 from dsd_jax.validation import parse
 
 _TENSORS, _ABOUT = "prompts.safetensors", "prompts.json"
-_MOST_ABOUT = 2**24  # bytes
+_MOST_ABOUT, _MOST_TENSORS = 2**24, 2**34  # bytes
 
 
 def write_prompts(
@@ -53,6 +54,16 @@ def read_prompts(
         where = read_tree(epath.Path(where))
     check_fit(where, config)
     return dict(where)
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+    """Return a SHA-256 of the files of a prompts folder, by which changed prompts are noticed."""
+    total = hashlib.sha256()
+    for name in (_TENSORS, _ABOUT):
+        file = epath.Path(folder) / name
+        content = _read(file, most=_MOST_TENSORS) if file.exists() else b""
+        total.update(hashlib.sha256(content).digest())
+    return total.hexdigest()
 
 
 def is_whole(folder: epath.Path) -> bool:

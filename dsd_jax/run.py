@@ -5,7 +5,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsd_jax.errors import UserError
+from dsd_jax.workdir import Workdir, open_workdir
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "tensorflow-datasets")
 
@@ -35,8 +37,41 @@ class Job(NamedTuple):
         return self.encoders.model
 
 
-def start(config: Any, workdir: Path) -> Job:
-    """Check the config's names and numbers, write it to the workdir, load benchmark and model.
+@contextmanager
+def opened(
+    config: Any, folder: Path, command: str, inputs: Mapping[str, Any] | None = None
+) -> Iterator[Workdir]:
+    """Check the config, join the other hosts, and make sure of the folder, as `open_workdir` does.
+
+    Args:
+        config: of the run.
+        folder: its --workdir.
+        command: "train" or "evaluate".
+        inputs: JSON values that decide the report besides the config.
+    """
+    from dsd_jax import hosts
+    from dsd_jax.devices import check_devices
+    from dsd_jax.readings import parse_all
+    from dsd_jax.sharding import simulate_cpu_devices
+
+    _check_numbers(config)
+    parse_all(config.methods, config.timesteps)
+    simulate_cpu_devices(config.cpu_devices)
+    hosts.join()
+    check_devices()
+    settings = {**json.loads(config.to_json()), **(inputs or {})}
+    with open_workdir(folder, command, settings) as workdir:
+        if workdir.is_finished and hosts.is_main():
+            print(
+                f"{workdir.folder} holds this very run, finished: its report is "
+                f"{workdir.folder / 'report.html'}, and nothing is left to compute.",
+                file=sys.stderr,
+            )
+        yield workdir
+
+
+def start(config: Any, workdir: Workdir) -> Job:
+    """Load the benchmark and the model, check the config's names, then begin the run's folder.
 
     Raises:
         UserError: a method, layer or number in the config is not one we know, or data is missing.
@@ -46,21 +81,13 @@ def start(config: Any, workdir: Path) -> Job:
     from dsd_jax.benchmark import load_split
     from dsd_jax.clip.load import load_clip
     from dsd_jax.data.open import open_benchmark
-    from dsd_jax.devices import check_devices
     from dsd_jax.encoders import Encoders
-    from dsd_jax.folders import write_file
     from dsd_jax.readings import parse_all
-    from dsd_jax.sharding import host_mesh, simulate_cpu_devices
+    from dsd_jax.sharding import host_mesh
     from dsd_jax.weights.load import load
 
-    _check_numbers(config)
     readings = parse_all(config.methods, config.timesteps)
     timesteps = diffusion.timesteps(config.timesteps)
-    simulate_cpu_devices(config.cpu_devices)
-    hosts.join()
-    check_devices()
-    if hosts.is_main():
-        write_file(workdir / "config.json", config.to_json(indent=2) + "\n")
     benchmark = open_benchmark(config.data)
     benchmark = benchmark._replace(load=lru_cache(benchmark.load))  # files are parsed once
     splits = [load_split(benchmark, name, config.per_kind) for name in config.splits]
@@ -71,6 +98,8 @@ def start(config: Any, workdir: Path) -> Job:
     encoders = Encoders(model, config.cache)
     tell_counts(splits)
     clip = load_clip(config.clip, config.dtype, model.mesh) if config.clip else None
+    if hosts.is_main():
+        workdir.begin(config.to_json(indent=2) + "\n")
     return Job(benchmark, splits, encoders, clip, readings, layers, timesteps, started)
 
 
@@ -119,7 +148,7 @@ def tell_counts(splits: list) -> None:
 
 def report(
     config: Any,
-    workdir: Path,
+    workdir: Workdir,
     job: Job,
     learned: Mapping[str, Any],
     tuned: Mapping[str, Any],
@@ -129,21 +158,22 @@ def report(
     from dsd_jax.candidates import Asked
     from dsd_jax.evaluation import evaluate, identity_of
     from dsd_jax.kept import Kept
-    from dsd_jax.report import print_table, write_report
+    from dsd_jax.report import print_table, report_files
     from dsd_jax.rival import clip_scores
 
     asked = Asked(job.readings, job.layers, config.timesteps, config.seed, learned)
     settings = json.loads(config.data.to_json())
-    kept = Kept(workdir / "scores", identity_of(job.encoders, asked, settings))
+    kept = Kept(workdir.folder / "scores", identity_of(job.encoders, asked, settings))
     rivals = [partial(clip_scores, job.clip, tuned)] if job.clip else []
     table = evaluate(job.encoders, job.splits, asked, kept, rivals)
     if hosts.is_main():
         about = header(config, job) | {"passes": table.passes}
+        contents = report_files(about, table.rows, table.decisions, table.comparisons)
         try:
-            write_report(workdir, about, table.rows, table.decisions, table.comparisons)
+            workdir.write_reports(contents)
+            kept.forget()
         finally:  # where the disk is full the terminal has the table, and the other way round
             print_table(table.rows)
-        kept.forget()
 
 
 def header(config: Any, job: Job) -> dict[str, Any]:

@@ -16,10 +16,13 @@ def main(argv: Sequence[str]) -> None:
     from dsd_jax.few_shot import learn_all
     from dsd_jax.few_shot_clip import tune_all
 
-    job = run.start(flags.config, flags.workdir)
-    learned = learn_all(flags.config, flags.workdir, job)
-    tuned = tune_all(flags.config, flags.workdir, job) if job.clip else {}
-    run.report(flags.config, flags.workdir, job, learned, tuned)
+    with run.opened(flags.config, flags.workdir, "train") as workdir:
+        if workdir.is_finished:
+            return
+        job = run.start(flags.config, workdir)
+        learned = learn_all(flags.config, workdir.folder, job)
+        tuned = tune_all(flags.config, workdir.folder, job) if job.clip else {}
+        run.report(flags.config, workdir, job, learned, tuned)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_zero_shot_and_prompts_side_by_side(folder, tmp_path, capfd):
     names = [str(folder / f"seed-{seed}") for seed in (0, 1)]
     evaluate.main(options(folder, tmp_path, *(f"--prompts={name}" for name in names)))
     assert {file.name for file in tmp_path.iterdir()} == {
-        *("config.json", "report.json", "report.md", "report.html")
+        *("run.json", "config.json", "report.json", "report.md", "report.html")
     }
     report = json.loads((tmp_path / "report.json").read_text())
     rows = {

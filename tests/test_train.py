@@ -89,6 +89,7 @@ def test_files(run):
     names = {file.name for file in run[0].iterdir()}
     assert names == {
         *(
+            "run.json",
             "config.json",
             "metrics.jsonl",
             "checkpoints",
@@ -183,9 +184,21 @@ def test_prompts_say_what_they_are_for(run, folder):
     assert set(weights["weights"]) == set(WEIGHED)
 
 
-def test_a_second_start_learns_nothing_and_says_the_same(workdir, folder, report, monkeypatch):
+def test_a_second_start_computes_nothing_and_says_where_the_report_is(
+    workdir, folder, monkeypatch, capfd
+):
+    monkeypatch.setattr("dsd_jax.run.start", lambda *_: pytest.fail("computing again"))
+    before = {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+    train.main(options(folder, workdir))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "finished: its report is " in line and str(workdir / "report.html") in line
+    assert {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()} == before
+
+
+def test_a_deleted_report_is_made_again_without_learning(workdir, folder, report, monkeypatch):
     monkeypatch.setattr(few_shot, "learn", lambda *_, **__: pytest.fail("learning again"))
     metrics = (workdir / "metrics.jsonl").read_text()
+    (workdir / "report.json").unlink()
     train.main(options(folder, workdir))
     again = json.loads((workdir / "report.json").read_text())
     assert again["results"] == report["results"]
@@ -196,15 +209,25 @@ def test_a_second_start_learns_nothing_and_says_the_same(workdir, folder, report
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ("learn.lora.learning_rate=0.1", "with recipe = {.*}, the config says {.*}"),
-        ("timesteps=3", r"with timesteps = \[489, 989\], the config says \["),
-        ("shots_from=seen-artists/shots", "with shots_from = unseen-artist/shots, the config says"),
+        ("learn.lora.learning_rate=0.1", "with learn.lora.learning_rate = 0.02, this one has 0.1"),
+        ("timesteps=3", "with timesteps = 2, this one has 3"),
+        ("shots_from=seen-artists/shots", "with shots_from = 'unseen-artist/shots', this one has"),
     ],
 )
 def test_other_settings_need_another_workdir(workdir, folder, other, message):
-    message = f"lora-10/seed-0 was learned {message}.*; take another --workdir, or delete"
-    with pytest.raises(UserError, match=message):
+    before = {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match=f"holds a run {message}.*; name another --workdir"):
         train.main(options(folder, workdir, f"--config.{other}"))
+    assert {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()} == before
+
+
+def test_prompts_of_other_weights_need_another_workdir(workdir, folder):
+    place = workdir / "prompts" / "lora-10" / "seed-0" / "prompts.json"
+    about = json.loads(place.read_text())
+    place.write_text(json.dumps(about | {"weights_digest": "0" * 64}))
+    (workdir / "report.json").unlink()
+    with pytest.raises(UserError, match="lora-10/seed-0 was learned with weights_digest = '000"):
+        train.main(options(folder, workdir))
 
 
 def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypatch):
@@ -218,6 +241,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
     monkeypatch.setattr(few_shot, "learn", learn)
     monkeypatch.setattr("dsd_jax.run.report", lambda *_: None)
     (place / "prompts.json").unlink()
+    (workdir / "report.html").unlink()
     train.main(options(folder, workdir))
     assert calls == ["lora-10-1"]
     assert read_about(place).kept_step == 0

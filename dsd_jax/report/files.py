@@ -20,7 +20,19 @@ def write_report(
     decisions: Sequence[Decision] = (),
     comparisons: Sequence[Row] = (),
 ) -> epath.Path:
-    """Writes `report.json`, `report.md` and `report.html` into `workdir`; returns the last path.
+    """Write `report_files` into a folder, over what is there; return the page's path."""
+    for name, content in report_files(header, rows, decisions, comparisons).items():
+        write_file(epath.Path(workdir) / name, content)
+    return epath.Path(workdir) / "report.html"
+
+
+def report_files(
+    header: Mapping[str, object],
+    rows: Sequence[Row],
+    decisions: Sequence[Decision] = (),
+    comparisons: Sequence[Row] = (),
+) -> dict[str, str]:
+    """Return the content of `report.json`, `report.md` and `report.html`, by these names.
 
     `header` holds "benchmark", "weights", "seed", "seconds", "device" and "versions" (a dict) and
     what else the run wants to tell. Raises ValueError for rows with other fields than `ROW_FIELDS`
@@ -29,12 +41,11 @@ def write_report(
     report = {**header, "results": [plain(row, ROW_FIELDS) for row in rows]}
     if comparisons:
         report["comparisons"] = [plain(row, COMPARISON_FIELDS) for row in comparisons]
-    workdir = epath.Path(workdir)
-    write_file(workdir / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_file(workdir / "report.md", format_markdown(header, rows, comparisons))
-    path = workdir / "report.html"
-    write_file(path, page(report, decisions))
-    return path
+    return {
+        "report.json": json.dumps(report, indent=1, allow_nan=False) + "\n",
+        "report.md": format_markdown(header, rows, comparisons),
+        "report.html": page(report, decisions),
+    }
 
 
 def plain(row: Row, fields: Sequence[str]) -> dict[str, object]:
