@@ -9,13 +9,13 @@ python -m dsd_jax.evaluate --config=configs/classify.py:tiny --workdir=runs/clas
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, shrink
+from dsd_jax.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """Every method at 30 timesteps, and the noise error with the worst classes dropped early."""
+    choose(size, ("full", "tiny"))
     config = benchmark_defaults("classify")
-    config.data.templates = ("a photo of a {}.",)  # captions; items take turns with several
     config.methods = ("attention", "noise", "relative", "noise@10>5@50>2@200")
     config.timesteps = 30
     config.splits = ("test",)

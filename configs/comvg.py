@@ -8,15 +8,13 @@ python -m dsd_jax.train --config=configs/comvg.py:tiny --workdir=runs/comvg-tiny
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, shrink
+from dsd_jax.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """`full` has the published settings: 40 timesteps, 5 % of the items as shots."""
+    choose(size, ("full", "tiny"))
     config = benchmark_defaults("comvg")
-    config.data.pictures = ""  # what holds VG_100K*, if it is another folder
-    config.data.csv = "compositional_visual_genome.csv"  # the items
-    config.data.shots_csv = ""  # more items, such as the authors' comvg_train.csv: split "train"
     config.data.split_rule = "apart"
     config.timesteps = 40
     if size == "tiny":

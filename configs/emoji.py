@@ -9,12 +9,12 @@ python -m dsd_jax.train --config=configs/emoji.py:table --workdir=runs/table
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import recipe_defaults, run_defaults
+from dsd_jax.defaults import choose, recipe_defaults, run_defaults
 
 
 def get_config(size: str = "quick") -> ConfigDict:
     """`quick` takes five minutes; `full` scores all test items; `table` compares everything."""
-    full = size == "full"
+    full = choose(size, ("quick", "full", "table")) == "full"
     config = run_defaults()
     config.data = ConfigDict()
     config.data.name = "emoji"  # the bundled benchmark, drawn once into ~/.cache/dsd_jax

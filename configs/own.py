@@ -7,15 +7,13 @@ python -m dsd_jax.train --config=configs/own.py:tiny --workdir=runs/own-tiny
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, shrink
+from dsd_jax.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """Half of the items are shots, the other half says what they taught."""
+    choose(size, ("full", "tiny"))
     config = benchmark_defaults("own")
-    config.data.wrong = "given"  # in the file; or "captions" or "pictures", drawn from other rows
-    config.data.candidates = 10  # captions or pictures of an item, where they are drawn
-    config.data.seed = 0  # what they are drawn by
     config.data.split_rule = "apart"  # "official" where the file has a column `split`
     config.data.shots_part, config.data.validation_part = 0.5, 0.0
     config.timesteps = 10

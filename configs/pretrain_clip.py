@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The bundled CLIP's architecture and training."""
     config = ConfigDict()
-    config.model = "clip"  # what is trained: this, or "stable-diffusion"
+    config.model = "clip"
     config.seed = 0
-    config.cpu_devices = 1  # simulated CPU devices
+    config.cpu_devices = 1
 
     config.text = ConfigDict()  # as the bundled Stable Diffusion's
     config.text.hidden_size = 128
@@ -24,15 +24,15 @@ def get_config() -> ConfigDict:
     config.vision.heads = 4
     config.vision.patch_size = 8  # 64 patches in a 64x64 picture
 
-    config.projection = 128  # dims of the space in which both towers meet
+    config.projection = 128
 
     config.contrast = ConfigDict()
     config.contrast.steps = 3000  # 384,000 pairs
-    config.contrast.batch = 128  # pairs per step, each contrasted with all others
+    config.contrast.batch = 128  # pairs, each contrasted with all others
     config.contrast.learning_rate = 1e-3
-    config.contrast.cooldown = 0.3  # part of the steps over which the rate falls to zero
-    config.contrast.pool = 8192  # pictures drawn at a time
-    config.contrast.passes = 4  # times each of them is used, with other captions
+    config.contrast.cooldown = 0.3
+    config.contrast.pool = 8192
+    config.contrast.passes = 4
 
-    config.save_seconds = 180.0  # between checkpoints
+    config.save_seconds = 180.0
     return config

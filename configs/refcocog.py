@@ -8,16 +8,13 @@ python -m dsd_jax.train --config=configs/refcocog.py:tiny --workdir=runs/refcoco
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, shrink
+from dsd_jax.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """`full` has the published settings: 10 timesteps, 5 % of the training sentences as shots."""
+    choose(size, ("full", "tiny"))
     config = benchmark_defaults("refcocog")
-    config.data.split_by = "umd"  # or "google", whose splits share pictures
-    config.data.pictures = ""  # what holds train2014, if it is another folder
-    config.data.candidates = 10  # sentences per picture, the right one included
-    config.data.seed = 0  # what the wrong ones are drawn by
     config.timesteps = 10
     config.splits = ("test",)
     config.shots_from = "train"

@@ -8,16 +8,13 @@ python -m dsd_jax.train --config=configs/vqa.py:tiny --workdir=runs/vqa-tiny
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, shrink
+from dsd_jax.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """`full` has the published settings: 200 timesteps, 5 % of the training questions as shots."""
+    choose(size, ("full", "tiny"))
     config = benchmark_defaults("vqa")
-    config.data.form = "official"  # or "authors": vqa_text_*.csv and test.txt, other splits
-    config.data.pictures = ""  # what holds train2014 and val2014, if it is another folder
-    config.data.candidates = 10  # pictures or answers, the right one included
-    config.data.seed = 0  # what the wrong ones are drawn by
     config.timesteps = 200
     config.splits = ("val/binary", "val/other")
     config.per_kind = 1000  # of 214,354 questions; None scores them all

@@ -10,17 +10,17 @@ python -m dsd_jax.evaluate --config=configs/winoground.py:tiny --workdir=runs/wi
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, shrink
+from dsd_jax.defaults import benchmark_defaults, choose, shrink
 
 LAYOUTS = ("sugarcrepe", "cola", "aro", "whatsup")
 
 
 def get_config(name: str = "winoground") -> ConfigDict:
     """The set's name; `tiny` is Winoground with made pictures. There are no few shots."""
+    choose(name, ("winoground", *LAYOUTS, "tiny"))
     config = benchmark_defaults("compositional" if name in LAYOUTS else "winoground")
     if name in LAYOUTS:
-        config.data.layout = name  # how the set's files are laid out
-        config.data.pictures = ""  # what holds the pictures' folders, if it is another one
+        config.data.layout = name
     config.timesteps = 30
     config.splits = ("all",)
     config.recipes = ()  # --config.data.split_rule=apart gives "shots" and "test" to learn from

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dsd_jax.errors import DeviceError, Preempted, UserError
 from dsd_jax.home import cache_folder
@@ -135,13 +135,14 @@ class Parser(argparse.ArgumentParser):
 class ConfigParser(Parser):
     """A parser for commands that take `--config=FILE[:ARG]` and `--config.FIELD=VALUE`.
 
-    `parse_args` returns a namespace whose `config` is a locked `ConfigDict` with the overrides
-    applied.
+    `parse_args` returns a namespace whose `config` is an object of the class `kind` with the
+    overrides applied and every field checked.
     """
 
-    def __init__(self, name: str, purpose: str, example: str):
-        """As `Parser`."""
+    def __init__(self, name: str, purpose: str, example: str, *, kind: Any = None):
+        """As `Parser`; `kind` checks the config, by default as `RunConfig`."""
         super().__init__(name, purpose, example)
+        self.kind = kind
         self.add_argument(
             "--config",
             required=True,
@@ -158,25 +159,25 @@ class ConfigParser(Parser):
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         """As `argparse`; raises `UserError` for any mistake in arguments or config."""
         from dsd_jax import configuration  # here and below: what takes long to import
+        from dsd_jax.run_config import RunConfig
 
+        kind = self.kind or RunConfig
         arguments = list(sys.argv[1:] if args is None else args)
         arguments, overrides = split_overrides(arguments)
         if {"-h", "--help"} & set(arguments):
-            self.epilog += fields_help(arguments)
+            self.epilog += fields_help(arguments, kind)
         flags = super().parse_args(arguments, namespace)
         del flags._
-        flags.config = configuration.load_config(flags.config)
-        for field, text in overrides:
-            configuration.override(flags.config, field, text)
+        flags.config = configuration.read_config(kind, flags.config, overrides)
         return flags
 
 
 class RunParser(ConfigParser):
     """A `ConfigParser` that takes `--workdir`, too: an `epath.Path` to a folder or in a bucket."""
 
-    def __init__(self, name: str, purpose: str, example: str):
-        """As `Parser`."""
-        super().__init__(name, purpose, example)
+    def __init__(self, name: str, purpose: str, example: str, *, kind: Any = None):
+        """As `ConfigParser`."""
+        super().__init__(name, purpose, example, kind=kind)
         self.add_argument(
             "--workdir",
             required=True,
@@ -222,7 +223,7 @@ def check_text(text: str, option: str) -> None:
         ) from error
 
 
-def fields_help(arguments: Sequence[str]) -> str:
+def fields_help(arguments: Sequence[str], kind: Any) -> str:
     """The part of `--help` on the fields of the config named in the arguments, if one is."""
     from dsd_jax.config_help import describe
 
@@ -231,4 +232,4 @@ def fields_help(arguments: Sequence[str]) -> str:
     spec = finder.parse_known_args(arguments)[0].config
     if not spec:
         return ""
-    return f"\n\nfields of {spec}:\n{describe(spec)}"
+    return f"\n\nfields of {spec}:\n{describe(spec, kind)}"

@@ -1,6 +1,5 @@
 """All that a config asks to be learned from few shots: every recipe, number of shots and seed."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ from dsd_jax.identity import differences
 from dsd_jax.learning import learn
 from dsd_jax.log import Log
 from dsd_jax.prompt_files import is_whole, read_about, read_prompts, write_prompts
-from dsd_jax.shots import Recipe, look_at
+from dsd_jax.recipe import Recipe, RecipeConfig
+from dsd_jax.run_config import RunConfig
+from dsd_jax.shots import look_at
 from dsd_jax.weights.digest import weights_digest
 
 
-def draws(config: Any, job: Any) -> Iterator[tuple[int, int]]:
+def draws(config: RunConfig, job: Any) -> Iterator[tuple[int, int]]:
     """(number of shots, seed) of every draw of them."""
     for asked in config.shots if config.recipes else ():
         count = count_shots(job.benchmark, config.shots_from, asked)
@@ -26,25 +27,19 @@ def draws(config: Any, job: Any) -> Iterator[tuple[int, int]]:
             yield count, seed
 
 
-def learn_all(config: Any, workdir: Path, job: Any) -> dict[str, Any]:
+def learn_all(config: RunConfig, workdir: Path, job: Any) -> dict[str, Any]:
     """{"lora-256": `evaluation.Learned`}: from the workdir where it is there already."""
-    for field in ("seeds", "noises"):
-        if config[field] < 1:
-            raise UserError(f"{field} is {config[field]}; expected 1 or more.")
-    for label in config.recipes:
-        if label not in config.learn:
-            known = ", ".join(config.learn)
-            raise UserError(f"recipes: '{label}' is unknown; expected some of {known}.")
-        recipe(config.learn[label], job.layers)  # finds mistakes before anything is computed
     learned: dict[str, Learned] = {}
     for count, seed in draws(config, job):
         for label, tree in learn_from(config, workdir, job, count, seed).items():
-            one = Learned(tuple(config.learn[label].methods), [])
+            one = Learned(config.learn[label].methods, [])
             learned.setdefault(f"{label}-{count}", one).prompts.append(tree)
     return learned
 
 
-def learn_from(config: Any, workdir: Path, job: Any, count: int, seed: int) -> dict[str, dict]:
+def learn_from(
+    config: RunConfig, workdir: Path, job: Any, count: int, seed: int
+) -> dict[str, dict]:
     """What every recipe learns from one draw of shots, which the frozen model sees once for all."""
     learned, shots = {}, None
     for label in config.recipes:
@@ -64,7 +59,7 @@ def learn_from(config: Any, workdir: Path, job: Any, count: int, seed: int) -> d
 
 
 def learn_one(
-    config: Any, workdir: Path, job: Any, shots: Any, label: str, about: dict[str, Any]
+    config: RunConfig, workdir: Path, job: Any, shots: Any, label: str, about: dict[str, Any]
 ) -> Any:
     """Learn by one recipe, with checkpoints in the workdir and a line on how it went."""
     name = f"{label}-{about['shots']}-{about['seed']}"
@@ -84,16 +79,16 @@ def learn_one(
     return found
 
 
-def description(config: Any, job: Any, label: str, count: int, seed: int) -> dict[str, Any]:
+def description(config: RunConfig, job: Any, label: str, count: int, seed: int) -> dict[str, Any]:
     """All that decides what is learned; it is written beside the prompts."""
     return {
         "weights": config.weights,
         "weights_digest": weights_digest(job.model.params),
-        "recipe": json.loads(config.learn[label].to_json()),
+        "recipe": config.learn[label].model_dump(mode="json"),
         "layers": list(job.layers),
         "timesteps": job.timesteps.tolist(),
         "noises": config.noises,
-        "data": json.loads(config.data.to_json()),
+        "data": config.data.model_dump(mode="json"),
         "shots_from": config.shots_from,
         "shots": count,
         "seed": seed,
@@ -112,10 +107,6 @@ def is_learned(folder: Path, about: dict[str, Any]) -> bool:
     return True
 
 
-def recipe(settings: Any, layers: Sequence[str]) -> Any:
-    """The library's `Recipe` from a config's fields."""
-    fields = {
-        name: tuple(value) if isinstance(value, list | tuple) else value
-        for name, value in settings.items()
-    }
-    return Recipe(layers=tuple(layers), **fields)
+def recipe(settings: RecipeConfig, layers: Sequence[str]) -> Recipe:
+    """Return a config's recipe on a model whose chosen layers are known."""
+    return Recipe(layers=tuple(layers), **dict(settings))

@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-LOSSES = ("cross_entropy", "hinge")
-
 
 def hinge(scores: jax.Array, margin: float = 0.1) -> jax.Array:
     """The authors' max(0, max_j s_j - s_0 + margin) of each item: (B, J) -> (B,)."""

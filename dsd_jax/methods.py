@@ -108,8 +108,8 @@ def chosen_layers(config: UNetConfig, layers: Sequence[str] | str | None = None)
     every = cross_attention_layers(config)
     if layers is None:
         return _authors_layers(every)
-    if isinstance(layers, str):
-        layers = every if layers == "all" else (layers,)
+    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    layers = every if layers == ("all",) else layers
     for layer in layers:
         if layer not in every:
             raise UserError(

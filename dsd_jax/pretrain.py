@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dsd_jax.command import RunParser, run_command
 from dsd_jax.folders import make_local_folder
+from dsd_jax.pretrain_config import ClipPretrainConfig, PretrainConfig, kind_of
 
 
 def main(argv: Sequence[str]) -> None:
@@ -15,6 +15,7 @@ def main(argv: Sequence[str]) -> None:
         "Trains the bundled Stable Diffusion or CLIP from scratch; resumes where the workdir left "
         "off.",
         "python -m dsd_jax.pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain",
+        kind=kind_of,
     ).parse_args(argv)
     workdir = make_local_folder(flags.workdir, "--workdir")
     from dsd_jax import hosts  # heavy: after the arguments are known to be good
@@ -24,8 +25,6 @@ def main(argv: Sequence[str]) -> None:
 
     config = flags.config
     models = {"stable-diffusion": pretrain_stable_diffusion, "clip": pretrain_clip}
-    if config.model not in models:
-        raise UserError(f"model is '{config.model}'; expected one of {', '.join(models)}.")
     simulate_cpu_devices(config.cpu_devices)
     hosts.join()
     check_devices()
@@ -34,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     models[config.model](config, workdir)
 
 
-def pretrain_stable_diffusion(config: Any, workdir: Path) -> None:
+def pretrain_stable_diffusion(config: PretrainConfig, workdir: Path) -> None:
     """Train VAE, text tower and UNet."""
     from dsd_jax.pretraining import phases
     from dsd_jax.pretraining.products import starting_weights, write_model, write_samples
@@ -47,7 +46,7 @@ def pretrain_stable_diffusion(config: Any, workdir: Path) -> None:
     write_samples(model, workdir)
 
 
-def pretrain_clip(config: Any, workdir: Path) -> None:
+def pretrain_clip(config: ClipPretrainConfig, workdir: Path) -> None:
     """Train both towers of a CLIP at once."""
     from dsd_jax.pretraining.clip import train_clip
     from dsd_jax.pretraining.products import write_clip

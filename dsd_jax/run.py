@@ -1,7 +1,6 @@
 """What `train` and `evaluate` share: from a config to a model, a benchmark and a report."""
 
 import importlib.metadata
-import json
 import sys
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsd_jax.errors import UserError
+from dsd_jax.run_config import RunConfig
 from dsd_jax.workdir import Workdir, open_workdir
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "tensorflow-datasets")
@@ -39,9 +39,9 @@ class Job(NamedTuple):
 
 @contextmanager
 def opened(
-    config: Any, folder: Path, command: str, inputs: Mapping[str, Any] | None = None
+    config: RunConfig, folder: Path, command: str, inputs: Mapping[str, Any] | None = None
 ) -> Iterator[Workdir]:
-    """Check the config, join the other hosts, and make sure of the folder, as `open_workdir` does.
+    """Join the other hosts, and make sure of the folder, as `open_workdir` does.
 
     Args:
         config: of the run.
@@ -51,15 +51,12 @@ def opened(
     """
     from dsd_jax import hosts
     from dsd_jax.devices import check_devices
-    from dsd_jax.readings import parse_all
     from dsd_jax.sharding import simulate_cpu_devices
 
-    _check_numbers(config)
-    parse_all(config.methods, config.timesteps)
     simulate_cpu_devices(config.cpu_devices)
     hosts.join()
     check_devices()
-    settings = {**json.loads(config.to_json()), **(inputs or {})}
+    settings = {**config.model_dump(mode="json"), **(inputs or {})}
     with open_workdir(folder, command, settings) as workdir:
         if workdir.is_finished and hosts.is_main():
             print(
@@ -70,11 +67,11 @@ def opened(
         yield workdir
 
 
-def start(config: Any, workdir: Workdir) -> Job:
+def start(config: RunConfig, workdir: Workdir) -> Job:
     """Load the benchmark and the model, check the config's names, then begin the run's folder.
 
     Raises:
-        UserError: a method, layer or number in the config is not one we know, or data is missing.
+        UserError: a split or layer in the config is not one we know, or data is missing.
     """
     started = time.monotonic()
     from dsd_jax import diffusion, hosts, methods
@@ -94,25 +91,13 @@ def start(config: Any, workdir: Workdir) -> Job:
     for split in splits:
         check_pruning(readings, split)
     model = load(config.weights, config.dtype, host_mesh(config.fsdp))
-    layers = methods.chosen_layers(model.unet, tuple(config.layers) or None)
+    layers = methods.chosen_layers(model.unet, config.layers or None)
     encoders = Encoders(model, config.cache)
     tell_counts(splits)
     clip = load_clip(config.clip, config.dtype, model.mesh) if config.clip else None
     if hosts.is_main():
         workdir.begin(config.to_json(indent=2) + "\n")
     return Job(benchmark, splits, encoders, clip, readings, layers, timesteps, started)
-
-
-def _check_numbers(config: Any) -> None:
-    for field in ("methods", "splits"):
-        if not config[field]:
-            raise UserError(f"{field} is empty; name at least one.")
-    if config.seed < 0:
-        raise UserError(f"seed is {config.seed}; expected 0 or more.")
-    if config.per_kind is not None and config.per_kind < 2:
-        raise UserError(
-            f"per_kind is {config.per_kind}; expected 2 or more, for a standard error takes two."
-        )
 
 
 def check_pruning(readings: list, split: Any) -> None:
@@ -147,7 +132,7 @@ def tell_counts(splits: list) -> None:
 
 
 def report(
-    config: Any,
+    config: RunConfig,
     workdir: Workdir,
     job: Job,
     learned: Mapping[str, Any],
@@ -162,7 +147,7 @@ def report(
     from dsd_jax.rival import clip_scores
 
     asked = Asked(job.readings, job.layers, config.timesteps, config.seed, learned)
-    settings = json.loads(config.data.to_json())
+    settings = config.data.model_dump(mode="json")
     kept = Kept(workdir.folder / "scores", identity_of(job.encoders, asked, settings))
     rivals = [partial(clip_scores, job.clip, tuned)] if job.clip else []
     table = evaluate(job.encoders, job.splits, asked, kept, rivals)
@@ -176,7 +161,7 @@ def report(
             print_table(table.rows)
 
 
-def header(config: Any, job: Job) -> dict[str, Any]:
+def header(config: RunConfig, job: Job) -> dict[str, Any]:
     """What a report says of the run that made it."""
     import jax
 
@@ -191,5 +176,5 @@ def header(config: Any, job: Job) -> dict[str, Any]:
             "python": sys.version.split()[0],
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
-        "config": json.loads(config.to_json()),
+        "config": config.model_dump(mode="json"),
     }

@@ -1,7 +1,6 @@
-"""The few shots: how prompts are learned from them, and what the frozen model says of them."""
+"""The few shots, and the frozen model's outputs for them, from which prompts are learned."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,61 +9,11 @@ import numpy as np
 from dsd_jax import hosts, methods
 from dsd_jax.errors import UserError
 from dsd_jax.items import Items, item_terms, terms_of_all_hosts
-from dsd_jax.losses import LOSSES
 from dsd_jax.model import Model
-from dsd_jax.models.blocks import check_remat
-from dsd_jax.prompts import KINDS
+from dsd_jax.recipe import Recipe
 from dsd_jax.terms import NORMS, Terms, everything
 
-_COUNTS = ("steps", "batch", "timesteps", "rank", "tokens", "accumulate", "check_every", "patience")
 _UNITS = np.geomspace(0.1, 4.0, 30)  # tried, times the margins' root mean square
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How prompts are learned; `configs/emoji.py` says what each field does."""
-
-    kinds: tuple[str, ...]
-    methods: tuple[str, ...]
-    layers: tuple[str, ...]
-    loss: str
-    margin: float
-    denoise: float
-    steps: int
-    batch: int
-    timesteps: int
-    learning_rate: float
-    weight_decay: float
-    rank: int
-    tokens: int
-    accumulate: int
-    remat: str
-    ridges: tuple[float, ...]
-    held_out: float
-    check_every: int
-    patience: int
-
-    def __post_init__(self):
-        """Check names and numbers; raises `UserError`."""
-        for name in self.methods:
-            methods.method_named(name)
-        _check_names("kinds", self.kinds, KINDS)
-        _check_names("loss", (self.loss,), LOSSES)
-        for field in ("methods", "ridges"):
-            if not getattr(self, field):
-                raise UserError(f"{field} is empty; expected at least one.")
-        check_remat(self.remat)
-        for field in _COUNTS:
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; expected 1 or more.")
-
-
-def _check_names(field: str, names: Sequence[str], known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UserError(f"{field}: '{name}' is unknown; expected {', '.join(known)}.")
-    if not names:
-        raise UserError(f"{field} is empty; expected some of {', '.join(known)}.")
 
 
 class Shots(NamedTuple):

@@ -7,10 +7,11 @@ input, and knows finite numbers and ranges.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from dsd_jax.errors import UserError
 
@@ -92,10 +93,30 @@ def parse(kind: type[Model], values: Mapping[str, Any], where: str, remedy: str 
 
 def explain(error: ValidationError) -> str:
     """Return pydantic's mistakes, each as a clause that names field, value and expectation."""
-    mistakes = error.errors(include_url=False)
-    clauses = dict.fromkeys(_clause(mistake) for mistake in mistakes)
+    return summarize([clause for _, clause in mistakes_of(error)])
+
+
+def mistakes_of(error: ValidationError) -> list[tuple[str, str]]:
+    """Return (dotted field, clause that says what is wrong) of each mistake, none twice."""
+    found = error.errors(include_url=False)
+    inside = {each["loc"][:-1] for each in found}
+    # Pydantic counts the right entries only, so a list with a wrong one is too short as well.
+    told = [each for each in found if each["type"] != "too_short" or each["loc"] not in inside]
+    return list(dict.fromkeys(_mistake(each) for each in told))
+
+
+def summarize(clauses: Sequence[str]) -> str:
+    """Return the first few clauses in one line, and how many more there are."""
     more = len(clauses) - _MISTAKES
-    return "; ".join(list(clauses)[:_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(clauses[:_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def mistake(field: str, reason: str) -> PydanticCustomError:
+    """Return what a validator raises: `reason` continues a sentence whose subject is the `field`.
+
+    The field is one of the object that is validated, such as "batch" in a check of the whole.
+    """
+    return PydanticCustomError("mistake", "{reason}", {"field": field, "reason": reason})
 
 
 def shorten(value: object) -> str:
@@ -107,20 +128,31 @@ def shorten(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
-def _clause(mistake: Mapping[str, Any]) -> str:
-    field = ".".join(str(part) for part in mistake["loc"] if not _is_branch(part))
-    kind, context = mistake["type"], mistake.get("ctx", {})
-    subject = f"{field or 'it'} is {shorten(mistake['input'])}"
+def _mistake(found: Mapping[str, Any]) -> tuple[str, str]:
+    kind, context = found["type"], found.get("ctx", {})
+    path = [str(part) for part in found["loc"] if not _is_branch(part)]
+    field = ".".join([*path, context["field"]] if kind == "mistake" else path)
+    return field, _clause(field, kind, context, found)
+
+
+def _clause(field: str, kind: str, context: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    subject = f"{field or 'it'} is {shorten(found['input'])}"
     if kind == "missing":
         return f"{field} is missing"
     if kind == "extra_forbidden":
         return f"'{field}' is unknown"
+    if kind == "mistake":
+        return f"{field} {context['reason']}"
     if kind in ("value_error", "assertion_error"):  # a validator's own words
-        reason = str(context.get("error", mistake["msg"])).removesuffix(".")
+        reason = str(context.get("error", found["msg"])).removesuffix(".")
         return f"{field} {reason}" if field else reason
     if kind not in _EXPECTED:  # pydantic's own sentence, in which braces mean nothing
-        return f"{subject}: {mistake['msg']}"
-    expected = _EXPECTED[kind].format(**context)
+        return f"{subject}: {found['msg']}"
+    limits = {
+        name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+        for name, limit in context.items()
+    }
+    expected = _EXPECTED[kind].format(**limits)
     return f"{subject}, expected {expected}"
 
 

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import Field
 
 from dsd_jax.command import RunParser, run_command
 from dsd_jax.config_help import describe
 from dsd_jax.configuration import load_config, override
 from dsd_jax.errors import DeviceError, Preempted, UserError
+from dsd_jax.validation import Checked, List
 
 CONFIG = """
 from ml_collections import ConfigDict, config_dict
@@ -21,26 +24,53 @@ from ml_collections import ConfigDict, config_dict
 
 def get_config(arg="full"):
     config = ConfigDict()
-    config.weights = "tiny"  # folder or id
-    config.steps = 300 if arg == "full" else 3  # of the optimiser
-    config.rate = 1e-3  # learning rate
+    config.weights = "tiny"
+    config.steps = 300 if arg == "full" else 3
+    config.rate = 1e-3
     config.shuffle = True
-    config.methods = ("dsd", "noise")  # scores to compare
-    config.layers = ()  # all if empty
-    config.limit = None  # no limit
+    config.methods = ("dsd", "noise")
+    config.layers = ()
+    config.limit = None
     config.size = config_dict.placeholder(int)
     config.prompts = ConfigDict(dict(
-        kinds=("lora",),  # what is learned
-        lora=dict(rank=4),  # of the low-rank updates
+        kinds=("lora",),
+        lora=dict(rank=4),
     ))
     stop = config.prompts.stop = ConfigDict()
-    stop.patience = 4  # looks without improvement
-    other = config.stop = ConfigDict(stop)
-    other.patience = 2
+    stop.patience = 4
+    config.stop = ConfigDict(stop)
     if arg == "crash":
         return undefined_name
     return config
 """
+
+
+class Stop(Checked):
+    patience: int = Field(ge=1, description="checks without improvement")
+
+
+class LoRA(Checked):
+    rank: int = Field(description="of the low-rank updates")
+
+
+class Prompts(Checked):
+    kinds: List[str] = Field(description="what is learned")
+    lora: LoRA
+    stop: Stop
+
+
+class Config(Checked):
+    weights: str = Field(description="folder or id")
+    steps: int = Field(ge=1, description="of the optimizer")
+    rate: float = Field(description="learning rate")
+    shuffle: bool
+    methods: List[str] = Field(description="scores to compare")
+    layers: List[Any] = Field(description="all if empty")
+    limit: Any = Field(description="no limit")
+    size: int | None
+    prompts: Prompts
+    stop: Stop
+    extra: float = Field(0.5, ge=0, description="which the file does not set")
 
 
 @pytest.fixture
@@ -51,7 +81,7 @@ def config_file(tmp_path: Path) -> Path:
 
 
 def parse(config_file: Path, *arguments: str):
-    parser = RunParser("train", "Learns.", "python -m dsd_jax.train --config=FILE")
+    parser = RunParser("train", "Learns.", "python -m dsd_jax.train --config=FILE", kind=Config)
     parser.add_argument("--prompts")
     workdir = config_file.parent / "work"
     return parser.parse_args([f"--config={config_file}", f"--workdir={workdir}", *arguments])
@@ -72,13 +102,14 @@ def parse(config_file: Path, *arguments: str):
         ("size", "64", 64),
         ("prompts.kinds", "lora,tokens", ("lora", "tokens")),
         ("prompts.lora.rank", "8", 8),
+        ("extra", "2", 2.0),
     ],
 )
 def test_override_is_read_as_the_type_of_the_default(config_file, field, text, value):
     for arguments in ([f"--config.{field}={text}"], [f"--config.{field}", text]):
         found = parse(config_file, *arguments).config
         for name in field.split("."):
-            found = found[name]
+            found = getattr(found, name)
         assert found == value
         assert type(found) is type(value)
 
@@ -92,6 +123,13 @@ def test_override_is_read_as_the_type_of_the_default(config_file, field, text, v
         ("--config.prompts=3", "prompts is a group .* prompts.kinds, prompts.lora"),
         ("--config.steps=1.5", "steps=1.5: expected int; the default is 300"),
         ("--config.rate=fast", "expected float"),
+        ("--config.rate=nan", "^--config.rate=nan: rate is nan, expected a finite number.$"),
+        (
+            "--config.stop.patience=0",
+            "^--config.stop.patience=0: stop.patience is 0, expected 1",
+        ),
+        ("--config.extr=3", "no field 'extr'; did you mean extra"),
+        ("--config.extra=-1", "--config.extra=-1: extra is -1.0, expected 0 or more"),
         ("--config.shuffle=maybe", "expected bool"),
         ("--config.size=big", "expected int"),
         ("--config.rate", "needs a value"),
@@ -113,11 +151,21 @@ def test_mistaken_argument_is_one_sentence(config_file, argument, message):
         ("x = 1\ndef get_config(:\n", "line 2: "),
         ("def get_config():\n    return 1 / 0", "line 2: ZeroDivisionError"),
         ("import no_such_module", "line 1: ModuleNotFoundError"),
+        ("import sys\nsys.exit('bye')", "faulty.py, line 2 ends the program; a config file"),
+        ("def get_config():\n    raise SystemExit", "faulty.py, line 2 ends the program"),
+        ("def get_config(): return 1".encode("utf-16"), "faulty.py is no text in UTF-8"),
+        (b"\xff = 1", "faulty.py, line 1: "),
+        (b"#" * (2**20 + 1), "faulty.py has 1,048,577 bytes; expected at most 1,048,576"),
+        (
+            "from ml_collections.config_dict import *\ndef get_config():\n"
+            "    return ConfigDict(dict(a=required_placeholder(int)))",
+            "faulty.py: a required placeholder has no value",
+        ),
     ],
 )
 def test_faulty_config_file_is_one_sentence(tmp_path, text, message):
     path = tmp_path / "faulty.py"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
         load_config(str(path))
 
@@ -130,12 +178,19 @@ def test_config_path_that_is_no_file(tmp_path):
         load_config(str(tmp_path))
     with pytest.raises(UserError, match="not a Python file"):
         load_config(f"{tmp_path}/notes.txt")
+    with pytest.raises(UserError, match="can't be read .File name too long"):
+        load_config(f"{tmp_path}/{'a' * 300}.py")
+    with pytest.raises(UserError, match="a.*py does not exist"):
+        load_config("a\0.py")
+    os.mkfifo(tmp_path / "fifo.py")
+    with pytest.raises(UserError, match="fifo.py is no regular file"):
+        load_config(f"{tmp_path}/fifo.py")
 
 
 def test_config_argument_reaches_get_config(config_file):
     assert load_config(str(config_file)).steps == 300
     assert load_config(f"{config_file}:quick").steps == 3
-    with pytest.raises(UserError, match="line 24: NameError"):
+    with pytest.raises(UserError, match="line 23: NameError"):
         load_config(f"{config_file}:crash")
     config_file.write_text("def get_config(): pass")
     with pytest.raises(UserError, match="takes no argument, so drop ':quick'"):
@@ -151,10 +206,10 @@ def test_config_is_locked(config_file):
         config.prompts.new_field = 1
 
 
-def test_fields_are_described_as_in_the_file(config_file):
-    assert [line.split(maxsplit=1) for line in describe(str(config_file)).splitlines()] == [
+def test_fields_are_described_in_the_order_of_their_class(config_file):
+    assert [line.split(maxsplit=1) for line in describe(str(config_file), Config).splitlines()] == [
         ["--config.weights=tiny", "folder or id"],
-        ["--config.steps=300", "of the optimiser"],
+        ["--config.steps=300", "of the optimizer"],
         ["--config.rate=0.001", "learning rate"],
         ["--config.shuffle=True"],
         ["--config.methods=dsd,noise", "scores to compare"],
@@ -163,8 +218,9 @@ def test_fields_are_described_as_in_the_file(config_file):
         ["--config.size=None"],
         ["--config.prompts.kinds=lora", "what is learned"],
         ["--config.prompts.lora.rank=4", "of the low-rank updates"],
-        ["--config.prompts.stop.patience=4", "looks without improvement"],
-        ["--config.stop.patience=2", "looks without improvement"],
+        ["--config.prompts.stop.patience=4", "checks without improvement"],
+        ["--config.stop.patience=4", "checks without improvement"],
+        ["--config.extra=0.5", "which the file does not set"],
     ]
 
 

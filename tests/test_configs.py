@@ -8,8 +8,10 @@ import pytest
 
 from dsd_jax import evaluate, train
 from dsd_jax.config_help import describe
-from dsd_jax.configuration import load_config
+from dsd_jax.configuration import load_config, read_config
 from dsd_jax.errors import UserError
+from dsd_jax.pretrain_config import kind_of
+from dsd_jax.run_config import RunConfig
 from tests.few_shots import quick_compilation
 
 ROOT = Path(__file__).parent.parent
@@ -55,11 +57,45 @@ def test_tiny_variant_runs_as_its_first_lines_say(name, tmp_path, monkeypatch):
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_every_field_is_explained(name):
-    for line in describe(f"configs/{name}.py").splitlines():
-        field, _, comment = line.strip().partition("  ")
-        assert comment.strip() or field.startswith("--config.data.name"), line
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, RunConfig) for name in (*EXPECTED, "emoji", "full_size")),
+        *((f"pretrain_{name}", kind_of) for name in ("tiny", "clip")),
+    ],
+)
+def test_every_field_is_explained(name, kind):
+    lines = describe(f"configs/{name}.py", kind).splitlines()
+    assert len(lines) > 15
+    for line in lines:
+        _, _, comment = line.strip().partition("  ")
+        assert comment.strip(), line
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("emoji.py:fulll", "emoji.py: there is no variant 'fulll', expected one of quick, full"),
+        ("comvg.py:tinyy", "expected one of full, tiny; did you mean tiny?"),
+        ("refcocog.py:tinyy", "did you mean tiny?"),
+        ("vqa.py:Tiny", "did you mean tiny?"),
+        ("own.py:quick", "there is no variant 'quick', expected one of full, tiny."),
+        ("classify.py:", "there is no variant '', expected one of full, tiny."),
+        ("winoground.py:sugarcrep", "did you mean sugarcrepe?"),
+        ("full_size.py:sd35", "expected one of sd21, sd15, sdxl"),
+        ("pretrain_tiny.py:big", "takes no argument, so drop ':big'"),
+    ],
+)
+def test_a_misspelt_variant_is_refused_with_the_list(variant, message):
+    with pytest.raises(UserError) as refused:
+        load_config(f"configs/{variant}")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("variant", ["emoji.py:full", "emoji.py:table", "full_size.py:sdxl"])
+def test_every_variant_is_a_config(variant):
+    """Those of `EXPECTED` run in tests; these take too long."""
+    assert read_config(RunConfig, f"configs/{variant}", ()).recipes
 
 
 @pytest.mark.parametrize(

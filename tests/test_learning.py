@@ -10,10 +10,10 @@ import pytest
 
 from dsd_jax import batches, learning, losses, methods, steps
 from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.errors import Preempted, UserError
+from dsd_jax.errors import Preempted
 from dsd_jax.prompt_files import read_prompts, write_prompts
 from dsd_jax.prompts import attention_shapes
-from dsd_jax.shots import Recipe, look_at, noise_slice, scores_of, split
+from dsd_jax.shots import look_at, noise_slice, scores_of, split
 from dsd_jax.terms import Terms
 from tests.few_shots import (
     COUNT,
@@ -287,26 +287,3 @@ def test_weights_alone_take_no_steps(model, seen):
     found = learning.learn(model, seen, settings, SEED)
     assert set(found.prompts) == {"weights"} and set(found.prompts["weights"]) == {"attention"}
     assert (found.checks, found.kept) == ({}, 0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"kinds": ("lora", "tokes")}, "kinds: 'tokes' is unknown; expected lora, tokens, weights"),
-        ({"kinds": ()}, "kinds is empty"),
-        ({"loss": "hing"}, "loss: 'hing' is unknown; expected cross_entropy, hinge"),
-        ({"methods": ("clip",)}, "method 'clip' is unknown"),
-        ({"methods": ()}, "methods is empty"),
-        ({"batch": 0}, "batch is 0; expected 1 or more"),
-        ({"timesteps": 0}, "timesteps is 0"),
-        ({"check_every": 0}, "check_every is 0"),
-        ({"rank": 0}, "rank is 0"),
-        ({"kinds": ("tokens",), "tokens": 0}, "tokens is 0"),
-        ({"steps": 0}, "steps is 0"),
-        ({"accumulate": 0}, "accumulate is 0"),
-        ({"remat": "all"}, "remat is 'all'; expected one of nothing, products, blocks"),
-    ],
-)
-def test_recipes_that_cannot_be_followed(changes, message):
-    with pytest.raises(UserError, match=message):
-        Recipe(layers=("mid",), **LORA | changes)

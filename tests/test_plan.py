@@ -1,13 +1,14 @@
 """The command `plan`: what it refuses, and what it prints of a small network."""
 
 import json
-import runpy
 
 import pytest
 
 from dsd_jax import plan
 from dsd_jax.command import run_command
+from dsd_jax.configuration import read_config
 from dsd_jax.planning import job
+from dsd_jax.run_config import RunConfig
 
 CONFIG = "configs/emoji.py"
 
@@ -28,7 +29,10 @@ def run(*arguments):
         (["--gpus=8", "--recipe=lor"], "recipe 'lor' is unknown; expected one of adapted"),
         (["--gpus=8", "--recipe=weights"], "recipe 'weights' learns weights without gradients"),
         (["--gpus=8", "--config.weights=nowhere"], "There is no model at 'nowhere'"),
-        (["--gpus=8", "--config.dtype=int8"], "dtype int8 can't hold weights"),
+        (
+            ["--gpus=8", "--config.dtype=int8"],
+            "dtype is 'int8', expected 'float32', 'bfloat16'",
+        ),
         (["--gpus=8", "--config.fsdp=3"], "fsdp is 3, which does not divide 8 GPUs"),
     ],
 )
@@ -56,7 +60,7 @@ def test_published_models_need_no_download(model, million):
     from dsd_jax.models.unet import abstract_params
     from dsd_jax.weights.names import flatten
 
-    config = runpy.run_path("configs/full_size.py")["get_config"](model)
+    config = read_config(RunConfig, f"configs/full_size.py:{model}", ())
     planned = job.read_job(config)
     leaves = flatten(abstract_params(planned.unet)).values()
     assert round(sum(leaf.size for leaf in leaves) / 1e6) == million

@@ -77,5 +77,5 @@ def test_another_runs_workdir_is_refused(workdir):
 
 
 def test_a_model_that_we_do_not_train(tmp_path):
-    with pytest.raises(UserError, match="model is 'gan'; expected one of stable-diffusion, clip"):
+    with pytest.raises(UserError, match="model is 'gan', expected one of stable-diffusion, clip"):
         run(tmp_path, model="gan")

@@ -9,8 +9,10 @@ from dsd_jax import few_shot_clip, rival
 from dsd_jax.benchmark import Split, draw_shots
 from dsd_jax.clip.tuning import Tuned
 from dsd_jax.data.examples import Benchmark
-from dsd_jax.defaults import run_defaults
+from dsd_jax.data_config import EmojiData
+from dsd_jax.recipe import RecipeConfig
 from dsd_jax.rival import clip_scores, shots_for_clip
+from dsd_jax.run_config import RunConfig
 from tests.few_shots import COUNT, examples, pictures
 from tests.random_clip import random_clip
 
@@ -60,9 +62,15 @@ def test_every_draw_of_shots_is_tuned_on(clip, tmp_path, monkeypatch):
         return Tuned(clip, {}, 0)
 
     monkeypatch.setattr(few_shot_clip, "fine_tune", fine_tune)
-    config = run_defaults()
-    config.data, config.shots, config.seeds = type(config)(), (4, 6), 2
-    config.recipes, config.clip, config.seed = ("any",), "random", 5
+    config = RunConfig(
+        data=EmojiData(),
+        shots=(4, 6),
+        seeds=2,
+        seed=5,
+        clip="random",
+        recipes=("any",),
+        learn={"any": RecipeConfig()},
+    )
     job = SimpleNamespace(clip=clip, benchmark=BENCHMARK)
     tuned = few_shot_clip.tune_all(config, tmp_path, job)
     assert {label: len(clips) for label, clips in tuned.items()} == {"tuned-4": 2, "tuned-6": 2}

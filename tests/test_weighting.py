@@ -1,7 +1,5 @@
 """Weights by regression: they find what is there, and leave alone what is not."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,8 @@ import pytest
 
 from dsd_jax import shots, weighting
 from dsd_jax.items import Items
-from dsd_jax.shots import Recipe, Shots
+from dsd_jax.recipe import Recipe
+from dsd_jax.shots import Shots
 from dsd_jax.terms import Terms
 from tests.few_shots import LORA
 
@@ -150,7 +149,9 @@ def test_a_stronger_prior_stays_closer_to_zero_shot():
         sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(weights))
         for ridge in (0.3, 30.0)
         for weights in [
-            weighting.fit_weights(seen, replace(RECIPE, ridges=(ridge,)), "attention", 0)
+            weighting.fit_weights(
+                seen, RECIPE.model_copy(update={"ridges": (ridge,)}), "attention", 0
+            )
         ]
     ]
     assert 0 < sizes[1] < sizes[0]

@@ -11,8 +11,6 @@ import flax.linen as nn
 import jax
 from jax.sharding import PartitionSpec
 
-from dsd_jax.errors import UserError
-
 # everything / results of matrix products, convolutions and attention / each block's input.
 REMAT = ("nothing", "products", "blocks")
 ATTENDED = "attended"  # the name of attention's results
@@ -36,12 +34,6 @@ class Blocks(NamedTuple):
         if self.remat == "products":
             return nn.remat(block, policy=_keep_products)
         return nn.remat(block) if self.remat == "blocks" or self.gather else block
-
-
-def check_remat(remat: str) -> None:
-    """`UserError` where there is no such choice."""
-    if remat not in REMAT:
-        raise UserError(f"remat is '{remat}'; expected one of {', '.join(REMAT)}.")
 
 
 def _whole(weights: Any) -> Any:

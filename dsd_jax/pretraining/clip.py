@@ -9,6 +9,7 @@ from dsd_jax import sharding
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.clip.captions import without_padding
 from dsd_jax.fitting import fit
+from dsd_jax.pretrain_config import ClipPretrainConfig
 from dsd_jax.pretraining import contrast
 from dsd_jax.pretraining.denoiser import Latents, optimiser, start
 from dsd_jax.pretraining.pictures import training_stream
@@ -17,7 +18,7 @@ from dsd_jax.pretraining.shapes import clip_config
 from dsd_jax.tokens import tokenise
 
 
-def train_clip(config: Any, workdir: Path) -> Any:
+def train_clip(config: ClipPretrainConfig, workdir: Path) -> Any:
     """Train it on the scenes that the bundled Stable Diffusion saw; returns averaged parameters."""
     settings, mesh, tokenizer = config.contrast, sharding.host_mesh(), bundled_tokenizer()
     shape = clip_config(config, tokenizer)
@@ -35,8 +36,7 @@ def train_clip(config: Any, workdir: Path) -> Any:
         )
         return sharding.shard_rows(mesh, rows)
 
-    parts = ("text", "vision", "contrast")
-    identity = {part: config[part].to_dict() for part in parts}
+    identity = config.model_dump(include={"text", "vision", "contrast"})
     for changeable in ("steps", "cooldown"):  # more steps, or fewer, are still the same run
         del identity["contrast"][changeable]
     with Checkpoints(workdir / "clip", {**identity, "projection": config.projection}) as saved:

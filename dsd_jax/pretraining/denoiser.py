@@ -16,6 +16,7 @@ from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
+from dsd_jax.pretrain_config import POOL
 from dsd_jax.pretraining import reading
 from dsd_jax.pretraining.pictures import Stream, to_pixels
 
@@ -74,8 +75,8 @@ class Latents:
 
     def _draw(self, number: int) -> tuple[np.ndarray, list]:
         latents, scenes = [], []
-        for part in range(self._size // 256):
-            images, drawn = self._stream.batch([self._seed, 3, number, part], 256)
+        for part in range(self._size // POOL):
+            images, drawn = self._stream.batch([self._seed, 3, number, part], POOL)
             latents.append(np.asarray(self._encode(images)))
             scenes += drawn
         return np.concatenate(latents), scenes

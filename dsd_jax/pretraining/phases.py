@@ -13,6 +13,7 @@ from dsd_jax.data.scenes import caption, sample_scene
 from dsd_jax.digest import digest
 from dsd_jax.fitting import fit
 from dsd_jax.models.text import CLIPText
+from dsd_jax.pretrain_config import PretrainConfig
 from dsd_jax.pretraining import autoencoder, denoiser, reading
 from dsd_jax.pretraining.pictures import to_pixels, training_stream
 from dsd_jax.pretraining.products import bundled_tokenizer
@@ -20,7 +21,7 @@ from dsd_jax.pretraining.shapes import schedule, text_config, unet_config, vae_c
 from dsd_jax.tokens import tokenise
 
 
-def train_vae(config: Any, workdir: Path) -> Any:
+def train_vae(config: PretrainConfig, workdir: Path) -> Any:
     """Phase 1; returns the averaged, whitened parameters."""
     vae, settings, stream = vae_config(config), config.vae, training_stream()
     mesh = sharding.host_mesh()
@@ -31,7 +32,7 @@ def train_vae(config: Any, workdir: Path) -> Any:
         ("encoder", settings.encoder_steps, 2 * settings.batch, False),
         ("vae", settings.steps, settings.batch, True),
     )
-    with Checkpoints(workdir / "vae", settings.to_dict()) as checkpoints:
+    with Checkpoints(workdir / "vae", settings.model_dump()) as checkpoints:
         for name, steps, rows, decoder in parts:
             state = fit(
                 name,
@@ -50,7 +51,7 @@ def train_vae(config: Any, workdir: Path) -> Any:
     return params
 
 
-def train_reader(config: Any, workdir: Path, first: Any) -> Any:
+def train_reader(config: PretrainConfig, workdir: Path, first: Any) -> Any:
     """Phase 2, from `first`'s text tower if given; returns {"text", "reader"}."""
     settings, mesh, stream = config.text, sharding.host_mesh(), training_stream()
     tokenizer, concepts = bundled_tokenizer(), stream.sprites.concepts
@@ -70,7 +71,7 @@ def train_reader(config: Any, workdir: Path, first: Any) -> Any:
         rows = tokenise(tokenizer, texts), reading.sides(scenes, texts, concepts)
         return sharding.shard_rows(mesh, rows)
 
-    identity = {"start": config.start, "text": settings.to_dict()}
+    identity = {"start": config.start, "text": settings.model_dump()}
     with Checkpoints(workdir / "text", identity) as checkpoints:
         state = fit(
             "text",
@@ -90,7 +91,9 @@ def _random_tower(text: Any, key: jax.Array) -> Any:
     return jax.jit(CLIPText(text).init)(key, ids)["params"]
 
 
-def train_denoiser(config: Any, workdir: Path, vae_params: Any, read: Any, first: Any) -> Any:
+def train_denoiser(
+    config: PretrainConfig, workdir: Path, vae_params: Any, read: Any, first: Any
+) -> Any:
     """Phase 3, from what phase 2 has `read` and `first`'s UNet if given.
 
     Returns:
@@ -115,9 +118,9 @@ def train_denoiser(config: Any, workdir: Path, vae_params: Any, read: Any, first
 
     identity = {
         # More steps, or fewer, are still the same run.
-        "denoiser": {k: v for k, v in settings.items() if k not in ("steps", "cooldown")},
-        "unet": config.unet.to_dict(),
-        "text": config.text.to_dict(),
+        "denoiser": settings.model_dump(exclude={"steps", "cooldown"}),
+        "unet": config.unet.model_dump(),
+        "text": config.text.model_dump(),
         "start": config.start,
         "vae_weights": digest(vae_params),
     }

@@ -11,6 +11,7 @@ from dsd_jax.clip.pixels import Normaliser
 from dsd_jax.clip.save import save_clip
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
+from dsd_jax.pretrain_config import ClipPretrainConfig, PretrainConfig
 from dsd_jax.pretraining.samples import CAPTIONS, contact_sheet, sample
 from dsd_jax.pretraining.shapes import clip_config, schedule, text_config, unet_config, vae_config
 from dsd_jax.weights.load import load
@@ -25,7 +26,7 @@ def bundled_tokenizer() -> Any:
     return read_tokenizer(_TOKENIZER)
 
 
-def starting_weights(config: Any) -> dict[str, Any] | None:
+def starting_weights(config: PretrainConfig) -> dict[str, Any] | None:
     """The weights of the model that `config.start` names, whose VAE stays as it is; or None.
 
     If that model predicts something else (noise or v), the UNet's last layer starts anew.
@@ -54,7 +55,7 @@ def starting_weights(config: Any) -> dict[str, Any] | None:
     return {**model.params, "unet": {**unet, **anew}}
 
 
-def write_model(config: Any, workdir: Path, params: Any) -> Model:
+def write_model(config: PretrainConfig, workdir: Path, params: Any) -> Model:
     """Write the model as a folder that `dsd_jax.load` and PyTorch diffusers read, in float16."""
     tokenizer, vae = bundled_tokenizer(), vae_config(config)
     model = Model(
@@ -78,7 +79,7 @@ def write_samples(model: Model, workdir: Path) -> None:
     print(f"samples are in {workdir / 'samples.png'}")
 
 
-def write_clip(config: Any, workdir: Path, params: Any) -> Clip:
+def write_clip(config: ClipPretrainConfig, workdir: Path, params: Any) -> Clip:
     """Write the CLIP as a folder that `load_clip` and PyTorch transformers read, in float16."""
     tokenizer = bundled_tokenizer()
     shape = clip_config(config, tokenizer)

@@ -10,12 +10,13 @@ from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
 from dsd_jax.models.vision import VisionConfig
+from dsd_jax.pretrain_config import ClipPretrainConfig, PretrainConfig
 
 
-def vae_config(config: Any) -> VAEConfig:
+def vae_config(config: PretrainConfig) -> VAEConfig:
     """The VAE's shape; its latents are whitened, so that they need no scale."""
     return VAEConfig(
-        block_out_channels=tuple(config.vae.block_out_channels),
+        block_out_channels=config.vae.block_out_channels,
         layers_per_block=1,
         latent_channels=config.vae.latent_channels,
         norm_num_groups=config.vae.norm_num_groups,
@@ -24,7 +25,7 @@ def vae_config(config: Any) -> VAEConfig:
     )
 
 
-def text_config(config: Any, vocabulary: int) -> TextConfig:
+def text_config(config: PretrainConfig | ClipPretrainConfig, vocabulary: int) -> TextConfig:
     """The text tower's shape."""
     return TextConfig(
         vocab_size=vocabulary,
@@ -38,7 +39,7 @@ def text_config(config: Any, vocabulary: int) -> TextConfig:
     )
 
 
-def clip_config(config: Any, tokenizer: Any) -> CLIPConfig:
+def clip_config(config: ClipPretrainConfig, tokenizer: Any) -> CLIPConfig:
     """The shape that a pre-training config asks for; the text tower is as Stable Diffusion's."""
     vision = config.vision
     return CLIPConfig(
@@ -60,14 +61,14 @@ def clip_config(config: Any, tokenizer: Any) -> CLIPConfig:
     )
 
 
-def unet_config(config: Any) -> UNetConfig:
+def unet_config(config: PretrainConfig) -> UNetConfig:
     """The UNet's shape: cross-attention at every resolution."""
     vae, levels = vae_config(config), len(config.unet.block_out_channels)
     return UNetConfig(
         sample_size=vae.sample_size // vae.downscale,
         in_channels=vae.latent_channels,
         out_channels=vae.latent_channels,
-        block_out_channels=tuple(config.unet.block_out_channels),
+        block_out_channels=config.unet.block_out_channels,
         layers_per_block=1,
         cross_attention_dim=config.text.hidden_size,
         heads=(config.unet.heads,) * levels,
@@ -81,6 +82,6 @@ def unet_config(config: Any) -> UNetConfig:
     )
 
 
-def schedule(config: Any) -> Schedule:
+def schedule(config: PretrainConfig) -> Schedule:
     """The noise schedule: Stable Diffusion's betas, and what the UNet predicts."""
     return Schedule(prediction=config.denoiser.prediction)

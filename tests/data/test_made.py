@@ -5,6 +5,7 @@ import pytest
 
 from dsd_jax.data.made.make import MAKERS, made_folder
 from dsd_jax.data.open import open_benchmark
+from dsd_jax.data_config import DATA
 from dsd_jax.errors import UserError
 
 # All files' bytes but for the parquet file's, whose writer signs with its version.
@@ -38,7 +39,7 @@ def test_made_sets_are_the_same_each_time_and_small(name, tmp_path):
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_each_is_read_by_its_reader_in_every_split(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    benchmark = open_benchmark({**SETTINGS[name], "made": True})
+    benchmark = open_benchmark(DATA[SETTINGS[name]["name"]](**SETTINGS[name], made=True))
     counts = {}
     for split in benchmark.splits:
         examples = benchmark.load(split)

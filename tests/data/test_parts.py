@@ -70,9 +70,6 @@ def test_own_splits_of_other_names_are_kept():
 @pytest.mark.parametrize(
     ("parts", "split", "message"),
     [
-        (("fair",), "test", "split_rule is 'fair'; expected official, apart, authors"),
-        (("apart", -1), "test", "shots_part is -1; expected a part"),
-        (("apart", 0.1, 1.5), "test", "validation_part is 1.5; expected a part"),
         (("apart", 601), "test", "shots_part=601: 601 items are asked for, and only 600 left"),
         (("apart", 500, 400), "test", "validation_part=400: 400 items are asked for, and only"),
         (("apart", 0.001), "shots", "made-up's split shots is empty: shots_part=0.001"),
