@@ -97,7 +97,7 @@ def test_files_that_no_run_wrote_are_refused(tmp_path, name):
 
 
 def test_files_of_other_names_stay(tmp_path):
-    mine = {name: tmp_path / name for name in ("notes.txt", "unfinished", "scores/a.npz")}
+    mine = {name: tmp_path / name for name in ("notes.txt", "report.md.unfinished", "scores/a.npz")}
     for place in mine.values():
         place.parent.mkdir(exist_ok=True)
         place.write_text("mine")
