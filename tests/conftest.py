@@ -1,5 +1,8 @@
 """What several test files share: the golden models, put together from `tests/fixtures/goldens`."""
 
+import contextlib
+import ctypes
+import gc
 import json
 import lzma
 import os
@@ -17,8 +20,36 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # tolerances are those of float32
 sys.path.append(str(Path(sys.prefix) / "planning"))
 
 GOLDENS = Path(__file__).parent / "fixtures" / "goldens"
+MOST_MEMORY = 2_000_000_000  # bytes of a worker, above which it forgets what it has compiled
 EMBEDDING = "text_model.embeddings.token_embedding.weight"
 VOCABULARY = 49_408
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Forget compiled programs after a module once the process is large: they are never freed."""
+    yield
+    if "jax" in sys.modules and resident_bytes() > MOST_MEMORY:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
+        return_memory()
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process holds; 0 where /proc does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def return_memory() -> None:
+    """Have the C library give freed memory back to the system, where it is glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,16 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import dsd_jax
 from dsd_jax.planning.published import UNETS
-from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE
+from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE, Component
 from tests.conftest import GOLDENS, write_tokenizer
 from tests.synthetic import torch_shapes, write_random
 
@@ -99,8 +101,14 @@ MODELS = {
 
 
 def write_model(name: str, folder: Path) -> None:
-    """Writes the model with random float16 weights in the Hugging Face layout."""
-    golden, configs = MODELS[name]
+    """Write the model with random float16 weights in the Hugging Face layout."""
+    write_folder(name, *MODELS[name], folder)
+
+
+def write_folder(
+    name: str, golden: str, configs: Mapping[Component, Mapping[str, Any]], folder: Path
+) -> None:
+    """Write a model with random weights: components of these configs, the golden's other files."""
     shutil.copytree(GOLDENS / golden / "scheduler", folder / "scheduler")
     for component in configs:
         if component.tokenizer:

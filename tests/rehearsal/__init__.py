@@ -1,0 +1,1 @@
+"""A rehearsal of real runs: commands as users type them, on narrow twins of published models."""
