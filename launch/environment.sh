@@ -14,18 +14,20 @@ fail() {
 
 # Runs it rather than trusting its name: pyenv puts a python3.12 on PATH that may not be installed.
 is_supported() {
-  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' &>/dev/null
 }
 
+# 3.12 first: all that is tested is there for it. 3.11 last: it gets an older JAX.
 find_python() {
   local candidate
-  for candidate in python3.12 python3.11 python3 python; do
+  for candidate in python3.12 python3.13 python3.11 python3 python; do
     if is_supported "$candidate"; then
       command -v "$candidate"
       return
     fi
   done
-  fail "needs Python 3.11 or 3.12, and none of python3.12, python3.11, python3 and python is one."
+  fail "needs Python 3.11, 3.12 or 3.13, and none of python3.12, python3.13, python3.11, python3" \
+    "and python is one."
 }
 
 # True if nothing would have to be installed; looks at no index, so it needs no network.
@@ -35,7 +37,7 @@ satisfies() {
 
 create_venv() {
   local python
-  python="$(find_python)"
+  python="$(find_python)" || exit
   echo "Creating the environment $1 with $python"
   "$python" -m venv "$1" || fail "could not create the environment $1 with '$python -m venv'" \
     "(on Debian and Ubuntu: apt-get install python3-venv)."
@@ -57,12 +59,21 @@ is_ready() {
   is_installed "$1" "$2" || { satisfies "$1" "$2" && cp "$2" "$(stamp "$1" "$2")"; }
 }
 
+# An environment that was made with other requirements is brought to these; what an accelerator
+# needs goes with JAX's version and is installed anew.
 install_once() {
   if is_ready "$1" "$2"; then return; fi
   echo "Installing $2 into $1 (once; this can take some minutes)"
   "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" ||
     fail "could not install $2; pip says why above."
   cp "$2" "$(stamp "$1" "$2")"
+  local kind python="$1/bin/python"
+  for kind in cuda tpu; do
+    if [[ -f "$1/.installed-$kind" ]]; then
+      rm "$1/.installed-$kind"
+      install_accelerator "$kind"
+    fi
+  done
 }
 
 # The requirements file $1 in the folder $2 of the environment of `python`, off its search path.
@@ -110,7 +121,7 @@ use_environment() {
   [[ "$venv" == /* ]] || venv="$PWD/$venv"
   [[ -x "$venv/bin/python" ]] || create_venv "$venv"
   is_supported "$venv/bin/python" ||
-    fail "the environment $venv is not of Python 3.11 or 3.12; remove it or set DSD_VENV."
+    fail "the environment $venv is not of Python 3.11, 3.12 or 3.13; remove it or set DSD_VENV."
   for requirements in "$@"; do
     install_once "$venv" "$requirements"
   done

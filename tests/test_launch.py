@@ -47,10 +47,13 @@ class Checkout:
         self.bin.mkdir()
         for tool in ("bash", "basename", "cmp", "cp", "dirname", "mkdir", "rm", "sed", "touch"):
             (self.bin / tool).symlink_to(shutil.which(tool))
-        for name in ("python3.12", "python3.11"):
-            (self.bin / name).write_text(FAKE_PYTHON)
-            (self.bin / name).chmod(0o755)
+        for name in ("python3.13", "python3.12", "python3.11"):
+            self.add_python(name)
         self.record = folder / "calls"
+
+    def add_python(self, name: str, works: bool = True) -> None:
+        (self.bin / name).write_text(FAKE_PYTHON if works else "#!/usr/bin/env bash\nexit 127\n")
+        (self.bin / name).chmod(0o755)
 
     def start(
         self, script: str, *arguments: str, **environment: str
@@ -141,6 +144,36 @@ def test_setup_for_an_accelerator_installs_it_once(checkout, kind, last):
     assert checkout.calls() == []
 
 
+def test_accelerator_follows_the_requirements(checkout):
+    checkout.start("run.sh", "setup", "--accelerator", "tpu")
+    with (checkout.root / "requirements.txt").open("a") as file:
+        file.write("jaxlib!=0.10.2\n")
+    checkout.start("run.sh")
+    assert checkout.calls()[:2] == [f"pip {checkout.root}/requirements.txt", "pip gcsfs"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "chosen"),
+    [
+        ([], "python3.12"),
+        (["python3.12"], "python3.13"),
+        (["python3.12", "python3.13"], "python3.11"),
+        (["python3.12", "python3.13", "python3.11"], "python"),
+    ],
+)
+@pytest.mark.parametrize("shims", [False, True])
+def test_the_best_python_that_runs_is_taken(checkout, missing, chosen, shims):
+    checkout.add_python("python")
+    for name in missing:
+        (checkout.bin / name).unlink()
+        if shims:  # pyenv has one on PATH for each version that is installed anywhere
+            checkout.add_python(name, works=False)
+    done = checkout.start("run.sh")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"Creating the environment {checkout.root}/.venv with ")
+    assert done.stdout.splitlines()[0].endswith(f"/{chosen}")
+
+
 def test_own_environment(checkout):
     checkout.start("run.sh", DSD_VENV="mine")
     assert (checkout.elsewhere / "mine" / "bin" / "python").exists()
@@ -161,7 +194,7 @@ def test_active_environment_is_used_only_if_it_has_everything(checkout, unsatisf
 def test_no_suitable_python_is_one_sentence(checkout):
     failed = checkout.start("run.sh", FAKE_UNSUPPORTED="1")
     assert failed.returncode == 2
-    assert failed.stderr.startswith("run.sh: needs Python 3.11 or 3.12, and none of ")
+    assert failed.stderr.startswith("run.sh: needs Python 3.11, 3.12 or 3.13, and none of ")
     assert len(failed.stderr.splitlines()) == 1
     assert checkout.calls() == []
 
@@ -173,7 +206,7 @@ def test_environment_that_cannot_be_made_or_used_is_one_sentence(checkout):
     checkout.start("run.sh")
     old = checkout.start("run.sh", FAKE_UNSUPPORTED="1")
     assert (old.returncode, len(old.stderr.splitlines())) == (2, 1)
-    assert "is not of Python 3.11 or 3.12" in old.stderr
+    assert "is not of Python 3.11, 3.12 or 3.13" in old.stderr
 
 
 def test_run_help_and_unknown_subcommand_install_nothing(checkout):
