@@ -42,14 +42,14 @@ run_gke() {
   local action="${1:-}"
   case "$action" in
     apply | logs | delete) shift ;;
-    *) fail "gke: '$action' is no action; expected apply, logs or delete." ;;
+    *) fail "gke: '$(shown "$action")' is no action; expected apply, logs or delete." ;;
   esac
   local name="" image="" type="" topology="" slices=1 gpu="" gpus=1 nodes=1 spot="" retries=100
   local grace=300 account="" command=()
   read_gke_options "$@"
   # Names of pods, which have the numbers of slice and host and more behind it, end at 63.
-  [[ "$name" =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] ||
-    fail "gke $action: --name is '$name'; expected at most 40 of a-z, 0-9 and -, from a letter on."
+  name="$(checked "gke $action" --name "$name" '[a-z]([a-z0-9-]{0,38}[a-z0-9])?' \
+    "at most 40 of a-z, 0-9 and -, from a letter on")"
   if [[ "$action" == apply ]]; then
     check_apply
   else
@@ -61,7 +61,10 @@ run_gke() {
 }
 
 read_gke_options() {
+  local arguments
   while (($#)); do
+    split_option "$@"
+    set -- "${arguments[@]}"
     case "$1" in
       --spot)
         spot=yes
@@ -73,20 +76,20 @@ read_gke_options() {
         return
         ;;
     esac
-    [[ -n "${2:-}" && "${2:-}" != -* ]] || fail "gke: $1 needs a value."
+    [[ -n "${2:-}" && "${2:-}" != -* ]] || fail "gke: $(shown "$1") needs a value."
     case "$1" in
       --name) name="$2" ;;
-      --image) image="$2" ;;
+      --image) image="$(checked gke "$1" "$2" '[A-Za-z0-9][A-Za-z0-9._/:@-]{0,499}' "an image's address")" ;;
       --type) type="$2" ;;
       --topology) topology="$2" ;;
       --slices) slices="$(positive gke "$@")" ;;
-      --gpu) gpu="$2" ;;
+      --gpu) gpu="$(checked gke "$1" "$2" '[a-z0-9][a-z0-9-]{0,62}' "a GPU such as nvidia-h100-80gb")" ;;
       --gpus) gpus="$(positive gke "$@")" ;;
       --nodes) nodes="$(positive gke "$@")" ;;
       --retries) retries="$(positive gke "$@")" ;;
       --grace) grace="$(positive gke "$@")" ;;
-      --account) account="$2" ;;
-      *) fail "gke: unknown option '$1'; bash launch/run.sh gke --help lists them." ;;
+      --account) account="$(checked gke "$1" "$2" '[a-z0-9][a-z0-9.-]{0,252}' "a name of a-z, 0-9, - and .")" ;;
+      *) fail "gke: unknown option '$(shown "$1")'; bash launch/run.sh gke --help lists them." ;;
     esac
     shift 2
   done
@@ -98,13 +101,21 @@ check_apply() {
     fail "gke apply: expected --type such as v5litepod-16, or --gpu such as nvidia-h100-80gb."
   [[ -z "$type" || -z "$gpu" ]] || fail "gke apply: expected --type or --gpu, not both."
   ((${#command[@]})) || fail "gke apply: expected -- and a command at the end."
+  local word
+  for word in "${command[@]}"; do
+    is_utf8 "$word" ||
+      fail "gke apply: '$(shown "$word")' is no text in UTF-8, which a manifest has to be."
+  done
 }
 
 gke_apply() {
-  local selector=() resource each hosts
+  local selector=() resource each hosts accelerated
   if [[ -n "$type" ]]; then describe_slice; else describe_gpus; fi
   if [[ -z "$dry_run" ]]; then
-    manifest | kubectl apply --filename=-
+    # Made before it is sent, so that half of one never is.
+    local made
+    made="$(manifest)"
+    kubectl apply --filename=- <<<"$made"
     return
   fi
   echo "kubectl apply --filename=- <<'YAML'"
@@ -123,26 +134,28 @@ gke_delete() {
 }
 
 describe_gpus() {
-  resource=nvidia.com/gpu each="$gpus" hosts="$nodes"
+  resource=nvidia.com/gpu each="$gpus" hosts="$nodes" accelerated=cuda
   selector=("cloud.google.com/gke-accelerator: $(json "$gpu")")
 }
 
 # Chips and hosts of a slice: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus
 describe_slice() {
-  local accelerator axes chips="${type##*-}"
-  [[ "$chips" =~ ^[1-9][0-9]*$ ]] || chips=0
+  local accelerator axes chips="${type#*-}"
+  [[ "$chips" =~ ^[1-9][0-9]{0,5}$ ]] || chips=0
   case "$type" in
     v4-*) accelerator=tpu-v4-podslice axes=3 chips=$((chips / 2)) ;; # these count cores
     v5p-*) accelerator=tpu-v5p-slice axes=3 chips=$((chips / 2)) ;;
     v5litepod-*) accelerator=tpu-v5-lite-podslice axes=2 ;;
     v6e-*) accelerator=tpu-v6e-slice axes=2 ;;
-    *) fail "gke: --type is '$type'; expected v4-*, v5litepod-*, v5p-* or v6e-*." ;;
+    *) fail "gke: --type is '$(shown "$type")'; expected v4-*, v5litepod-*, v5p-* or v6e-*." ;;
   esac
   topology="${topology:-$(usual_topology "$axes" "$chips")}"
-  if [[ ! "$topology" =~ ^[1-9][0-9]*(x[1-9][0-9]*)+$ ]] || ((${topology//x/ * } != chips)); then
-    fail "gke: --type $type has $chips chips, which --topology '$topology' does not place."
+  if [[ ! "$topology" =~ ^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}$ ]] ||
+    ((${topology//x/ * } != chips)); then
+    fail "gke: --type $(shown "$type") has $chips chips, which --topology '$(shown "$topology")'" \
+      "does not place."
   fi
-  resource=google.com/tpu each=4
+  resource=google.com/tpu each=4 accelerated=tpu
   if ((axes == 2 && chips <= 8)); then each="$chips"; fi # all on one host
   hosts=$((chips / each))
   ((hosts > 1 || slices == 1)) ||

@@ -3,16 +3,40 @@
 # 2 fails its Job because of the podFailurePolicy, and so the JobSet; after any other failure the
 # JobSet starts all hosts again, once all are gone.
 
-# A string of JSON, which is one of YAML, too.
+# A string of JSON, which is one of YAML, too; what YAML does not take as it is, is escaped.
 json() {
-  local text="$1"
+  local LC_ALL=C text="$1" number letter # bytes, not letters of whatever the locale's encoding is
   text=${text//\\/\\\\}
   text=${text//\"/\\\"}
-  text=${text//$'\n'/\\n}
-  text=${text//$'\r'/\\r}
-  text=${text//$'\t'/\\t}
+  if [[ "$text" == *[[:cntrl:]]* ]]; then
+    for number in {1..31} 127; do
+      printf -v letter %b "\\x$(printf %x "$number")"
+      text=${text//"$letter"/$(printf '\\u%04x' "$number")}
+    done
+  fi
+  if [[ "$text" == *$'\xc2'[$'\x80'-$'\x9f']* ]]; then # control characters, too
+    for number in {128..159}; do
+      printf -v letter %b "\\xc2\\x$(printf %x "$number")"
+      text=${text//"$letter"/$(printf '\\u%04x' "$number")}
+    done
+  fi
+  text=${text//$'\xe2\x80\xa8'/'\u2028'} # lines and paragraphs end with these
+  text=${text//$'\xe2\x80\xa9'/'\u2029'}
+  text=${text//$'\xef\xbb\xbf'/'\ufeff'}
+  text=${text//$'\xef\xbf\xbe'/'\ufffe'}
+  text=${text//$'\xef\xbf\xbf'/'\uffff'}
   printf '"%s"' "$text"
 }
+
+is_utf8() {
+  local LC_ALL=C
+  [[ "$1" =~ ^($utf8)*$ ]]
+}
+
+# A letter of UTF-8, by its bytes.
+utf8=$'[\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|'
+utf8+=$'[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|'
+utf8+=$'\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}'
 
 # The arguments as a list of YAML, $1 spaces from the left.
 list() {
@@ -35,7 +59,7 @@ manifest() {
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
-  name: $name
+  name: $(json "$name")
 YAML
   if [[ -n "$type" ]] && ((hosts > 1)); then
     # A slice of several hosts is a node pool; GKE tells hosts and slices about each other.
@@ -109,6 +133,8 @@ $(words)
               env:
               - name: DSD_STOPPED
                 value: "143"
+              - name: DSD_ACCELERATOR
+                value: $accelerated
               - name: PYTHONUNBUFFERED
                 value: "1"
 YAML
@@ -138,7 +164,7 @@ YAML
   else
     cat <<YAML
               - name: DSD_COORDINATOR
-                value: $name-hosts-0-0.$name:8476
+                value: $(json "$name-hosts-0-0.$name:8476")
               - name: DSD_PROCESSES
                 value: "$hosts"
               - name: DSD_PROCESS

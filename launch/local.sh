@@ -12,8 +12,10 @@
 run_local() {
   ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) ||
     fail "local: needs bash 5.1 or newer, this is $BASH_VERSION."
-  local procs=2 devices=4 command
+  local procs=2 devices=4 command arguments
   while (($#)) && [[ "$1" != -- ]]; do
+    split_option "$@"
+    set -- "${arguments[@]}"
     case "$1" in
       --procs) procs="$(positive local "$@")" ;;
       --devices) devices="$(positive local "$@")" ;;

@@ -30,14 +30,39 @@ show_help() {
   sed -n '1d;/^#/!q;s/^# \{0,1\}//;p' "$1"
 }
 
+# The words as any POSIX shell reads them back, whatever the locale; bash's %q writes $'...', which
+# dash does not know.
+quoted() {
+  local LC_ALL=C word rest quote="'"
+  for word in "$@"; do
+    if [[ "$word" =~ ^[A-Za-z0-9_@%+=:,./-]+$ ]]; then
+      printf '%s ' "$word"
+      continue
+    fi
+    rest="$word" word=""
+    while [[ "$rest" == *"$quote"* ]]; do
+      word+="${rest%%"$quote"*}'\\''"
+      rest="${rest#*"$quote"}"
+    done
+    printf "'%s' " "$word$rest"
+  done
+}
+
 # Runs a command, or prints it so that a shell would take it.
 execute() {
   if [[ -n "$dry_run" ]]; then
-    printf '%q ' "$@"
+    quoted "$@"
     echo
   else
     "$@"
   fi
+}
+
+# Sets the array `arguments` to the arguments, of which the first, if it is --option=value, is split.
+split_option() {
+  # shellcheck disable=SC2034  # for the function that calls this one
+  arguments=("$@")
+  if [[ "$1" == --?*=* ]]; then arguments=("${1%%=*}" "${1#*=}" "${@:2}"); fi
 }
 
 # Sets the array `command` to what follows `--` in the arguments of the place $1.
@@ -51,10 +76,25 @@ take_command() {
   command=("$@")
 }
 
-# The number that follows option $2 of place $1.
+# The number that follows option $2 of place $1. Its digits are few enough for shell arithmetic.
 positive() {
-  [[ "${3:-}" =~ ^[1-9][0-9]*$ ]] || fail "$1: $2 is '${3:-}'; expected a number from 1."
+  [[ "${3:-}" =~ ^[1-9][0-9]{0,5}$ ]] ||
+    fail "$1: $2 is '$(shown "${3:-}")'; expected a number from 1 to 999999."
   echo "$3"
+}
+
+# The value $3 of option $2 of place $1, which matches the pattern $4, in words $5.
+checked() {
+  local LC_ALL=C
+  [[ "$3" =~ ^($4)$ ]] || fail "$1: $2 is '$(shown "$3")'; expected $5."
+  echo "$3"
+}
+
+# A value for a message: one line, without what would move a terminal's cursor.
+shown() {
+  local LC_ALL=C text="${1//[[:cntrl:]]/?}"
+  if ((${#text} > 80)); then text="${text:0:77}..."; fi
+  printf '%s' "$text"
 }
 
 # Makes the environment and puts it first on PATH, so that `python` is its Python.
@@ -86,6 +126,11 @@ run_main_job() {
 }
 
 run_setup() {
+  local arguments=("$@")
+  if (($#)); then
+    split_option "$@"
+    set -- "${arguments[@]}"
+  fi
   case "${1:-}" in
     "") ;;
     --accelerator) export DSD_ACCELERATOR="${2:-}" ;;

@@ -35,10 +35,10 @@ run_tpu() {
   local action="${1:-}"
   case "$action" in
     create | setup | run | babysit | logs | delete) shift ;;
-    *) fail "tpu: '$action' is no action; expected create, setup, run, babysit, logs or delete." ;;
+    *) fail "tpu: '$(shown "$action")' is no action; expected create, setup, run, babysit, logs or delete." ;;
   esac
   local name="" zone="" project="" type="" slices=1 version="" spot="" retries=100
-  local pause=30 command=()
+  local pause=30 command=() state=""
   read_tpu_options "$@"
   [[ -n "$name" ]] || fail "tpu $action: --name is missing."
   [[ -n "$zone" ]] || fail "tpu $action: --zone is missing."
@@ -55,7 +55,10 @@ run_tpu() {
 }
 
 read_tpu_options() {
+  local arguments
   while (($#)); do
+    split_option "$@"
+    set -- "${arguments[@]}"
     case "$1" in
       --spot)
         spot=yes
@@ -71,19 +74,22 @@ read_tpu_options() {
         ;;
     esac
     case "$1" in
-      --name) name="$2" ;;
-      --zone) zone="$2" ;;
-      --project) project="$2" ;;
-      --type) type="$2" ;;
+      --name) name="$(checked tpu "$1" "$2" '[a-z]([a-z0-9-]{0,58}[a-z0-9])?' "$name_in_words")" ;;
+      --zone) zone="$(checked tpu "$1" "$2" '[a-z0-9-]{1,40}' "a zone such as us-central2-b")" ;;
+      --project) project="$(checked tpu "$1" "$2" '[a-z0-9.:-]{1,100}' "the id of a project")" ;;
+      --type) type="$(checked tpu "$1" "$2" '[a-z0-9]{1,20}-[1-9][0-9]{0,5}' "$type_in_words")" ;;
       --slices) slices="$(positive tpu "$@")" ;;
-      --version) version="$2" ;;
-      --retries) retries="$2" ;;
-      --wait) pause="$2" ;;
-      *) fail "tpu: unknown option '$1'; bash launch/run.sh tpu --help lists them." ;;
+      --version) version="$(checked tpu "$1" "$2" '[a-z0-9.-]{1,60}' "a version of the runtime")" ;;
+      --retries) retries="$(positive tpu "$@")" ;;
+      --wait) pause="$(checked tpu "$1" "$2" '0|[1-9][0-9]{0,5}' "a number of seconds")" ;;
+      *) fail "tpu: unknown option '$(shown "$1")'; bash launch/run.sh tpu --help lists them." ;;
     esac
     shift 2
   done
 }
+
+name_in_words="at most 60 of a-z, 0-9 and -, from a letter on"
+type_in_words="a type and a number, such as v5litepod-16"
 
 # gcloud compute tpus WORDS..., with the zone and project.
 tpus() {
@@ -108,23 +114,49 @@ runtime_of() {
   esac
 }
 
-# The queued resource's state, such as ACTIVE or SUSPENDED; MISSING if there is none.
-state_of() {
-  tpus queued-resources describe "$name" "--format=value(state.state)" 2>/dev/null || echo MISSING
+# Sets `state` to the queued resource's state, such as ACTIVE or SUSPENDED, or to MISSING if gcloud
+# says that there is none. Fails, and shows gcloud's reason, if it could not look.
+look() {
+  local told code=0
+  told="$(mktemp)"
+  state="$(tpus queued-resources describe "$name" "--format=value(state.state)" 2>"$told")" ||
+    code=$?
+  if ((code)) && grep -qiE 'NOT_FOUND|not found|does not exist' "$told"; then
+    state=MISSING code=0
+  fi
+  if ((code)); then
+    cat "$told" >&2
+    check_login "$told"
+    echo "run.sh: tpu: gcloud could not look at $name; it says why above." >&2
+  fi
+  rm -f "$told"
+  return "$code"
 }
+
+# Ends all where gcloud's complaint in the file $1 is about the login: it will not get better.
+check_login() {
+  if grep -qiE "$no_login" "$1"; then
+    rm -f "$1"
+    fail "tpu: gcloud is not logged in, or not allowed to; it says why above."
+  fi
+}
+
+no_login='gcloud auth|auth(entication)? tokens?|active account|UNAUTHENTICATED|reauth|invalid_grant'
+no_login+='|PERMISSION_DENIED|could not find default credentials'
 
 wait_until_active() {
   if [[ -n "$dry_run" ]]; then
-    state_of
+    look
+    echo "$state"
     return
   fi
-  local state
   while true; do
-    state="$(state_of)"
+    look || return
     case "$state" in
       ACTIVE) return ;;
-      FAILED | SUSPENDED | SUSPENDING | MISSING)
-        echo "run.sh: tpu: $name is $state." >&2
+      CREATING | ACCEPTED | PROVISIONING | WAITING_FOR_RESOURCES | DELETING) ;;
+      *)
+        echo "run.sh: tpu: $name is $(shown "${state:-in no state}"); it will not become ACTIVE." >&2
         return 1
         ;;
     esac
@@ -140,7 +172,7 @@ on_workers() {
 
 # The runtimes have Ubuntu 22.04's Python 3.10, which is too old for JAX.
 # shellcheck disable=SC2016 # for the workers' shells
-get_python='export PATH="$HOME/.local/bin:$PATH"; command -v python3.12 python3.11 ||
+get_python='export PATH="$HOME/.local/bin:$PATH"; command -v python3.12 python3.13 python3.11 ||
   { python3 -m pip install --quiet --user uv && python3 -m uv python install 3.12; }'
 
 tpu_setup() {
@@ -155,7 +187,7 @@ tpu_setup() {
 tpu_run() {
   # Quoted here for the workers' shells: arguments with spaces arrive as they are.
   local line
-  line="$(printf '%q ' "${command[@]}")"
+  line="$(quoted "${command[@]}")"
   on_workers all "set -o pipefail; cd dsd_jax && DSD_CLUSTER=tpu DSD_ACCELERATOR=tpu DSD_STOPPED=143 bash launch/run.sh here -- ${line}2>&1 | tee run.log"
 }
 
@@ -173,8 +205,8 @@ tpu_babysit() {
     code=0
     one_attempt || code=$?
     if ((code == 0 || code == 2)) || [[ -n "$dry_run" ]]; then return "$code"; fi
-    echo "run.sh: tpu babysit: attempt $attempt of $retries ended with $code; once more." >&2
-    sleep "$pause"
+    echo "run.sh: tpu babysit: attempt $attempt of $retries ended with $code." >&2
+    if ((attempt < retries)); then sleep "$pause"; fi
   done
   echo "run.sh: tpu babysit: gave up after $retries attempts." >&2
   return "$code"
@@ -183,7 +215,7 @@ tpu_babysit() {
 # Brings the slice to ACTIVE from whatever state it is in, then sets it up and runs the command.
 one_attempt() {
   local state
-  state="$(state_of)"
+  look || return 1
   case "$state" in
     ACTIVE) ;;
     FAILED | SUSPENDED | SUSPENDING)

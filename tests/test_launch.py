@@ -87,6 +87,22 @@ def test_scripts_are_clean():
     assert forced == ["local.sh"]  # elsewhere an accelerator is used where there is one
 
 
+def test_a_clone_on_windows_has_the_line_ends_of_unix(tmp_path):
+    """Where git writes CRLF unless told otherwise, bash and Docker would stumble over them."""
+    git = ["git", "-c", "core.autocrlf=true", "-c", "user.name=a", "-c", "user.email=a@b.example"]
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for name in (".gitattributes", "launch/run.sh", "docs/cat-left.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run([*git, "add", "."], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*git, "commit", "-qm", "all"], cwd=tmp_path, check=True)
+    for name in ("launch/run.sh", "docs/cat-left.png"):
+        (tmp_path / name).unlink()
+    subprocess.run([*git, "checkout", "-q", "."], cwd=tmp_path, check=True)
+    for name in ("launch/run.sh", "docs/cat-left.png"):
+        assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
+
+
 def test_run_installs_once_and_trains_on_the_emoji(checkout):
     first = checkout.start("run.sh")
     train = (
@@ -149,7 +165,10 @@ def test_accelerator_follows_the_requirements(checkout):
     with (checkout.root / "requirements.txt").open("a") as file:
         file.write("jaxlib!=0.10.2\n")
     checkout.start("run.sh")
-    assert checkout.calls()[:2] == [f"pip {checkout.root}/requirements.txt", "pip gcsfs"]
+    assert checkout.calls()[0] == f"pip {checkout.root}/requirements.txt"
+    assert "pip gcsfs" in checkout.calls()
+    checkout.start("run.sh")
+    assert "pip gcsfs" not in checkout.calls()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ ODD = [
     "$HOME $(JOB) $$",
     "back\\slash \\n",
     "a\nb\tc",
-    "é: #{}[]&",
+    "é: #{}[]& \U0001f408",
+    "".join(map(chr, range(1, 32))) + "\x7f",
+    "".join(map(chr, range(128, 160))) + "\u2028\u2029\ufeff\ufffe\uffff\ud7ff\ue000",
     "",
 ]
 
@@ -47,6 +49,7 @@ class Kubernetes:
             env={"PATH": f"{self.bin}:/usr/bin:/bin", **names, **environment},
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=60,
         )
 
@@ -154,7 +157,8 @@ def test_gpu_nodes_are_told_who_they_are(kubernetes):
     assert mount["mountPath"] == "/dev/shm" and mount["name"] == volume["name"]
     assert volume["emptyDir"] == {"medium": "Memory"}
     _, alone = pod_of(kubernetes.apply("--gpu", "nvidia-l4"))
-    assert environment(alone) == {"DSD_STOPPED": "143", "PYTHONUNBUFFERED": "1"}
+    told = {"DSD_STOPPED": "143", "DSD_ACCELERATOR": "cuda", "PYTHONUNBUFFERED": "1"}
+    assert environment(alone) == told
 
 
 def test_all_failures_but_a_mistake_are_tried_again(kubernetes):
@@ -179,6 +183,22 @@ def test_words_arrive_as_they_are(kubernetes, accelerator):
     assert [expanded(word) for word in container["command"]] == [*WORDS, *ODD]
     assert all("$(" not in word.replace("$$", "") for word in container["command"])
     assert container["image"] == RUN[-1]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("name", ["true", "no", "null", "yes", "on", "y", "e3"])
+def test_words_of_yaml_stay_words(kubernetes, name, locale):
+    options = ("--name", name, f"--image={name}", f"--gpu={name}", f"--account={name}")
+    done = kubernetes.start(
+        "gke", "apply", *options, "--nodes=2", "--", name, "1e3", "~", "é", LC_ALL=locale
+    )
+    assert done.returncode == 0, done.stderr
+    jobset = yaml.safe_load(kubernetes.manifest.read_text("utf-8"))
+    pod, container = pod_of(jobset)
+    assert jobset["metadata"]["name"] == container["image"] == name
+    assert pod["nodeSelector"]["cloud.google.com/gke-accelerator"] == name
+    assert pod["serviceAccountName"] == name
+    assert container["command"] == [name, "1e3", "~", "é"]
 
 
 def test_spot_and_account(kubernetes):
@@ -253,6 +273,24 @@ APPLY = ("gke", "apply", *RUN)
         ),
         ((*APPLY, "--gpu", "g", "--nodes", "0", "--", "x"), "gke: --nodes is '0'; expected a nu"),
         ((*APPLY, "--colour", "red", "--", "x"), "gke: unknown option '--colour'"),
+        ((*APPLY, "--colour=red", "--", "x"), "gke: unknown option '--colour'"),
+        (
+            (*APPLY, "--type", "v6e-8", "--", "caf\udce9"),
+            "gke apply: 'caf\ufffd' is no text",
+        ),
+        ((*APPLY, "--type", "v6e-x-8", "--", "x"), "gke: --type v6e-x-8 has 0 chips"),
+        ((*APPLY, "--type", f"v6e-{10**30}", "--", "x"), f"gke: --type v6e-{10**30} has 0 chips"),
+        ((*APPLY, "--type", "v6e-8", "--topology", "9" * 30, "--", "x"), "gke: --type v6e-8 has"),
+        (
+            (*APPLY, "--retries", "08", "--", "x"),
+            "gke: --retries is '08'; expected a number",
+        ),
+        ((*APPLY, "--grace=1e9", "--", "x"), "gke: --grace is '1e9'; expected a number from 1"),
+        (
+            (*APPLY, "--account", "a\x1b[2J", "--", "x"),
+            "gke: --account is 'a?[2J'; expected a",
+        ),
+        ((*APPLY, "--gpu", "a\nb", "--", "x"), "gke: --gpu is 'a?b'; expected a GPU"),
     ],
 )
 def test_mistakes_are_one_sentence(kubernetes, arguments, message):

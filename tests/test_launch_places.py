@@ -18,7 +18,8 @@ case " $* " in
   *" describe "*)
     state="$(head -n 1 "$STATES")"
     sed -i 1d "$STATES"
-    [[ -n "$state" ]] || exit 1
+    [[ -n "$state" ]] || { echo "ERROR: NOT_FOUND: Resource was not found" >&2; exit 1; }
+    [[ "$state" != ERROR* ]] || { echo "$state" >&2; exit 1; }
     echo "$state" ;;
   *"here --"*)
     code="$(head -n 1 "$CODES")"
@@ -39,7 +40,9 @@ class Cluster:
             (self.bin / tool).write_text(FAKE_GCLOUD)
             (self.bin / tool).chmod(0o755)
 
-    def start(self, *arguments: str, states=(), codes=()) -> subprocess.CompletedProcess:
+    def start(
+        self, *arguments: str, states=(), codes=(), environment=()
+    ) -> subprocess.CompletedProcess:
         self.calls.write_text("")
         self.states.write_text("".join(f"{state}\n" for state in states))
         self.codes.write_text("".join(f"{code}\n" for code in codes))
@@ -50,6 +53,7 @@ class Cluster:
                 "PATH": f"{self.bin}:/usr/bin:/bin",
                 "TMPDIR": str(self.bin),
                 **{name: str(path) for name, path in names.items()},
+                **dict(environment),
             },
             capture_output=True,
             text=True,
@@ -204,8 +208,11 @@ def test_slurm_starts_a_process_per_gpu_and_requeues(cluster):
     assert "srun" in call and "two" in call
 
 
-@pytest.mark.parametrize(("code", "again"), [(0, False), (2, False), (143, True)])
-def test_slurm_job_asks_for_another_turn_when_stopped(cluster, code, again):
+@pytest.mark.parametrize(
+    ("code", "turns", "again"),
+    [(0, 0, False), (2, 0, False), (143, 99, True), (75, 0, True), (75, 10, False)],
+)
+def test_slurm_job_asks_for_another_turn_when_stopped(cluster, code, turns, again):
     """The job's own script, with an srun that writes down its words and ends as told."""
     cluster.start("slurm", *COMMAND)
     wrap = next(x for x in words(cluster.calls.read_text()) if x.startswith("--wrap="))
@@ -214,13 +221,95 @@ def test_slurm_job_asks_for_another_turn_when_stopped(cluster, code, again):
     cluster.calls.write_text("")
     cluster.codes.write_text(f"{code}\n")
     names = {"CALLS": cluster.calls, "STATES": cluster.states, "CODES": cluster.codes}
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": str(turns)}
     done = subprocess.run(
         ["sh", "-c", wrap.removeprefix("--wrap=")],
-        env={"PATH": f"{cluster.bin}:/usr/bin:/bin", "SLURM_JOB_ID": "17", **names},
+        env={"PATH": f"{cluster.bin}:/usr/bin:/bin", **slurm, **names},
     )
     first, *rest = cluster.calls.read_text().splitlines()
     assert done.returncode == code and SPACED in words(first)
     assert rest == (["requeue 17 "] if again else [])
+
+
+ODD = ["--workdir=runs/é", "it's", "a\tb\nc", '$HOME `x` \\ "', "", "\U0001f408 &;|<>*?~!"]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_any_shell_reads_the_words_back(cluster, tmp_path, locale):
+    """That of a Slurm job, of a TPU's worker, and the one into which a dry run is copied."""
+    show = tmp_path / "show"
+    show.mkdir()
+    for tool in ("srun", "bash", "env"):  # in place of what would run: writes its words down
+        (show / tool).write_text(f"#!{shutil.which('bash')}\nprintf '%s\\0' \"$@\"")
+        (show / tool).chmod(0o755)
+
+    def read(line: str) -> list[str]:
+        shell = shutil.which("dash") or "/bin/sh"
+        done = subprocess.run(
+            [shell, "-c", line], env={"PATH": f"{show}:/usr/bin:/bin"}, cwd=tmp_path,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.split("\0")[:-1]
+
+    command = ("--", "python", *ODD)
+    cluster.start("slurm", *command, environment={"LC_ALL": locale})
+    wrap = next(x for x in words(cluster.calls.read_text()) if x.startswith("--wrap="))
+    assert read(wrap.removeprefix("--wrap="))[-len(command) :] == list(command)
+    shown = cluster.start("--dry-run", "slurm", *command, environment={"LC_ALL": locale}).stdout
+    assert read(read(shown)[-1].removeprefix("--wrap="))[-len(command) :] == list(command)
+    shown = cluster.start("--dry-run", "local", *command, environment={"LC_ALL": locale}).stdout
+    assert read(shown)[-len(ODD) :] == ODD
+
+
+def test_options_with_an_equals_sign(cluster):
+    done = cluster.start("slurm", "--nodes=2", "--gpus=8", "--sbatch=--partition=a100", *COMMAND)
+    assert done.returncode == 0, done.stderr
+    for option in ("--nodes=2", "--ntasks-per-node=8", "--partition=a100"):
+        assert f"{option} " in cluster.calls.read_text()
+    shown = cluster.start("--dry-run", "local", "--procs=3", "--devices=2", *COMMAND)
+    assert shown.stdout.count("JAX_NUM_CPU_DEVICES=2") == 3
+    done = cluster.start(
+        "tpu",
+        "create",
+        "--name=pod",
+        "--zone=us-x1-a",
+        "--type=v6e-8",
+        "--spot",
+        states=("ACTIVE",),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--accelerator-type=v6e-8" in cluster.calls.read_text()
+
+
+LOGGED_OUT = "ERROR: (gcloud.x) There was a problem refreshing your current auth tokens"
+
+
+def test_babysit_ends_where_nobody_is_logged_in(cluster):
+    done = cluster.start(
+        "tpu", "babysit", *PLACE, "--type", "v6e-8", "--wait", "0", *COMMAND,
+        states=(LOGGED_OUT,) * 3,
+    )  # fmt: skip
+    assert done.returncode == 2 and cluster.verbs() == ["describe"]
+    assert done.stderr.splitlines() == [
+        LOGGED_OUT,
+        "run.sh: tpu: gcloud is not logged in, or not allowed to; it says why above.",
+    ]
+
+
+def test_babysit_takes_a_slice_for_missing_only_if_gcloud_says_so(cluster):
+    done = cluster.start(
+        "tpu", "babysit", *PLACE, "--type", "v6e-8", "--wait", "0", "--retries", "2", *COMMAND,
+        states=("ERROR: 503 unavailable", "ACTIVE"), codes=(0,),
+    )  # fmt: skip
+    assert done.returncode == 0 and "MISSING" not in done.stderr
+    assert cluster.verbs() == ["describe", "describe", "scp", "setup", "here"]
+    assert "gcloud could not look at pod" in done.stderr
+
+
+def test_create_does_not_wait_for_a_state_that_it_does_not_know(cluster):
+    done = cluster.start("tpu", "create", *PLACE, "--type", "v6e-8", states=("\x1b[2J",))
+    assert done.returncode == 1
+    assert done.stderr == "run.sh: tpu: pod is ?[2J; it will not become ACTIVE.\n"
 
 
 @pytest.mark.parametrize(
@@ -237,6 +326,19 @@ def test_slurm_job_asks_for_another_turn_when_stopped(cluster, code, again):
         (("slurm", "--cores", "2", *COMMAND), "slurm: unknown option '--cores'"),
         (("local", "--procs", "0", *COMMAND), "local: --procs is '0'; expected a number from 1"),
         (("local", "--"), "local: nothing after --"),
+        (("local", "--devices=1e9", *COMMAND), "local: --devices is '1e9'; expected a number"),
+        (("slurm", "--gpus", "08", *COMMAND), "slurm: --gpus is '08'; expected a number from 1"),
+        (("slurm", "--nodes", "9" * 20, *COMMAND), f"slurm: --nodes is '{'9' * 20}'; expected a"),
+        (("slurm", "--name", "a b", *COMMAND), "slurm: --name is 'a b'; expected at most 100"),
+        (("slurm", "--name=a\nb", *COMMAND), "slurm: --name is 'a?b'; expected at most 100"),
+        (("slurm", "--time=\x07", *COMMAND), "slurm: --time is '?'; expected a time as sbatch"),
+        (("slurm", "--sbatch", "x\x1b", *COMMAND), "slurm: --sbatch is 'x?'; expected an option"),
+        (("slurm", "--\x1b[2J", "x", *COMMAND), "slurm: unknown option '--?[2J'"),
+        (("tpu", "delete", *PLACE, "--retries=08"), "tpu: --retries is '08'; expected a number"),
+        (("tpu", "delete", *PLACE, "--wait=1e9"), "tpu: --wait is '1e9'; expected a number of"),
+        (("tpu", "delete", *PLACE, "--slices=a[0]"), "tpu: --slices is 'a[0]'; expected a numb"),
+        (("tpu", "delete", "--name=x", "--zone=a b"), "tpu: --zone is 'a b'; expected a zone"),
+        (("tpu", "create", *PLACE, "--type", "v6e-1e9"), "tpu: --type is 'v6e-1e9'; expected"),
         (("here", "python"), "here: unknown option 'python'"),
         (("setup", "--gpu"), "setup: unknown option '--gpu'"),
     ],
