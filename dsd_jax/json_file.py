@@ -8,6 +8,7 @@ from typing import Any
 
 from dsd_jax.errors import UserError
 from dsd_jax.regular_file import read_regular_file
+from dsd_jax.validation import shorten
 
 _MOST = 2**26  # bytes; the largest that are read so are vocabularies and indices of weights
 _DEEPEST = 100  # braces and brackets inside each other
@@ -30,8 +31,17 @@ def json_object(content: bytes | str, where: str) -> dict[str, Any]:
     return value
 
 
-def parse_json(content: bytes | str, where: str) -> Any:
+def parse_json(
+    content: bytes | str, where: str, *, finite: bool = True, unique: bool = False
+) -> Any:
     """Parse JSON that `where` names in messages.
+
+    Args:
+        content: the text, or its bytes in UTF-8.
+        where: what it was read from.
+        finite: refuse NaN and infinity; otherwise they become floats, for a model to refuse where
+            they matter.
+        unique: refuse an object with a field twice, of which Python would take the last.
 
     Raises:
         UserError: it is no JSON, nested too deep, or has a number that is none: NaN, infinity, or
@@ -41,7 +51,11 @@ def parse_json(content: bytes | str, where: str) -> Any:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         if text.startswith("version https://git-lfs"):
             raise UserError(f"{where} is a git-lfs pointer, not the file; run `git lfs pull`.")
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            parse_constant=_refuse_constant if finite else None,
+            object_pairs_hook=_refuse_doubles if unique else None,
+        )
     except UserError:
         raise
     except RecursionError as error:
@@ -53,23 +67,32 @@ def parse_json(content: bytes | str, where: str) -> Any:
     return value
 
 
+def _refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"field {shorten(twice)} is there twice")
+    return fields
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number in JSON")
 
 
 def _is_deeper(value: object, most: int) -> bool:
     """Whether lists and objects are nested more than `most` times, without recursion."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(most):
+        if not level:
+            return False
         level = [
             inner
             for outer in level
-            if isinstance(outer, dict | list)
             for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if type(inner) in (dict, list)
         ]
-        if not level:
-            return False
-    return True
+    return bool(level)
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

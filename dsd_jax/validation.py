@@ -29,7 +29,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "text",
-    "string_unicode": "text",
+    "string_unicode": "text in Unicode, without half of a surrogate pair",
     "string_too_short": "at least {min_length} characters",
     "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "text of the form {pattern}",
@@ -146,6 +146,7 @@ def _clause(field: str, kind: str, context: Mapping[str, Any], found: Mapping[st
     if kind in ("value_error", "assertion_error"):  # a validator's own words
         reason = str(context.get("error", found["msg"])).removesuffix(".")
         return f"{field} {reason}" if field else reason
+    field = field or "it"
     if kind not in _EXPECTED:  # pydantic's own sentence, in which braces mean nothing
         return f"{subject}: {found['msg']}"
     limits = {

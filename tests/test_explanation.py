@@ -80,7 +80,7 @@ def test_coarser_maps_are_enlarged_in_place():
         ({"caption": "<|endoftext|>"}, "endoftext"),  # has no words
         ({"layers": "mid"}, "layer 'mid' is unknown"),
         ({"timesteps": 0}, "timesteps is 0"),
-        ({"image": "nowhere.png"}, "picture nowhere.png does not exist"),
+        ({"image": "nowhere.png"}, "nowhere.png is missing"),
         ({"prompts": "nowhere"}, "nowhere holds no prompts"),
     ],
 )

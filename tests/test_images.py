@@ -1,7 +1,10 @@
 """Pixels: every kind of picture comes out right, and what is none is refused by name."""
 
+import os
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +100,143 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     np.testing.assert_allclose(found, np.linspace(0, 255, 16), atol=1)
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_levels_of_any_depth(tmp_path, bits, kind):
+    levels = np.linspace(0, 2**bits - 1, 16).astype(np.uint16 if kind == "png" else np.int32)
+    image = Image.fromarray(np.tile(levels, (16, 1)))
+    assert image.mode == ("I;16" if kind == "png" else "I")
+    for picture in (saved(tmp_path / f"a.{kind}", image), image):
+        found = np.asarray(open_image(picture))[0, :, 0]
+        np.testing.assert_allclose(found, np.linspace(0, 255, 16), atol=1)
+
+
+@pytest.mark.parametrize("levels", [[-1, 7], [0, 65_536], [0, 2**31 - 1]])
+def test_levels_that_no_picture_has(tmp_path, levels):
+    image = Image.fromarray(np.resize(np.array(levels, np.int32), (16, 16)))
+    with pytest.raises(UserError, match="a.tif has grey levels from .* expected 0 to 65535"):
+        open_image(saved(tmp_path / "a.tif", image))
+
+
+def test_levels_as_whole_floats(tmp_path):
+    """As Pillow writes SPIDER's files of grey images."""
+    grey = Image.fromarray(noise(16, 16)[..., 0])
+    path = saved(tmp_path / "a.spider", grey.convert("F"), format="SPIDER")
+    np.testing.assert_array_equal(np.asarray(open_image(path)), np.asarray(grey.convert("RGB")))
+    for scale in (1 / 255, 1.5, float("nan")):
+        levels = Image.fromarray(np.asarray(grey, np.float32) * np.float32(scale))
+        with pytest.raises(UserError, match="floating-point"):
+            open_image(levels)
+
+
+def png(header: tuple, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of a size, depth and type of color, and chunks by kind and data."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)), *chunks, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+
+
+def pixels_of(rows: bytes, count: int = 8) -> tuple[bytes, bytes]:
+    return b"IDAT", zlib.compress((b"\0" + rows) * count)
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "row", "transparent"),
+    [
+        (1, 0, b"\x0f", b"\0\0"),
+        (2, 0, b"\x55\xff", b"\0\1"),
+        (4, 0, b"\x33\x33\xff\xff", b"\0\3"),
+        (8, 0, b"\x55" * 4 + b"\xff" * 4, b"\0\x55"),
+        (16, 0, b"\x12\x34" * 4 + b"\xff\xff" * 4, b"\x12\x34"),
+        (8, 2, b"\1\2\3" * 4 + b"\xff" * 12, b"\0\1\0\2\0\3"),
+        (16, 2, b"\1\2\3\4\5\6" * 4 + b"\xff" * 24, b"\1\2\3\4\5\6"),
+    ],
+)
+def test_a_transparent_color_of_any_depth(tmp_path, depth, color, row, transparent):
+    path = tmp_path / "a.png"
+    path.write_bytes(png((8, 8, depth, color), pixels_of(row)))
+    assert open_image(path).getpixel((1, 1)) != WHITE
+    path.write_bytes(png((8, 8, depth, color), (b"tRNS", transparent), pixels_of(row)))
+    assert (np.asarray(open_image(path)) == 255).all()  # transparent ones too, and no others
+    other = bytes([*transparent[:-1], transparent[-1] ^ (1 if depth < 16 else 0)])
+    if depth in (2, 4, 8):
+        path.write_bytes(png((8, 8, depth, color), (b"tRNS", other), pixels_of(row)))
+        assert open_image(path).getpixel((1, 1)) != WHITE
+
+
+def test_channels_of_which_the_lowest_bits_alone_are_used(tmp_path):
+    row = b"".join(struct.pack(">HHH", 500 * i, 4095, 0) for i in range(8))
+    (tmp_path / "a.png").write_bytes(png((8, 8, 16, 2), pixels_of(row)))
+    with pytest.raises(UserError, match="a.png has 16 bits a channel, but uses at most 12"):
+        open_image(tmp_path / "a.png")
+
+
+GREY = pixels_of(b"\x80" * 8)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"eXIf", b"garbage!"),
+        (b"eXIf", b""),
+        (b"zTXt", b"a\0\0" + zlib.compress(b"x" * 2_000_000)),
+        (b"iCCP", b"a\0\0" + zlib.compress(b"x" * 2_000_000)),
+        (b"iTXt", b"a\0\1\0\0\0" + zlib.compress(b"x" * 2_000_000)),
+        (b"pHYs", b""),
+        (b"gAMA", b"1"),
+    ],
+    ids=lambda chunk: chunk[0].decode(),
+)
+@pytest.mark.parametrize("behind", [False, True])
+def test_sound_pixels_with_broken_metadata_are_read(tmp_path, capsys, chunk, behind):
+    path = tmp_path / "a.png"
+    chunks = (GREY, chunk) if behind else (chunk, GREY)
+    path.write_bytes(png((8, 8, 8, 0), *chunks))
+    for _ in range(2):
+        assert (np.asarray(open_image(path)) == 128).all()
+    err = capsys.readouterr().err
+    assert err.count("\n") <= 1 and err.count(f"picture {path} has broken metadata") <= 1
+    assert err or chunk[0] in (b"pHYs", b"gAMA", b"eXIf") or behind
+
+
+@pytest.mark.parametrize("tag", [0x0100, 0x011A])  # the width and the resolution
+def test_text_where_exif_has_numbers(tmp_path, capsys, tag):
+    text = struct.pack("<HHI4s", tag, 2, 3, b"72\0\0")
+    turned = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    tags = sorted([text, turned], key=lambda entry: entry[:2][::-1])
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + b"".join(tags) + b"\0\0\0\0"
+    path = saved(tmp_path / "a.jpg", Image.new("RGB", (40, 20), RED), exif=exif)
+    assert open_image(path).size == (40, 20)
+    assert f"picture {path} has broken metadata" in capsys.readouterr().err
+
+
+def test_metadata_do_not_make_damaged_pixels_sound(tmp_path):
+    kind, data = GREY
+    for content in (png((8, 8, 8, 0), (b"eXIf", b"no"), (kind, data[:5])), b"\xff\xd8\xff\xe1"):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(UserError, match="a.png"):
+            open_image(tmp_path / "a.png")
+
+
+def test_threads_leave_the_filters_of_warnings_alone(tmp_path):
+    path = saved(tmp_path / "a.png", Image.fromarray(noise()))
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(open_image, [path] * 200))
+    assert warnings.filters == before
+
+
+def test_what_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    for name, message in (("fifo.png", "no regular file"), ("a" * 300, "File name too long")):
+        with pytest.raises(UserError, match=message):
+            open_image(tmp_path / name)
+    with pytest.raises(UserError, match="can't be read"):
+        open_image("a\0.png")
+
+
 def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (10, 10), c) for c in (RED, WHITE)]
     path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
@@ -143,7 +283,7 @@ def test_truncated_file_is_refused_by_name(tmp_path, kind):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(UserError, match="no.png does not exist"):
+    with pytest.raises(UserError, match="no.png is missing"):
         read_image(tmp_path / "no.png", 16)
     with pytest.raises(UserError, match="is a folder"):
         read_image(tmp_path, 16)

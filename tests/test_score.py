@@ -172,7 +172,7 @@ def test_long_names_of_heatmaps_are_cut_and_stay_distinct(letter):
         (["--timesteps=few"], "argument --timesteps: invalid int value: 'few'"),
         (["--seed=-1"], "--seed=-1 should be 0 or more"),
         (["--prompts=nowhere"], "--prompts=nowhere is not a folder"),
-        (["--image", "missing.png"], "missing.png does not exist"),
+        (["--image", "missing.png"], "missing.png is missing"),
         (["--image", __file__], "test_score.py is not a picture"),
         (["--heatmaps", __file__], "--heatmaps=.* cannot be written to"),
         (["--bogus"], "unrecognized arguments: --bogus"),

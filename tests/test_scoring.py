@@ -150,7 +150,7 @@ def test_the_empty_caption_stays_the_frozen_models(model, score, picture, traine
         ({"captions": ["a cat", " "]}, "caption 2 is empty"),
         ({"captions": []}, "no caption"),
         ({"images": []}, "images is empty"),
-        ({"images": ["nowhere.png"]}, "picture nowhere.png does not exist"),
+        ({"images": ["nowhere.png"]}, "nowhere.png is missing"),
         ({"prompts": "nowhere"}, "nowhere holds no prompts"),
         ({"prompts": {"lora": {"mid": {}}}}, "trained for another model"),
     ],

@@ -20,14 +20,16 @@ no cut keeps pictures apart altogether: clusters are those of the right picture.
 """
 
 from functools import partial
-from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
 
 from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.data.fields import Digits, FileRow, Text, check_different
 from dsd_jax.data.pictures import locate, reader
 from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
 from dsd_jax.data.rows import Row, to_examples
-from dsd_jax.data.tables import not_empty, read_csv
-from dsd_jax.errors import UserError
+from dsd_jax.data.tables import not_empty, parse_rows, read_csv
 
 CSV = "compositional_visual_genome.csv"
 COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "neg_value")
@@ -62,33 +64,34 @@ def load(folder: str, pictures: str, files: dict[str, str], fit: str, split: str
     place = existing_folder(pictures, "pictures") if pictures else root
     piece = Piece((files[split], f"data/{files[split]}"), CSV_SOURCE)
     (path,) = find_pieces(root, [piece], place, Piece(FOLDERS, PICTURES_SOURCE))
-    entries = [e for e in read_csv(path, COLUMNS) if split not in KINDS or e["neg_value"] == split]
-    not_empty(path, entries)
-    for entry in entries:
-        check(path, entry)
-    names = (f"{e[side]}.jpg" for e in entries for side in ("pos_image_id", "neg_image_id"))
+    lines = parse_rows(Line, read_csv(path, COLUMNS), path, "line")
+    chosen = [line for line in lines if split not in KINDS or line.neg_value == split]
+    not_empty(path, chosen)
+    names = (name for line in chosen for name in line.names)
     found = locate(place, FOLDERS, names, PICTURES_SOURCE)
-    rows = (to_row(entry, found) for entry in entries)
-    return to_examples(rows, reader(place, fit))
+    return to_examples((to_row(line, found) for line in chosen), reader(place, fit))
 
 
-def check(path: Path, entry: dict[str, str]) -> None:
-    """Refuses a row with an unknown kind, or that names no picture."""
-    if entry["neg_value"] not in KINDS:
-        raise UserError(
-            f"{path}: neg_value is '{entry['neg_value']}' in the row of '{entry['sentence']}'; "
-            f"expected {', '.join(KINDS)}."
-        )
-    for side in ("pos_image_id", "neg_image_id"):
-        if not entry[side].isdigit():
-            raise UserError(
-                f"{path}: {side} is '{entry[side]}' in the row of '{entry['sentence']}'; expected "
-                "the number of a Visual Genome picture."
-            )
+class Line(FileRow):
+    """A row of the csv."""
+
+    sentence: Text
+    pos_image_id: Digits
+    neg_image_id: Digits
+    neg_value: Literal["subject", "verb", "object"]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Line":
+        check_different(self.pos_image_id, self.neg_image_id, "images")
+        return self
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The images' names: the right one and the wrong one."""
+        return f"{self.pos_image_id}.jpg", f"{self.neg_image_id}.jpg"
 
 
-def to_row(entry: dict[str, str], found: dict[str, str]) -> Row:
-    """One item; the sentence as it is written, full stop included."""
-    right, wrong = entry["pos_image_id"], entry["neg_image_id"]
-    pair = found[f"{right}.jpg"], found[f"{wrong}.jpg"]
-    return Row((entry["sentence"],), pair, entry["neg_value"], right)
+def to_row(line: Line, found: dict[str, str]) -> Row:
+    """Return one item; the sentence as it is written, full stop included."""
+    right, wrong = line.names
+    return Row((line.sentence,), (found[right], found[wrong]), line.neg_value, line.pos_image_id)

@@ -1,20 +1,39 @@
 """The one way in for pixels: any picture becomes RGB uint8 of the size that the model wants."""
 
+import io
+import sys
+import threading
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from dsd_jax.data.image_depth import fit_transparency, to_eight_bits
+from dsd_jax.data.image_metadata import without_metadata
 from dsd_jax.errors import UserError
+from dsd_jax.regular_file import read_regular_file
 
 MIN_SIDE = 8  # smaller pictures are mistakes: they would be blown up to a flat colour
 MAX_SIDE = 9_000  # 81 megapixels; just under where Pillow suspects a decompression bomb
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray
 FITS = ("stretch", "crop")  # how a picture becomes square
+_MOST = 2**30  # bytes of a picture's file
+_LOCK = threading.Lock()
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_images(images: Sequence[Picture], size: int) -> np.ndarray:
@@ -36,6 +55,15 @@ def read_image(image: Picture, size: int, fit: str = "stretch") -> np.ndarray:
     return squared(open_image(image), size, fit)
 
 
+def read_content(content: bytes, size: int, fit: str, name: str) -> np.ndarray:
+    """Read a picture's file that is in memory; returns uint8 of shape (size, size, 3).
+
+    Raises:
+        UserError: as `open_content` does.
+    """
+    return squared(open_content(content, name), size, fit)
+
+
 def squared(picture: Image.Image, size: int, fit: str) -> np.ndarray:
     """uint8 (size, size, 3) of an RGB picture."""
     box = middle(picture.size) if fit == "crop" else None
@@ -50,16 +78,16 @@ def middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
 
 
 def open_image(image: Picture) -> Image.Image:
-    """Returns the picture in mode RGB, upright (EXIF) and over white where it is transparent.
+    """Return the picture in mode RGB, upright (EXIF) and over white where it is transparent.
 
     `image` is a path, a PIL image or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4). Of an
     animation it is the first frame. Raises `UserError` if it is no picture, damaged, or has a side
     shorter than `MIN_SIDE` or longer than `MAX_SIDE` pixels.
     """
     if isinstance(image, str | Path):
-        return open_file(Path(image))
+        return open_content(read_regular_file(image, most=_MOST), f"picture {image}")
     if isinstance(image, Image.Image):
-        return decode(image, "a picture")
+        return _decode(image, "a picture", [])
     if hasattr(image, "__array__"):
         return from_array(np.asarray(image))
     raise UserError(
@@ -68,41 +96,90 @@ def open_image(image: Picture) -> Image.Image:
     )
 
 
-def open_file(path: Path) -> Image.Image:
-    """`open_image` for a path."""
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"picture {path} {kind}; give the path of a picture file.")
+def open_content(content: bytes, name: str) -> Image.Image:
+    """Do as `open_image` does, for the content of a file.
+
+    If nothing but metadata is broken, the picture is read without them, and a line on stderr says
+    so.
+
+    Args:
+        content: the file's bytes.
+        name: what the picture is called in messages.
+
+    Raises:
+        UserError: it is no picture, damaged, too small or too large.
+    """
+    faults: list[str] = []
     try:
-        with warnings.catch_warnings():
+        image = _decode_content(content, name, faults)
+    except UserError as error:
+        bare = without_metadata(content)
+        if error.__cause__ is None or bare is None or len(bare) == len(content):
+            raise
+        try:
+            image = _decode_content(bare, name, [])
+        except UserError:
+            raise error from error.__cause__
+        faults.append(str(error.__cause__))
+    if faults:
+        _tell(f"{name} has broken metadata ({faults[0]}); it is read without them, not turned.")
+    return image
+
+
+@lru_cache(maxsize=10_000)
+def _tell(text: str) -> None:
+    """Print a line on stderr, once however often a picture is read."""
+    print(text, file=sys.stderr)
+
+
+def _decode_content(content: bytes, name: str, faults: list[str]) -> Image.Image:
+    try:
+        # Filters of warnings belong to all threads: one at a time changes them and puts them back.
+        with _LOCK, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                return decode(file, f"picture {path}")
+            image = Image.open(io.BytesIO(content))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(
-            f"picture {path} is far too large: sides may have at most {MAX_SIDE:,} pixels."
+            f"{name} is far too large: sides may have at most {MAX_SIDE:,} pixels."
         ) from error
     except Image.UnidentifiedImageError as error:
-        raise UserError(f"{path} is not a picture in a format that Pillow can read.") from error
-    except UserError:
-        raise
+        raise UserError(f"{name} is not a picture in a format that Pillow can read.") from error
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        raise UserError(f"picture {path} cannot be opened ({error}).") from error
+        raise UserError(f"{name} cannot be opened ({error}).") from error
+    with image:
+        return _decode(image, name, faults)
 
 
-def decode(image: Image.Image, name: str) -> Image.Image:
-    """Reads the pixels, which Pillow puts off until somebody asks for them."""
+def _decode(image: Image.Image, name: str, faults: list[str]) -> Image.Image:
+    """Read the pixels, which Pillow puts off until somebody asks for them."""
     check_size(image.size, name)
     try:
-        return to_rgb(ImageOps.exif_transpose(image), name)
+        rgb = to_rgb(image, name)
     except UserError:
         raise
-    except Exception as error:  # see open_file
+    except Exception as error:  # see _decode_content
         raise UserError(f"{name} cannot be read ({error}); is it complete?") from error
+    return _upright(image, rgb, faults)
+
+
+def _upright(image: Image.Image, rgb: Image.Image, faults: list[str]) -> Image.Image:
+    """Return `rgb` turned as the EXIF data of `image` say; if these are broken, as it is."""
+    try:
+        with _LOCK, warnings.catch_warnings():
+            warnings.filterwarnings("error", module=r"PIL\.")
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            if orientation != 1:
+                image.getexif().tobytes()  # broken values show when they are written
+    except Exception as error:  # whatever is in there, the pixels are sound
+        faults.append(str(error))
+        return rgb
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
-    """Refuses what is too small to show anything or too large to decode."""
+    """Refuse what is too small to show anything or too large to decode."""
     if min(size) < MIN_SIDE or max(size) > MAX_SIDE:
         raise UserError(
             f"{name} has {size[0]}x{size[1]} pixels; each side must have {MIN_SIDE} to "
@@ -111,12 +188,10 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Any mode to RGB; transparent parts become white."""
-    if image.mode == "F":
-        raise UserError(f"{name} has floating-point pixels; save it with 8 bits a channel.")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
-        pixels = np.asarray(image).astype(np.int64)
-        return Image.fromarray((pixels.clip(0, 65_535) // 257).astype(np.uint8)).convert("RGB")
+    """Return an image of any mode in RGB; transparent parts become white."""
+    if image.mode[0] in "IF":  # more than 8 bits; Pillow's own conversion would clip at 255
+        return to_eight_bits(image, name)
+    image = fit_transparency(image, name)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

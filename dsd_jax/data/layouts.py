@@ -17,15 +17,28 @@ are named here, below the set's folder or the one given as `pictures`.
 - Winoground, as it came until 2024: see `winoground.py`. 2 x 2.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
+from pydantic import BeforeValidator, Field, model_validator
+
+from dsd_jax.data.fields import FileRow, ImagePath, Name, Pixels, Text, check_different
 from dsd_jax.data.rows import Row
-from dsd_jax.data.tables import fields, not_empty, read_json, read_json_lines
+from dsd_jax.data.tables import not_empty, parse_rows, read_json, read_json_lines
 from dsd_jax.errors import UserError
+from dsd_jax.validation import List
 
-Key: TypeAlias = str | tuple[str, int, int, int, int]  # a picture, or (picture, x, y, w, h)
+Key: TypeAlias = str | tuple[str, int, int, int, int]  # an image, or (image, x, y, w, h)
+
+
+class Item(FileRow):
+    """An entry of a set's file."""
+
+    @abstractmethod
+    def to_row(self, kind: str) -> Row:
+        """Return the entry's item; `kind` is that of the file."""
 
 
 class Layout(NamedTuple):
@@ -33,83 +46,154 @@ class Layout(NamedTuple):
 
     files: {kind: name of its annotation file}.
     source: where people get these.
-    row: from (path, place in it, entry, kind) to the entry's item.
+    item: what an entry of these files holds.
     folders: where the pictures are, the usual place first.
     pictures_source: where people get these.
     """
 
     files: dict[str, str]
     source: str
-    row: Callable[[Path, str, Any, str], Row]
+    item: type[Item]
     folders: tuple[str, ...]
     pictures_source: str
 
 
 def read_rows(layout: Layout, path: Path, kind: str) -> Iterator[Row]:
-    """The items of a file.
+    """Yield the items of a file.
 
     Raises:
         UserError: an entry is not as the layout says.
     """
-    for place, entry in entries(path):
-        row = layout.row(path, f"entry {place}", entry, kind)
-        if not all(isinstance(text, str) for text in (*row.captions, *map(name_of, row.pictures))):
-            raise UserError(f"{path}, entry {place}: captions and pictures must be texts.")
-        yield row
-
-
-def name_of(key: Key) -> Any:
-    """The name of a picture, or of what it is a part of."""
-    return key[0] if isinstance(key, tuple) else key
+    for item in parse_rows(layout.item, entries(path), path):
+        yield item.to_row(kind)
 
 
 def entries(path: Path) -> Iterable[tuple[Any, Any]]:
-    """Numbers and values of a list, an object or the lines of a file."""
-    content = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
+    """Return numbers and values of a list, an object or the lines of a file."""
+    if path.suffix == ".jsonl":
+        return read_json_lines(path)
+    content = read_json(path)
     if not isinstance(content, dict | list):
         raise UserError(f"{path} holds no list of items; is it the right file?")
     pairs = content.items() if isinstance(content, dict) else enumerate(content)
     return not_empty(path, list(pairs))
 
 
-def sugarcrepe(path: Path, place: str, entry: Any, kind: str) -> Row:
-    """A picture, its caption and a wrong one."""
-    image, *captions = fields(path, place, entry, ("filename", "caption", "negative_caption"))
-    return Row(tuple(captions), (image,), kind, image)
+class SugarCrepe(Item):
+    """An image, its caption and a wrong one."""
+
+    filename: ImagePath
+    caption: Text
+    negative_caption: Text
+
+    @model_validator(mode="after")
+    def _check(self) -> "SugarCrepe":
+        check_different(self.caption, self.negative_caption)
+        return self
+
+    def to_row(self, kind: str) -> Row:
+        """Return the entry's item."""
+        captions = (self.caption, self.negative_caption)
+        return Row(captions, (self.filename,), kind, self.filename)
 
 
-def cola(path: Path, place: str, entry: Any, kind: str) -> Row:
-    """Two pictures, by links of which the last part is the file's name, and their captions."""
-    if not isinstance(entry, list) or len(entry) != 4 or not all(isinstance(x, str) for x in entry):
-        raise UserError(f"{path}, {place}: expected [link, caption, link, caption].")
-    pictures = tuple(link.rpartition("/")[2] for link in entry[::2])
-    return Row(tuple(entry[1::2]), pictures, kind, pictures[0])
+class Cola(Item):
+    """Two images, by links of which the last part is the file's name, and their captions."""
+
+    images: tuple[ImagePath, ImagePath]
+    captions: tuple[Text, Text]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, entry: Any) -> Any:
+        if not isinstance(entry, list) or len(entry) != 4:
+            raise ValueError("expected [link, caption, link, caption]")
+        links = (link.rpartition("/")[2] if isinstance(link, str) else link for link in entry[::2])
+        return {"images": tuple(links), "captions": tuple(entry[1::2])}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Cola":
+        check_different(*self.captions)
+        check_different(*self.images, "images")
+        return self
+
+    def to_row(self, kind: str) -> Row:
+        """Return the entry's item."""
+        return Row(self.captions, self.images, kind, self.images[0])
 
 
-def aro(path: Path, place: str, entry: Any, kind: str) -> Row:
-    """A part of a picture, its caption and a wrong one."""
-    names = ("image_path", "true_caption", "false_caption")
-    image, *captions = fields(path, place, entry, names)
-    box = fields(path, place, entry, ("bbox_x", "bbox_y", "bbox_w", "bbox_h"))
-    if not all(isinstance(length, int | float) for length in box):
-        raise UserError(f"{path}, {place}: the box is {box}; expected four numbers of pixels.")
-    return Row(tuple(captions), ((image, *map(int, box)),), kind, image)
+class Aro(Item):
+    """A part of an image, its caption and a wrong one.
+
+    Of the real entries some have the same thing twice, and so two captions that are the same.
+    """
+
+    image_path: ImagePath
+    true_caption: Text
+    false_caption: Text
+    bbox_x: Pixels
+    bbox_y: Pixels
+    bbox_w: Pixels
+    bbox_h: Pixels
+
+    def to_row(self, kind: str) -> Row:
+        """Return the entry's item."""
+        x, y, width, height = map(int, (self.bbox_x, self.bbox_y, self.bbox_w, self.bbox_h))
+        captions = (self.true_caption, self.false_caption)
+        return Row(captions, ((self.image_path, x, y, width, height),), kind, self.image_path)
 
 
-def whatsup(path: Path, place: str, entry: Any, kind: str) -> Row:
-    """A picture and its caption among four."""
-    image, captions = fields(path, place, entry, ("image_path", "caption_options"))
-    if not isinstance(captions, list) or len(captions) != 4:
-        raise UserError(f"{path}, {place}: expected four caption_options.")
-    return Row(tuple(captions), (image,), kind, " / ".join(sorted(map(str, captions))))
+class WhatsUp(Item):
+    """An image and its caption among four."""
+
+    image_path: ImagePath
+    caption_options: Annotated[List[Text], Field(min_length=4, max_length=4)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "WhatsUp":
+        for wrong in self.caption_options[1:]:
+            check_different(self.caption_options[0], wrong)
+        return self
+
+    def to_row(self, kind: str) -> Row:
+        """Return the entry's item."""
+        cluster = " / ".join(sorted(self.caption_options))
+        return Row(self.caption_options, (self.image_path,), kind, cluster)
 
 
-def winoground(path: Path, place: str, entry: Any, kind: str) -> Row:
-    """Two pictures and their captions; the files' names lack their ending."""
-    names = ("id", "image_0", "image_1", "caption_0", "caption_1", "collapsed_tag")
-    number, *pair, first, second, tag = fields(path, place, entry, names)
-    pictures = tuple(name if str(name).endswith(".png") else f"{name}.png" for name in pair)
-    return Row((first, second), pictures, tag, number)
+def _to_label(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+class Captions(Item):
+    """What Winoground says of an item besides its images, in either of its forms."""
+
+    id: Annotated[Text, BeforeValidator(_to_label)]
+    caption_0: Text
+    caption_1: Text
+    collapsed_tag: Name
+
+    @model_validator(mode="after")
+    def _check(self) -> "Captions":
+        check_different(self.caption_0, self.caption_1)
+        return self
+
+    def to_row(self, kind: str) -> Row:
+        """Return the entry's item without its images."""
+        return Row((self.caption_0, self.caption_1), (), self.collapsed_tag, self.id)
+
+
+class Winoground(Captions):
+    """Two images and their captions; the files' names lack their ending."""
+
+    image_0: ImagePath
+    image_1: ImagePath
+
+    def to_row(self, kind: str) -> Row:
+        """Return the entry's item."""
+        names = (self.image_0, self.image_1)
+        images = tuple(name if name.endswith(".png") else f"{name}.png" for name in names)
+        return super().to_row(kind)._replace(pictures=images)
 
 
 VG = "https://homes.cs.washington.edu/~ranjay/visualgenome"
@@ -121,14 +205,14 @@ SUGARCREPE_KINDS = (
 SUGARCREPE = Layout(
     {kind: f"{kind}.json" for kind in SUGARCREPE_KINDS},
     "https://github.com/RAIVNLab/sugar-crepe (data/)",
-    sugarcrepe,
+    SugarCrepe,
     ("val2017", "images/val2017", "images", ""),
     COCO,
 )
 COLA = Layout(
     {"all": "COLA_multiobjects_matching_benchmark.json"},
     "https://github.com/arijitray1993/COLA (data/)",
-    cola,
+    Cola,
     ("images", "VG_100K", "VG_100K_2", ""),
     f"the links in that file, or {VG}",
 )
@@ -138,7 +222,7 @@ ARO = Layout(
         "attribution": "visual_genome_attribution.json",
     },
     "https://github.com/mertyg/vision-language-models-are-bows",
-    aro,
+    Aro,
     ("images", "VG_100K", "VG_100K_2", ""),
     "https://github.com/mertyg/vision-language-models-are-bows (vgr_vga_images.zip)",
 )
@@ -148,14 +232,14 @@ WHATSUP = Layout(
         "controlled_clevr": "controlled_clevr_dataset.json",
     },
     "https://github.com/amitakamath/whatsup_vlms",
-    whatsup,
+    WhatsUp,
     ("", ".."),
     "https://github.com/amitakamath/whatsup_vlms (the two .tar.gz of its README)",
 )
 WINOGROUND = Layout(
     {"all": "examples.jsonl"},
     "https://huggingface.co/datasets/facebook/winoground",
-    winoground,
+    Winoground,
     ("images", "data/images", "data", ""),
     "https://huggingface.co/datasets/facebook/winoground (data/images.zip)",
 )

@@ -15,29 +15,49 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from pydantic import field_validator
 
 from dsd_jax.data.draw import draw_others
 from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.data.fields import FileRow, ImagePath, Name, Text
 from dsd_jax.data.pictures import locate, reader
 from dsd_jax.data.pieces import existing_folder, first_existing
 from dsd_jax.data.rows import Row, to_examples
-from dsd_jax.data.tables import fields, not_empty, read_csv, read_json_lines
+from dsd_jax.data.tables import not_empty, parse_rows, read_csv, read_json_lines
 from dsd_jax.errors import UserError
+from dsd_jax.validation import List, shorten
 
 FILES = ("captions.jsonl", "captions.csv")
 WRONG = ("given", "captions", "pictures")
 
 
-class Entry(NamedTuple):
+_WRONG_COLUMN = re.compile("(wrong_caption|wrong_image)_[0-9]+")
+_LONGEST_SPLIT = 100  # characters; splits name folders
+
+
+class Entry(FileRow):
     """A row of the file."""
 
-    image: str
-    caption: str
-    wrong_captions: tuple[str, ...]
-    wrong_images: tuple[str, ...]
-    kind: str
-    split: str
+    image: ImagePath
+    caption: Text
+    wrong_captions: List[Text] = ()
+    wrong_images: List[ImagePath] = ()
+    kind: Name = "all"
+    split: Name = "all"
+
+    @field_validator("wrong_captions", "wrong_images", mode="before")
+    @classmethod
+    def _none_are_none(cls, value: Any) -> Any:
+        return () if value is None else value
+
+    @field_validator("split")
+    @classmethod
+    def _check_split(cls, split: str) -> str:
+        if not re.fullmatch(r"[\w-]+", split) or len(split) > _LONGEST_SPLIT:
+            raise ValueError(f"is {shorten(split)}, expected a name of letters, digits, _ and -")
+        return split
 
 
 def benchmark(
@@ -70,41 +90,34 @@ def benchmark(
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """All rows of the file."""
+    """Return all rows of the file.
+
+    Raises:
+        UserError: a row is not as described.
+    """
     if path.suffix == ".csv":
-        lines = [from_columns(row) for row in read_csv(path, ("image", "caption"))]
+        table = read_csv(path, ("image", "caption"))
+        rows = [(line, from_columns(row)) for line, row in table]
     else:
-        lines = read_json_lines(path)
-    return [to_entry(path, f"row {i}", line) for i, line in enumerate(lines, 1)]
+        rows = read_json_lines(path)
+    return list(parse_rows(Entry, rows, path, "line"))
 
 
 def from_columns(row: dict[str, str]) -> dict[str, Any]:
-    """A csv's row as a line of JSON would have it: wrong_caption_1, ... become one list."""
+    """Return a csv's row as a line of JSON has it: wrong_caption_1, ... become one list."""
     found: dict[str, Any] = {}
     for name, value in row.items():
-        head, _, number = name.rpartition("_")
-        if number.isdigit() and value:
-            found.setdefault(f"{head}s", []).append(value)
-        elif not number.isdigit():
+        if not _WRONG_COLUMN.fullmatch(name):
             found[name] = value
+        elif value:
+            found.setdefault(f"{name.rpartition('_')[0]}s", []).append(value)
     return found
 
 
 def to_entry(path: Path, place: str, line: dict[str, Any]) -> Entry:
-    """A row, checked."""
-    image, caption = fields(path, place, line, ("image", "caption"))
-    lists = [line.get(name) or () for name in ("wrong_captions", "wrong_images")]
-    texts = [image, caption, *lists[0], *lists[1]]
-    if any(isinstance(some, str) for some in lists) or not all(
-        isinstance(text, str) and text.strip() for text in texts
-    ):
-        raise UserError(f"{path}, {place}: image, caption and wrong ones must be non-empty texts.")
-    kind, split = (str(line.get(name) or "all") for name in ("kind", "split"))
-    if not re.fullmatch(r"[\w-]+", split):
-        raise UserError(
-            f"{path}, {place}: split is '{split}'; name splits with letters and digits."
-        )
-    return Entry(image, caption, tuple(lists[0]), tuple(lists[1]), kind, split)
+    """Return a row, checked."""
+    noun, _, number = place.partition(" ")
+    return next(parse_rows(Entry, [(number, line)], path, noun))
 
 
 def load_split(
@@ -130,6 +143,12 @@ def load_split(
 
 def check_given(path: Path, entries: Sequence[Entry]) -> None:
     """Each row must have wrong candidates of one sort, all rows equally many."""
+    for entry in entries:
+        if entry.caption in entry.wrong_captions or entry.image in entry.wrong_images:
+            raise UserError(
+                f"{path}: a wrong candidate of {entry.image} ({shorten(entry.caption)}) is the "
+                "right one too, so that nothing tells them apart; give another one."
+            )
     counts = {(len(entry.wrong_captions), len(entry.wrong_images)) for entry in entries}
     captions, images = min(counts)
     if len(counts) > 1 or (captions > 0) == (images > 0):
@@ -154,7 +173,7 @@ def with_drawn(entries: Sequence[Entry], wrong: str, count: int, seed: int) -> l
         good = partial(fits_not, right, **fixed)
         drawn = tuple(draw_others((seed, number), pool, count, good, f"other {wrong}"))
         texts, images = (drawn, ()) if of_captions else ((), drawn)
-        found.append(entry._replace(wrong_captions=texts, wrong_images=images))
+        found.append(entry.model_copy(update={"wrong_captions": texts, "wrong_images": images}))
     return found
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dsd_jax.errors import UserError
+from dsd_jax.regular_file import read_regular_file
+
+_MOST = 2**30  # bytes
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -21,15 +24,16 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
-    """What a pickle file of plain data holds; Python 2's texts are read as Latin-1.
+    """Return what a pickle file of plain data holds; Python 2's texts are read as UTF-8.
+
+    Bytes in a text that are no UTF-8 become lone surrogates, for the reader to refuse.
 
     Raises:
         UserError: it holds anything else, or is damaged. Nothing in it is ever executed.
     """
+    content = io.BytesIO(read_regular_file(path, most=_MOST))
     try:
-        return PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+        return PlainUnpickler(content, encoding="utf-8", errors="surrogateescape").load()
     except Exception as error:  # damaged pickles make Python's reader raise nearly anything
         raise UserError(
             f"{path} is no pickle of plain lists and texts ({error}), so it is not read; get the "

@@ -25,12 +25,14 @@ from typing import Any, NamedTuple
 
 from dsd_jax.data.draw import draw_others
 from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.data.fields import FileRow, ImagePath, Number, Text
 from dsd_jax.data.pictures import locate, reader
 from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
 from dsd_jax.data.plain_pickle import read_pickle
 from dsd_jax.data.rows import Row, to_examples
-from dsd_jax.data.tables import fields, not_empty, read_json
+from dsd_jax.data.tables import not_empty, parse_rows, parse_whole, read_json
 from dsd_jax.errors import UserError
+from dsd_jax.validation import List
 
 SPLITS = {"umd": ("train", "val", "test"), "google": ("train", "val")}
 FOLDERS = ("images/train2014", "train2014", "images", "../images/mscoco/images/train2014", "")
@@ -97,30 +99,57 @@ def load_split(
     return to_examples(rows, reader(place, fit))
 
 
+class Line(FileRow):
+    """A sentence in the file; `raw` as the authors take it."""
+
+    sent_id: Number
+    raw: Text
+
+
+class Thing(FileRow):
+    """An object in the file, with its sentences."""
+
+    image_id: Number
+    split: Text
+    sentences: List[Line]
+
+
+class Image(FileRow):
+    """An image of instances.json."""
+
+    id: Number
+    file_name: ImagePath
+
+
+class Instances(FileRow):
+    """The part of instances.json that is read here."""
+
+    images: list[Any]
+
+
 def read_sentences(path: Path, split: str) -> list[Sentence]:
-    """The sentences of a split's objects, in the file's order."""
+    """Return the sentences of a split's objects, in the file's order.
+
+    Raises:
+        UserError: the file holds something else.
+    """
     refs = read_pickle(path)
     if not isinstance(refs, list):
         raise UserError(f"{path} holds no list of objects; is it refcocog's?")
-    found = []
-    for i, ref in enumerate(refs):
-        picture, own, lines = fields(path, f"object {i}", ref, ("image_id", "split", "sentences"))
-        if split not in (own, "all"):
-            continue
-        for line in lines:
-            number, text = fields(path, f"object {i}", line, ("sent_id", "raw"))
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(f"{path}, object {i}: sentence {number} has no text.")
-            found.append(Sentence(number, text, picture))
+    found = [
+        Sentence(line.sent_id, line.raw, thing.image_id)
+        for thing in parse_rows(Thing, enumerate(refs), path, "object")
+        if split in (thing.split, "all")
+        for line in thing.sentences
+    ]
     return not_empty(path, found)
 
 
 def read_files(path: Path) -> dict[int, str]:
-    """{number of a picture: name of its file}."""
-    content: Any = read_json(path)
-    (images,) = fields(path, "the whole", content, ("images",))
-    pairs = (fields(path, f"image {i}", x, ("id", "file_name")) for i, x in enumerate(images))
-    return dict(pairs)
+    """Return {number of an image: name of its file}."""
+    images = parse_whole(Instances, read_json(path), path).images
+    parsed = parse_rows(Image, enumerate(images), path, "image")
+    return {image.id: image.file_name for image in parsed}
 
 
 def to_rows(

@@ -14,13 +14,17 @@
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
 
 from dsd_jax.data.draw import draw_others
 from dsd_jax.data.examples import Examples
+from dsd_jax.data.fields import AnyText, Digits, FileRow, ImagePath, Text
 from dsd_jax.data.pictures import locate, reader
 from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
 from dsd_jax.data.rows import Row, to_examples
-from dsd_jax.data.tables import not_empty, read_csv, read_text
+from dsd_jax.data.tables import not_empty, parse_rows, read_csv, read_text
 from dsd_jax.errors import UserError
 
 SPLITS = ("shots/other", "train/other", "test/other", "test/binary")
@@ -58,31 +62,50 @@ def load(folder: str, pictures: str, candidates: int, seed: int, fit: str, split
     return to_examples(rows, reader(place, fit))
 
 
+class Line(FileRow):
+    """A row of a csv; one of the real test's wrong answers is empty."""
+
+    sentence: Text
+    pos_image_id: Digits
+    wrong: tuple[AnyText, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, row: dict[str, str]) -> dict[str, Any]:
+        return row | {"wrong": tuple(row[name] for name in WRONG)}
+
+
+class Pair(FileRow):
+    """A line of the text file: an image and what is said of it."""
+
+    image: ImagePath
+    caption: Text
+
+
 def read_rows(path: Path, year: str, count: int) -> list[Row]:
     """One item per row of a csv, with pictures' names for keys."""
     if not 1 <= count <= len(WRONG):
         raise UserError(f"candidates is {count + 1}; {path} has 2 to {len(WRONG) + 1} of them.")
     found = []
-    for row in read_csv(path, ("sentence", "pos_image_id", *WRONG)):
-        number = row["pos_image_id"]
-        if not number.isdigit():
-            raise UserError(
-                f"{path}: pos_image_id is '{number}'; expected a COCO picture's number."
-            )
-        captions = tuple(row[name] for name in ("sentence", *WRONG[:count]))
-        found.append(Row(captions, (f"COCO_{year}_{int(number):012d}.jpg",), "all", number))
+    columns = ("sentence", "pos_image_id", *WRONG)
+    for line in parse_rows(Line, read_csv(path, columns), path, "line"):
+        captions = (line.sentence, *line.wrong[:count])
+        name = f"COCO_{year}_{int(line.pos_image_id):012d}.jpg"
+        found.append(Row(captions, (name,), "all", line.pos_image_id))
     return found
 
 
 def read_lines(path: Path, count: int, seed: int) -> list[Row]:
     """One item per yes/no line of a text file, with pictures' names for keys."""
-    pairs = []
+    lines = []
     for i, line in enumerate(read_text(path).split("\n"), 1):
         picture, star, text = line.strip().partition("*")
         if line.strip() and not (star and text.startswith(MARK)):
             raise UserError(f"{path}, line {i}: expected PICTURE*{MARK}...: SENTENCE.")
         if text.startswith(BINARY):
-            pairs.append((picture, text.removeprefix(BINARY)))
+            lines.append((i, {"image": picture, "caption": text.removeprefix(BINARY)}))
+    parsed = parse_rows(Pair, lines, path, "line")
+    pairs = [(pair.image, pair.caption) for pair in parsed]
     not_empty(path, pairs)
     right = defaultdict(set)
     for picture, caption in pairs:

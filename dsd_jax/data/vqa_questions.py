@@ -1,10 +1,12 @@
 """VQAv2's questions and what was answered, from its two official files; see `vqa.py`."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from dsd_jax.data.tables import fields, read_json
+from dsd_jax.data.fields import AnyText, FileRow, Number, Text
+from dsd_jax.data.tables import parse_rows, parse_whole, read_json
 from dsd_jax.errors import UserError
+from dsd_jax.validation import shorten
 
 SOURCE = "https://visualqa.org/download.html"
 
@@ -26,45 +28,94 @@ class Question(NamedTuple):
     kind: str
 
 
+Model = TypeVar("Model", bound="About")
+
+
+class Asked(FileRow):
+    """An entry of the questions' file."""
+
+    question_id: Number
+    question: Text
+
+
+class Given(FileRow):
+    """What one annotator answered."""
+
+    answer: str
+
+
+class Answered(FileRow):
+    """An entry of the annotations' file."""
+
+    question_id: Number
+    image_id: Number
+    multiple_choice_answer: AnyText
+    question_type: AnyText
+    answer_type: Text
+    answers: list[Given]
+
+
+class About(FileRow):
+    """The fields of either file that say what it holds."""
+
+    info: dict[str, Any]
+    data_subtype: str
+
+
+class Questions(About):
+    """The questions' file."""
+
+    questions: list[Any]
+
+
+class Annotations(About):
+    """The annotations' file."""
+
+    annotations: list[Any]
+
+
 def read_questions(questions: Path, annotations: Path, year: str) -> list[Question]:
-    """All questions with their answers, in the order of the annotations.
+    """Return all questions with their answers, in the order of the annotations.
 
     Raises:
         UserError: a file is of another version or split, or they do not belong together.
     """
-    asked, answered = (checked(path, year) for path in (questions, annotations))
-    texts = {}
-    for i, entry in enumerate(fields(questions, "the whole", asked, ("questions",))[0]):
-        number, text = fields(questions, f"question {i}", entry, ("question_id", "question"))
-        texts[number] = text
+    asked = _read(Questions, questions, year).questions
+    answered = _read(Annotations, annotations, year).annotations
+    parsed = parse_rows(Asked, enumerate(asked), questions, "question")
+    texts = {one.question_id: one.question for one in parsed}
     found = []
-    for i, entry in enumerate(fields(annotations, "the whole", answered, ("annotations",))[0]):
-        place = f"annotation {i}"
-        names = ("question_id", "image_id", "multiple_choice_answer", "question_type")
-        number, picture, answer, sort = fields(annotations, place, entry, names)
-        kind, answers = fields(annotations, place, entry, ("answer_type", "answers"))
-        try:
-            given = frozenset([answer, *(one["answer"] for one in answers)])
-        except (TypeError, KeyError) as error:
-            told = f"{annotations}, {place}: expected a list of answers."
-            raise UserError(told) from error
-        if number not in texts:
+    for one in parse_rows(Answered, enumerate(answered), annotations, "annotation"):
+        if one.question_id not in texts:
             raise UserError(
-                f"{annotations} answers question {number}, which {questions} does not ask; take "
-                "both files from the same release."
+                f"{annotations} answers question {one.question_id}, which {questions} does not "
+                "ask; take both files from the same release."
             )
-        text = texts[number]
-        found.append(Question(number, text, picture, answer, given, sort, kind))
+        answer = one.multiple_choice_answer
+        found.append(
+            Question(
+                number=one.question_id,
+                text=texts[one.question_id],
+                picture=one.image_id,
+                answer=answer,
+                given=frozenset([answer, *(given.answer for given in one.answers)]),
+                sort=one.question_type,
+                kind=one.answer_type,
+            )
+        )
     return found
 
 
-def checked(path: Path, year: str) -> Any:
-    """A file's content, if it is of version 2 and of the right pictures."""
-    content = read_json(path)
-    about, subset = fields(path, "the whole", content, ("info", "data_subtype"))
-    version = about.get("version") if isinstance(about, dict) else None
+def _read(kind: type[Model], path: Path, year: str) -> Model:
+    """Return a file's content, if it is of version 2 and of the right images."""
+    content = parse_whole(kind, read_json(path), path)
+    version = content.info.get("version")
     if str(version) != "2.0":
-        raise UserError(f"{path} is of version {version}; expected VQA 2.0, from {SOURCE}.")
-    if subset != year:
-        raise UserError(f"{path} is about {subset}; expected {year}: has it been renamed?")
+        raise UserError(
+            f"{path} is of version {shorten(version)}; expected VQA 2.0, from {SOURCE}."
+        )
+    if content.data_subtype != year:
+        raise UserError(
+            f"{path} is about {content.data_subtype}; expected {year}: has it been renamed?"
+        )
     return content

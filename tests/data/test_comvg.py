@@ -139,8 +139,20 @@ def test_missing_pictures_are_counted_and_named(made):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("neg_value", "colour", "neg_value is 'colour' .* expected subject, verb, object"),
-        ("pos_image_id", "12.0", "pos_image_id is '12.0' .* expected the number of a Visual Ge"),
+        (
+            "neg_value",
+            "colour",
+            "line 9: neg_value is 'colour', expected 'subject', 'verb' or 'obj",
+        ),
+        ("pos_image_id", "12.0", "line 9: pos_image_id is '12.0', expected the number of an im"),
+        (
+            "pos_image_id",
+            "\u00b2",
+            "line 9: pos_image_id is '\u00b2', expected the number of an im",
+        ),
+        ("neg_image_id", "", "line 9: neg_image_id is '', expected"),
+        ("neg_image_id", "8", "line 9: has two images that are the same, '8'"),
+        ("sentence", " ", "line 9: sentence is ' ', expected text"),
     ],
 )
 def test_odd_values_are_refused(made, column, value, message):

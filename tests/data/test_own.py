@@ -63,6 +63,22 @@ def test_splits_and_wrong_images_of_the_file(made):
     assert examples.captions[0] == (lines[1]["caption"],)
 
 
+def test_names_that_are_numbers(made):
+    lines = lines_of(made)
+    for i, line in enumerate(lines):
+        line |= {"split": i % 2, "kind": 0, "wrong_images": None}
+    write(made, lines)
+    benchmark = own.benchmark(str(made))
+    assert benchmark.splits == ("0", "1")
+    assert kind_counts(benchmark.load("0")) == {"0": 25}
+
+
+def test_columns_of_wrong_ones_have_ascii_digits(made):
+    rows = [(x["image"], x["caption"], x["wrong_captions"][0], "b") for x in lines_of(made)]
+    write_csv(made, [("image", "caption", "wrong_caption_1", "wrong_caption_\u0662"), *rows])
+    assert {len(texts) for texts in own.benchmark(str(made)).load("all").captions} == {2}
+
+
 @pytest.mark.parametrize("wrong", ["captions", "pictures"])
 def test_drawn_candidates_follow_from_the_seed_and_fit_nowhere(made, wrong):
     lines = lines_of(made)
@@ -91,10 +107,21 @@ def test_more_candidates_than_there_are(made):
     [
         ({"wrong_captions": []}, "rows have 0\\+0, 1\\+0 wrong captions \\+ pictures"),
         ({"wrong_images": ["pictures/01.jpg"]}, "rows have 1\\+0, 1\\+1 wrong"),
-        ({"wrong_captions": "a cat"}, "row 3: image, caption and wrong ones must be"),
-        ({"caption": " "}, "row 3: image, caption and wrong ones must be"),
-        ({"caption": 7}, "row 3: image, caption and wrong ones must be"),
-        ({"split": "../a"}, "row 3: split is '../a'"),
+        ({"wrong_captions": "a cat"}, "line 3: wrong_captions is 'a cat', expected a list"),
+        ({"caption": " "}, "line 3: caption is ' ', expected text that is not empty"),
+        ({"caption": 7}, "line 3: caption is 7, expected text"),
+        ({"caption": "a \ud83d"}, r"line 3: caption is 'a \\ud83d', expected text in Unicode"),
+        ({"image": ["a"]}, r"line 3: image is \['a'\], expected text"),
+        ({"wrong_captions": 5}, "line 3: wrong_captions is 5, expected a list"),
+        ({"wrong_captions": {"note": 1}}, "line 3: wrong_captions is {'note': 1}, expected a list"),
+        ({"wrong_captions": ["a", 5]}, r"line 3: wrong_captions\.1 is 5, expected text"),
+        (
+            {"caption": "a", "wrong_captions": ["a"]},
+            r"\('a'\) is the right one too",
+        ),
+        ({"split": "../a"}, "line 3: split is '../a'"),
+        ({"split": "a" * 300}, "line 3: split is 'aaa.*, expected a name"),
+        ({"kind": [1]}, "line 3: kind is .*, expected text"),
         ({"image": "pictures/no.jpg"}, "1 of 50 pictures are missing \\(pictures/no.jpg\\)"),
     ],
 )
@@ -106,7 +133,7 @@ def test_odd_rows_are_named(made, change, message):
         own.benchmark(str(made)).load("all")
 
 
-@pytest.mark.parametrize("wrong", [{"wrong_captions": []}, {"wrong_images": ["pictures/01.jpg"]}])
+@pytest.mark.parametrize("wrong", [{"wrong_captions": []}, {"wrong_images": ["pictures/no.jpg"]}])
 def test_all_rows_without_wrong_candidates_or_with_two_sorts(made, wrong):
     write(made, [line | wrong for line in lines_of(made)])
     with pytest.raises(UserError, match=r"rows have (0\+0|1\+1) wrong captions \+ pictures; give"):
@@ -116,10 +143,10 @@ def test_all_rows_without_wrong_candidates_or_with_two_sorts(made, wrong):
 
 def test_files_that_are_not_as_they_should_be(made, tmp_path):
     write(made, [*lines_of(made)[:3], "{broken"])
-    with pytest.raises(UserError, match="jsonl, line 4 is not valid JSON"):
+    with pytest.raises(UserError, match="jsonl, line 4 is not JSON"):
         own.benchmark(str(made))
     write(made, [{"image": "a.jpg"}])
-    with pytest.raises(UserError, match="row 1: no field caption"):
+    with pytest.raises(UserError, match="line 1: caption is missing"):
         own.benchmark(str(made))
     write(made, [""])
     with pytest.raises(UserError, match="holds no items"):

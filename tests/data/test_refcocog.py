@@ -88,13 +88,61 @@ def test_python_2_texts_are_read(made):
     lines = [
         b"(lp0", b"(dp1", b"S'image_id'", b"p2", b"I1", b"sS'split'", b"p3", b"S'val'", b"p4",
         b"sS'sentences'", b"p5", b"(lp6", b"(dp7", b"S'sent_id'", b"p8", b"I1",
-        b"sS'raw'", b"p9", b"S'a caf\\xe9'", b"p10", b"sasa.",
+        b"sS'raw'", b"p9", b"S'a caf\\xc3\\xa9'", b"p10", b"sasa.",
     ]  # fmt: skip
     (made / "refs(umd).p").write_bytes(b"\n".join(lines))
     with pytest.raises(UserError, match="9 wrong candidates are needed, and there are only 0"):
         refcocog.benchmark(str(made)).load("val")
     (sentence,) = refcocog.read_sentences(made / "refs(umd).p", "val")
     assert sentence == (1, "a café", 1)
+
+
+REF = {"image_id": 1, "split": "val", "sentences": [{"sent_id": 7, "raw": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        (REF | {"sentences": None}, "sentences is None, expected a list"),
+        (REF | {"image_id": [1]}, r"image_id is \[1\], expected a whole number"),
+        (REF | {"image_id": "1"}, "image_id is '1', expected a whole number"),
+        (REF | {"split": 1}, "split is 1, expected text"),
+        (REF | {"sentences": [{"sent_id": -1, "raw": "a"}]}, r"sentences\.0\.sent_id is -1, exp"),
+        (REF | {"sentences": [{"sent_id": 7, "raw": " "}]}, r"sentences\.0\.raw is ' ', expected"),
+        (
+            REF | {"sentences": [{"sent_id": 7, "raw": "\ud83d"}]},
+            r".*raw is '\\ud83d', expected",
+        ),
+        (REF | {"sentences": ["a"]}, r"sentences\.0 is 'a', expected an object"),
+        ("a", "it is 'a', expected an object"),
+    ],
+)
+def test_objects_of_other_kinds(made, ref, message):
+    (made / "refs(umd).p").write_bytes(pickle.dumps([REF, ref]))
+    with pytest.raises(UserError, match=f"object 1: {message}"):
+        refcocog.benchmark(str(made)).load("val")
+
+
+def test_python_2_texts_that_are_no_utf_8(made):
+    content = pickle.dumps([REF | {"split": "test"}, REF | {"sentences": [{"raw": "?"}]}], 0)
+    (made / "refs(umd).p").write_bytes(content.replace(b"V?", b"S'caf\\xe9'"))
+    with pytest.raises(UserError, match="object 1: .*raw is 'caf.*, expected text in Unicode"):
+        refcocog.benchmark(str(made)).load("val")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (None, "images is None, expected a list"),
+        ([{"id": 1, "file_name": None}], "image 0: file_name is None, expected text"),
+        ([{"id": [1], "file_name": "a"}], r"image 0: id is \[1\], expected a whole number"),
+        ([7], "image 0: it is 7, expected an object"),
+    ],
+)
+def test_images_of_other_kinds(made, images, message):
+    (made / "instances.json").write_text(json.dumps({"images": images}))
+    with pytest.raises(UserError, match=f"instances.json.*{message}"):
+        refcocog.benchmark(str(made)).load("val")
 
 
 def test_all_missing_pieces_are_in_one_message(tmp_path):
@@ -117,7 +165,7 @@ def test_instances_of_another_release(made):
     with pytest.raises(UserError, match=r"about picture 1 \(3 in all\) that .*instances.json does"):
         refcocog.benchmark(str(made)).load("all")
     (made / "instances.json").write_text("[]")
-    with pytest.raises(UserError, match="instances.json, the whole: no field images"):
+    with pytest.raises(UserError, match="instances.json: it is .*, expected an object"):
         refcocog.benchmark(str(made)).load("all")
 
 
@@ -126,10 +174,10 @@ def test_refs_of_another_kind(made):
     with pytest.raises(UserError, match="holds no list of objects"):
         refcocog.benchmark(str(made)).load("val")
     write(made, [{"image_id": 1}])
-    with pytest.raises(UserError, match="object 0: no field split, sentences"):
+    with pytest.raises(UserError, match="object 0: split is missing; sentences is missing"):
         refcocog.benchmark(str(made)).load("val")
     write(made, [{"image_id": 1, "split": "val", "sentences": [{"sent_id": 7, "raw": None}]}])
-    with pytest.raises(UserError, match="object 0: sentence 7 has no text"):
+    with pytest.raises(UserError, match=r"object 0: sentences\.0\.raw is None, expected text"):
         refcocog.benchmark(str(made)).load("val")
     write(made, [ref for ref in refs_of_google(made) if ref["split"] == "train"])
     with pytest.raises(UserError, match="holds no items"):

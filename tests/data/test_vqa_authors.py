@@ -78,7 +78,7 @@ def test_files_that_are_not_as_they_should_be(made):
     text = path.read_text()
     path.write_text(text.replace(",200,", ",200.0,"))
     with pytest.raises(
-        UserError, match="pos_image_id is '200.0'; expected a COCO picture's number"
+        UserError, match="line 2: pos_image_id is '200.0', expected the number of an image"
     ):
         load(made, "test/other")
     path.write_text(text.replace("neg_sentence_9", "neg_sentence_10"))
