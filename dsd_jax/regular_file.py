@@ -19,19 +19,27 @@ def read_regular_file(file: str | os.PathLike, *, most: int = 2**28) -> bytes:
     try:
         # Without O_NONBLOCK, opening a FIFO waits for somebody who writes to it.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as opened:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
-                raise UserError(f"{path} is {kind}; expected a file.")
-            if found.st_size > most:
-                raise UserError(
-                    f"{path} has {found.st_size:,} bytes; expected at most {most:,} of such a file."
-                )
-            return opened.read()
+        try:
+            _check(path, os.fstat(descriptor), most)
+            with open(descriptor, "rb", closefd=False) as opened:
+                return opened.read()
+        finally:
+            os.close(descriptor)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         where = f", a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
         raise UserError(f"{path} is missing{where}.") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} can't be read ({reason}).") from error
+
+
+def _check(path: Path, found: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise UserError(f"{path} is {kind}; expected a file.")
+    if found.st_size > most:
+        raise UserError(
+            f"{path} has {found.st_size:,} bytes; expected at most {most:,} of such a file."
+        )

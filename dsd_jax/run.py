@@ -78,6 +78,7 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     from dsd_jax.benchmark import load_split
     from dsd_jax.clip.load import load_clip
     from dsd_jax.data.open import open_benchmark
+    from dsd_jax.data.records import check_prepared
     from dsd_jax.encoders import Encoders
     from dsd_jax.readings import parse_all
     from dsd_jax.sharding import host_mesh
@@ -95,6 +96,7 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     encoders = Encoders(model, config.cache)
     tell_counts(splits)
     clip = load_clip(config.clip, config.dtype, model.mesh) if config.clip else None
+    check_prepared(config.data, model.image_size, clip.image_size if clip else 0)
     if hosts.is_main():
         workdir.begin(config.to_json(indent=2) + "\n")
     return Job(benchmark, splits, encoders, clip, readings, layers, timesteps, started)

@@ -3,7 +3,7 @@
 Either of two layouts:
 
     FOLDER/CLASS/*.jpg              any folder of folders, which is the split "all", or one more
-    FOLDER/test/CLASS/*.jpg         level for splits (train, val, validation, test)
+    FOLDER/test/CLASS/*.jpg         level for splits (train, val, valid, validation, dev, test)
     FOLDER/dataset_info.json        a folder that tensorflow-datasets prepared, such as
                                     cifar10/3.0.2 or oxford_iiit_pet/4.0.0; written with
                                     file_format="array_record", so that no TensorFlow reads it
@@ -16,27 +16,31 @@ take turns: item i uses template i mod M for all its captions, so that an accura
 templates. (CLIP's ensembles average embeddings; a match score has none to average.)
 """
 
-import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.images import read_image
-from dsd_jax.data.pictures import ENDINGS, list_folder, reader
+from dsd_jax.data.images import read_content
+from dsd_jax.data.pictures import endings, list_folder, list_folders, reader
 from dsd_jax.data.pieces import existing_folder
 from dsd_jax.data.rows import Row, to_examples
 from dsd_jax.data.tables import read_text
 from dsd_jax.errors import UserError
+from dsd_jax.validation import shorten
 
-SPLITS = ("train", "val", "validation", "test")
+SPLITS = ("train", "val", "valid", "validation", "dev", "test")  # names of folders
 INFO = "dataset_info.json"
 NAMES = "classes.txt"
+# What Macs, NAS boxes and archives put beside classes; names that begin with a dot are no classes
+# either: .ipynb_checkpoints, .Trash-0, ._1.jpg.
+_NO_CLASSES = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+_TOLD = 3  # files left out that are named
 TEMPLATES = ("a photo of a {}.",)
 
 
@@ -51,37 +55,82 @@ def benchmark(folder: str, templates: Sequence[str] = TEMPLATES, fit: str = "str
     Raises:
         UserError: the folder isn't there, or a template has no {}.
     """
-    if not templates or any(template.count("{}") != 1 for template in templates):
-        raise UserError(f"templates are {tuple(templates)}; expected texts with one {{}} each.")
+    check_templates(templates)
     root = existing_folder(folder)
     if (root / INFO).exists():
         builder = open_prepared(root)
         load = partial(load_prepared, root, builder, templates, fit)
         return Benchmark(builder.name, tuple(builder.info.splits), load)
-    splits = tuple(split for split in SPLITS if (root / split).is_dir())
+    splits = tuple(split for split in SPLITS if split in list_folders(root))
     load = partial(load_folders, root, templates, fit)
     return Benchmark("classify", splits or ("all",), load)
 
 
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse templates that do not have one {} and no other braces.
+
+    Raises:
+        UserError: they are no such texts.
+    """
+    if isinstance(templates, str) or not templates or not all(map(_is_template, templates)):
+        told = shorten(templates if isinstance(templates, str) else tuple(templates))
+        raise UserError(f"templates are {told}; expected texts with one {{}} each.")
+
+
+def _is_template(text: Any) -> bool:
+    if not isinstance(text, str) or any("\ud800" <= char <= "\udfff" for char in text):
+        return False
+    return text.count("{}") == 1 and not set(text.replace("{}", "")) & set("{}")
+
+
 def load_folders(root: Path, templates: Sequence[str], fit: str, split: str) -> Examples:
-    """The items of a folder of folders, in the order of their names."""
+    """Return the items of a folder of folders, in the order of their names.
+
+    Raises:
+        UserError: there are not two classes with pictures, or a folder can't be read.
+    """
     place = root / split if split != "all" else root
-    with os.scandir(place) as entries:
-        classes = sorted(entry.name for entry in entries if entry.is_dir())
-    pictures = {
-        label: sorted(f for f in list_folder(place / label) if f.lower().endswith(ENDINGS))
-        for label in classes
-    }
+    names = sorted(list_folders(place).difference(_NO_CLASSES))
+    classes = [name for name in names if not is_hidden(name)]
+    pictures, others = {}, []
+    for label in classes:
+        files = [name for name in sorted(list_folder(place / label)) if not is_hidden(name)]
+        pictures[label] = [name for name in files if name.lower().endswith(endings())]
+        others += [f"{label}/{name}" for name in files if not name.lower().endswith(endings())]
     classes = [label for label in classes if pictures[label]]
     if len(classes) < 2:
         raise UserError(
-            f"{place} has {len(classes)} folders with pictures ({', '.join(ENDINGS)}); expected "
-            "one for each of two or more classes."
+            f"{place} has {len(classes)} folders with pictures (.jpg, .png, ...); expected one for "
+            f"each of two or more classes.{_tell_folders(place)}"
         )
+    _tell_others(place, others)
     labels = [number for number, label in enumerate(classes) for _ in pictures[label]]
     keys = [f"{label}/{file}" for label in classes for file in pictures[label]]
     rows = to_rows(labels, keys, names_of(root, classes), templates)
     return to_examples(rows, reader(place, fit))
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a name is one of those that programs make and people do not see."""
+    return name.startswith(".")
+
+
+def _tell_folders(place: Path) -> str:
+    folders = sorted(list_folders(place))
+    return f" Its folders are {', '.join(folders[:10])}." if folders else ""
+
+
+def _tell_others(place: Path, others: Sequence[str]) -> None:
+    """Say on stderr what lies in class folders and is left out."""
+    if others:
+        deeper = [name for name in others if os.path.isdir(place / name)]
+        told = ", ".join(others[:_TOLD]) + (", ..." if len(others) > _TOLD else "")
+        hint = "; pictures must lie in the class's folder itself" if deeper else ""
+        print(
+            f"{place}: {len(others):,} files and folders ({len(deeper):,}) in class folders are "
+            f"left out, for by their names they are no pictures: {told}{hint}.",
+            file=sys.stderr,
+        )
 
 
 def names_of(root: Path, classes: Sequence[str]) -> list[str]:
@@ -90,6 +139,9 @@ def names_of(root: Path, classes: Sequence[str]) -> list[str]:
     Raises:
         UserError: classes.txt does not say it of each.
     """
+    odd = [label for label in classes if any("\ud800" <= char <= "\udfff" for char in label)]
+    if odd:
+        raise UserError(f"{root}: the name of the folder {odd[0]!a} is no UTF-8; rename it.")
     if not (root / NAMES).exists():
         return [label.replace("_", " ") for label in classes]
     lines = [line.split("\t") for line in read_text(root / NAMES).splitlines() if line.strip()]
@@ -112,7 +164,7 @@ def to_rows(
         which = number % len(templates)
         if (label, which) not in captions:
             ordered = [names[label], *names[:label], *names[label + 1 :]]
-            captions[label, which] = tuple(templates[which].format(name) for name in ordered)
+            captions[label, which] = tuple(templates[which].replace("{}", name) for name in ordered)
         rows.append(Row(captions[label, which], (key,), names[label], number))
     return rows
 
@@ -124,12 +176,13 @@ def open_prepared(root: Path) -> Any:
         UserError: it is damaged, in a format that needs TensorFlow, or not of labelled pictures.
     """
     import tensorflow_datasets as tfds  # takes seconds
+    from google.protobuf import json_format
 
     try:
         builder = tfds.builder_from_directory(root)
         features, form = builder.info.features, builder.info.file_format.value
         labels = features["label"].names if "image" in features and "label" in features else None
-    except Exception as error:  # whatever is in it
+    except (ValueError, LookupError, TypeError, OSError, json_format.Error) as error:
         raise UserError(f"{root} is not as tensorflow-datasets prepares it ({error}).") from error
     if form != "array_record":
         raise UserError(
@@ -161,7 +214,9 @@ def read_record(
     root: Path, source: Sequence[Mapping[str, Any]], fit: str, number: int, size: int
 ) -> np.ndarray:
     """The picture of a record, uint8 (size, size, 3)."""
+    name = f"picture {number} of {root}"
     try:
-        return read_image(Image.open(io.BytesIO(source[number]["image"])), size, fit)
-    except (OSError, UserError) as error:
-        raise UserError(f"picture {number} of {root} cannot be read ({error}).") from error
+        content = source[number]["image"]
+    except (ValueError, LookupError, OSError, RuntimeError) as error:  # array_record's own
+        raise UserError(f"{name} cannot be read ({error}).") from error
+    return read_content(content, size, fit, name)

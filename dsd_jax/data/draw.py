@@ -31,7 +31,9 @@ def draw_others(
         UserError: the pool has not so many welcome members.
     """
     rng = np.random.default_rng(list(key))
-    places = rng.integers(len(pool), size=TRIES * count) if pool else ()
+    # More than there are can't be found, and tries for them might not fit into memory.
+    tries = TRIES * min(count, len(pool))
+    places = rng.integers(len(pool), size=tries) if pool else ()
     found = first_welcome([], (pool[i] for i in places), count, welcome)
     if len(found) < count and pool:
         found = first_welcome(found, (pool[i] for i in rng.permutation(len(pool))), count, welcome)

@@ -1,6 +1,5 @@
 """The emoji benchmark: prepared once into a cache folder, then read from there item by item."""
 
-import io
 import os
 import pathlib
 import sys
@@ -8,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from PIL import Image
-
 from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.images import read_image
+from dsd_jax.data.images import FITS, read_content
 from dsd_jax.data.preparation import build, prepared
 from dsd_jax.data.triples import ARTISTS, SPLITS
 from dsd_jax.errors import UserError
@@ -86,4 +83,4 @@ def read_items(folder: pathlib.Path, split: str) -> Examples:
 def read_picture(records: Sequence[Mapping[str, Any]], key: tuple[int, str], size: int):
     """The picture of a number and a name of IMAGES, uint8 (size, size, 3)."""
     number, name = key
-    return read_image(Image.open(io.BytesIO(records[number][name])), size)
+    return read_content(records[number][name], size, FITS[0], f"emoji picture {number}")

@@ -1,10 +1,12 @@
 """The files that a benchmark consists of: found, or all missing ones named in one message."""
 
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dsd_jax.errors import UserError
+from dsd_jax.home import expand
 
 
 class Piece(NamedTuple):
@@ -19,15 +21,21 @@ class Piece(NamedTuple):
 
 
 def existing_folder(folder: str | Path, field: str = "folder") -> Path:
-    """The folder as a path, `~` expanded.
+    """Return the folder as a path, `~` expanded.
 
     Raises:
         UserError: it is not there.
     """
-    path = Path(folder).expanduser()
-    if not str(folder) or not path.is_dir():
-        raise UserError(f"{field}='{folder}' is no folder; name the one that holds the data.")
-    return path
+    path = expand(folder)
+    try:
+        if str(folder) and stat.S_ISDIR(path.stat().st_mode):
+            return path
+        reason = ""
+    except (FileNotFoundError, NotADirectoryError):
+        reason = ""
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = f" ({getattr(error, 'strerror', None) or error})"
+    raise UserError(f"{field}='{folder}' is no folder{reason}; name the one that holds the data.")
 
 
 def find_pieces(
@@ -56,5 +64,19 @@ def find_pieces(
 
 
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of several places in a folder where there is anything; None if there is none."""
-    return next((folder / name for name in names if (folder / name).exists()), None)
+    """Return the first of several places in a folder where there is anything, if there is one.
+
+    Raises:
+        UserError: the folder may not be looked into.
+    """
+    return next((folder / name for name in names if _is_there(folder / name)), None)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()  # not what a link points to: that it is broken is told when it is read
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be looked for ({error}).") from error
+    return True

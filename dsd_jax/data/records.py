@@ -5,7 +5,6 @@ there once, as a PNG of the wanted size, and items refer to it by number.
 """
 
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.images import read_image
+from dsd_jax.data.images import FITS, read_content
 from dsd_jax.data.preparation import build, prepared
 from dsd_jax.data.rows import Row, to_examples
+from dsd_jax.data.source_stamp import FILE, changes, stamp
 from dsd_jax.errors import UserError
+from dsd_jax.home import expand
 
 
 def with_records(
@@ -36,14 +36,22 @@ def with_records(
     """
     text = json.dumps([dict(settings), size], sort_keys=True, default=list)
     place = Path(benchmark.name) / hashlib.sha256(text.encode()).hexdigest()[:16]
-    load = partial(load_prepared, benchmark.load, Path(data_dir).expanduser(), place, size)
+    source = settings.get("folder", "")
+    load = partial(load_prepared, benchmark.load, expand(data_dir), place, size, source)
     return Benchmark(benchmark.name, benchmark.splits, load)
 
 
 def load_prepared(
-    load: Callable[[str], Examples], data_dir: Path, place: Path, size: int, split: str
+    load: Callable[[str], Examples],
+    data_dir: Path,
+    place: Path,
+    size: int,
+    source: str,
+    split: str,
 ) -> Examples:
-    """The items of a split, prepared first if they are not.
+    """Return the items of a split, prepared first if they are not.
+
+    Files in the folder `source` that have changed since are named on stderr.
 
     Raises:
         UserError: the folder can't be written, or what is in it is damaged.
@@ -55,13 +63,21 @@ def load_prepared(
 
     def write(temporary: Path) -> Path:
         print(f"Preparing {place.parts[0]}'s {split} in {data_dir / place}, once.", file=sys.stderr)
+        facts = stamp(source) if source else {}
         examples = load(split)
         if not examples.count:
             raise UserError(f"{place.parts[0]}'s split {split} is empty; check the settings.")
         build(Records(examples, size, data_dir=temporary, file_format="array_record"))
+        (temporary / Records.name / version / FILE).write_text(json.dumps(facts))
         return temporary / Records.name / version
 
     folder = prepared(data_dir, place, write)
+    if source and (changed := changes(source, folder)):
+        print(
+            f"{folder} was prepared before {', '.join(changed[:3])} of {source} changed; delete it "
+            "to have it prepared again.",
+            file=sys.stderr,
+        )
     try:
         return read_records(folder, size)
     except Exception as error:
@@ -85,13 +101,44 @@ def read_records(folder: Path, side: int) -> Examples:
 
 
 def read_picture(pictures: Any, side: int, number: int, size: int) -> np.ndarray:
-    """The picture of a number, uint8 (size, size, 3).
+    """Return the picture of a number, uint8 (size, size, 3), shrunk if it was prepared larger.
 
     Raises:
-        UserError: they were prepared in another size; to resize them twice would change scores.
+        UserError: it was prepared smaller, or is damaged.
     """
-    if size != side:
+    if size > side:
         raise UserError(
-            f"data.prepared_size is {side}, but the model's pictures are {size} pixels; set it so."
+            f"data.prepared_size is {side}, but pictures of {size} pixels are wanted; set it to "
+            f"{size}."
         )
-    return read_image(Image.open(io.BytesIO(pictures[number]["picture"])), size)
+    return read_content(pictures[number]["picture"], size, FITS[0], f"prepared picture {number}")
+
+
+def check_prepared(data: Any, model_side: int, clip_side: int = 0) -> None:
+    """Check that prepared pictures are large enough for the model and for CLIP.
+
+    That they are larger than the model's, and so resized twice, is told on stderr.
+
+    Args:
+        data: the config's `data`.
+        model_side: of the model's pictures, in pixels.
+        clip_side: of CLIP's; 0 if there is none.
+
+    Raises:
+        UserError: they are smaller.
+    """
+    if not getattr(data, "prepared", ""):
+        return
+    side = data.prepared_size
+    for whose, wanted in (("the model", model_side), ("CLIP", clip_side)):
+        if side < wanted:
+            raise UserError(
+                f"data.prepared_size is {side}, but {whose} takes pictures of {wanted} pixels; set "
+                f"it to {max(model_side, clip_side)}."
+            )
+    if side > model_side:
+        print(
+            f"data.prepared_size is {side} and the model's pictures have {model_side} pixels: they "
+            "are resized twice, so that scores differ a little from those without data.prepared.",
+            file=sys.stderr,
+        )

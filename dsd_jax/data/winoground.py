@@ -11,22 +11,21 @@ conditions (pictures are Getty Images'). 400 items in either of two layouts:
 Caption i fits picture i. The kind is `collapsed_tag`: Object, Relation or Both.
 """
 
-import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dsd_jax.data.compositional import open_layout
 from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.images import read_image
-from dsd_jax.data.layouts import WINOGROUND
+from dsd_jax.data.images import read_content
+from dsd_jax.data.layouts import WINOGROUND, Captions
 from dsd_jax.data.pieces import existing_folder
 from dsd_jax.data.rows import Row, to_examples
-from dsd_jax.data.tables import not_empty
+from dsd_jax.data.tables import not_empty, parse_rows
 from dsd_jax.errors import UserError
 
 TEXTS = ("id", "caption_0", "caption_1", "collapsed_tag")
@@ -62,14 +61,8 @@ def read_picture(tables: Sequence["Table"], fit: str, key: tuple[int, int, str],
     """The picture of (number of the table, row, column), uint8 (size, size, 3)."""
     number, row, column = key
     table = tables[number]
-    content = table.picture(row, column)
-    try:
-        picture = Image.open(io.BytesIO(content))
-        return read_image(picture, size, fit)
-    except (OSError, UserError) as error:
-        raise UserError(
-            f"{column} of row {row} of {table.path} cannot be read ({error})."
-        ) from error
+    name = f"{column} of row {row} of {table.path}"
+    return read_content(table.picture(row, column), size, fit, name)
 
 
 class Table:
@@ -82,10 +75,10 @@ class Table:
         import pyarrow.parquet  # takes a while to import
 
         self.path = path
-        try:
+        if not path.is_file():
+            raise UserError(f"{path} is no regular file; expected a parquet file.")
+        with self._explained():
             self._file = pyarrow.parquet.ParquetFile(path)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path} is no parquet file ({error}); get it again.") from error
         lacking = [name for name in (*TEXTS, *IMAGES) if name not in self._file.schema_arrow.names]
         if lacking:
             raise UserError(f"{path} has no column {', '.join(lacking)}; is it Winoground's?")
@@ -96,19 +89,17 @@ class Table:
         self._lock = threading.Lock()  # several threads read pictures
 
     def rows(self, number: int) -> list[Row]:
-        """The items, whose pictures' keys start with `number`."""
-        columns = self._file.read(columns=list(TEXTS)).to_pylist()
-        for place, row in enumerate(columns):
-            if not all(isinstance(row[f"caption_{i}"], str) for i in (0, 1)):
-                raise UserError(f"{self.path}, row {place}: captions must be texts.")
+        """Return the items, whose pictures' keys start with `number`.
+
+        Raises:
+            UserError: the file is damaged, or a value is of another kind.
+        """
+        with self._explained():
+            columns = self._file.read(columns=list(TEXTS)).to_pylist()
+        parsed = parse_rows(Captions, enumerate(columns), self.path, "row")
         return [
-            Row(
-                (row["caption_0"], row["caption_1"]),
-                tuple((number, place, name) for name in IMAGES),
-                row["collapsed_tag"],
-                row["id"],
-            )
-            for place, row in enumerate(columns)
+            item.to_row("")._replace(pictures=tuple((number, place, name) for name in IMAGES))
+            for place, item in enumerate(parsed)
         ]
 
     def picture(self, row: int, column: str) -> bytes:
@@ -120,9 +111,23 @@ class Table:
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         with self._lock:
             if self._last is None or self._last[0] != group:
-                self._last = group, self._file.read_row_group(group, columns=list(IMAGES))
+                with self._explained():
+                    self._last = group, self._file.read_row_group(group, columns=list(IMAGES))
             value = self._last[1].column(column)[row - int(self._starts[group])].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise UserError(f"{column} of row {row} of {self.path} holds no picture.")
         return content
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what pyarrow raises of damaged files into one sentence."""
+        import pyarrow
+
+        try:
+            yield
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.path} is no parquet file, or damaged ({reason}); get it again."
+            ) from error

@@ -1,7 +1,11 @@
+import os
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from dsd_jax.data import classify
+from dsd_jax.data.damage import without_damaged
 from dsd_jax.data.emoji_builder import encode_png
 from dsd_jax.data.made.make import made_folder
 from dsd_jax.errors import UserError
@@ -124,6 +128,99 @@ def test_a_folder_that_only_tensorflow_reads(prepared):
     (folder / "dataset_info.json").write_text("{")
     with pytest.raises(UserError, match="is not as tensorflow-datasets prepares it"):
         classify.benchmark(str(folder))
+
+
+def fill(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), "red").save(root / name, "png")
+
+
+def test_what_programs_put_beside_classes_is_neither_class_nor_picture(tmp_path, capsys):
+    fill(tmp_path, "cat/1.jpg", "cat/._1.jpg", "cat/.1.jpg.swp", "dog/1.jpg", "dog/._2.jpg")
+    for name in (".ipynb_checkpoints", ".Trash-0", "@eaDir", "__MACOSX", "lost+found"):
+        fill(tmp_path, f"{name}/1.jpg")
+    examples = classify.benchmark(str(tmp_path)).load("all")
+    assert examples.pictures == [("cat/1.jpg",), ("dog/1.jpg",)]
+    assert examples.captions[0] == ("a photo of a cat.", "a photo of a dog.")
+    assert capsys.readouterr().err == ""
+
+
+def test_pictures_of_all_formats_that_can_be_read(tmp_path, capsys):
+    ends = "jpg jpeg jpe jfif png apng webp gif bmp tif tiff avif jp2 j2k qoi tga ppm JPG PnG ico"
+    fill(tmp_path, "dog/1.jpg", *(f"cat/{i:02d}.{end}" for i, end in enumerate(ends.split())))
+    examples = classify.benchmark(str(tmp_path)).load("all")
+    assert examples.count == 1 + len(ends.split())
+    assert capsys.readouterr().err == ""
+    assert classify.endings() == tuple(end.lower() for end in classify.endings())
+    assert not {".pdf", ".mpg", ".h5", ".eps", ".txt"} & set(classify.endings())
+
+
+def test_what_is_left_out_is_counted_and_named_once(tmp_path, capsys):
+    fill(tmp_path, "cat/1.jpg", "cat/more/2.jpg", "cat/3.heic", "dog/1.jpg", "dog/notes.txt")
+    assert classify.benchmark(str(tmp_path)).load("all").count == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3 files and folders (1) in class folders are left out" in line
+    assert "cat/3.heic, cat/more, dog/notes.txt; pictures must lie in the class's folder" in line
+
+
+def test_pictures_one_folder_deeper_are_told(tmp_path):
+    fill(tmp_path, "photos/cat/1.jpg", "photos/dog/1.jpg")
+    with pytest.raises(UserError, match=r"has 0 folders with pictures.* Its folders are photos\."):
+        classify.benchmark(str(tmp_path)).load("all")
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_all_usual_names_of_a_validation_split(tmp_path, name):
+    fill(tmp_path, *(f"{split}/{label}/1.jpg" for split in ("train", name) for label in "ab"))
+    benchmark = classify.benchmark(str(tmp_path))
+    assert benchmark.splits == ("train", name) and benchmark.load(name).count == 2
+
+
+def test_names_of_folders_that_are_no_text(tmp_path):
+    fill(tmp_path, "dog/1.jpg")
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    fill(tmp_path, "caf\udce9/1.jpg")
+    with pytest.raises(UserError, match=r"folder 'caf\\udce9' is no UTF-8; rename it"):
+        classify.benchmark(str(tmp_path)).load("all")
+
+
+def test_a_fifo_is_no_picture_and_is_not_waited_for(tmp_path):
+    fill(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    os.mkfifo(tmp_path / "cat" / "2.jpg")
+    examples = classify.benchmark(str(tmp_path)).load("all")
+    with pytest.raises(UserError, match="2.jpg is no regular file"):
+        examples.images(["cat/2.jpg"], 16)
+    assert without_damaged(examples, "classify").count == 2
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{} {", "{0.__class__}", "{:>99999999}", "{{}}", "{} {}", "{}}", "{!r}", "{} \ud83d", 7, None],
+)
+def test_templates_with_other_braces(made, template):
+    with pytest.raises(UserError, match="templates are .*; expected texts with one {} each"):
+        classify.benchmark(str(made), templates=("a {}", template))
+    with pytest.raises(UserError, match="templates are 'a {}'; expected"):
+        classify.benchmark(str(made), templates="a {}")
+
+
+def test_names_with_braces_are_text(tmp_path):
+    fill(tmp_path, "{0}/1.jpg", "{}/1.jpg")
+    examples = classify.benchmark(str(tmp_path), templates=("a {}",)).load("all")
+    assert examples.captions[0] == ("a {0}", "a {}")
+
+
+def test_records_that_cannot_be_read_are_named(prepared, tmp_path):
+    class Damaged:
+        def __getitem__(self, number):
+            if number:
+                raise ValueError("wrong checksum")
+            return {"image": b"no picture"}
+
+    for number, message in ((0, "is not a picture"), (1, "cannot be read .wrong checksum")):
+        with pytest.raises(UserError, match=f"picture {number} of {tmp_path} {message}"):
+            classify.read_record(tmp_path, Damaged(), "stretch", number, 16)
 
 
 def test_folders_and_templates_that_do_not_serve(tmp_path):

@@ -46,6 +46,44 @@ def test_missing_ones_are_counted_and_the_first_named(root):
     )
 
 
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("asked", "there"), [(NFC, NFD), (NFD, NFC)])
+def test_names_in_the_other_unicode_normal_form(tmp_path, asked, there):
+    (tmp_path / there / "sub").mkdir(parents=True)
+    for name in (f"{there}.jpg", f"{there}/{there}.jpg", f"{there}/sub/1.jpg", "\u1112.jpg"):
+        (tmp_path / name).touch()
+    names = [f"{asked}.jpg", f"{asked}/{asked}.jpg", f"{asked}/sub/1.jpg"]
+    found = locate(tmp_path, ("", "other"), names, "")
+    assert list(found.values()) == [name.replace(asked, there) for name in names]
+    assert locate(tmp_path, (asked,), [f"{asked}.jpg"], "")[f"{asked}.jpg"].startswith(there)
+    with pytest.raises(UserError, match="1 of 1 pictures are missing"):
+        locate(tmp_path, ("",), [f"{asked}/{asked}s.jpg"], "")
+
+
+def test_the_name_as_it_is_written_comes_first(tmp_path):
+    for name in (NFC, NFD):
+        (tmp_path / name).touch()
+    assert locate(tmp_path, ("",), [NFC, NFD], "") == {NFC: NFC, NFD: NFD}
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a" * 300 + "/1.jpg", "a\0.jpg", "\0/a.jpg"])
+def test_names_that_no_file_has_are_missing(tmp_path, name):
+    with pytest.raises(UserError, match="1 of 1 pictures are missing") as told:
+        locate(tmp_path, ("",), [name], "")
+    assert len(str(told.value)) < len(str(tmp_path)) + 250
+
+
+def test_folders_that_may_not_be_read(tmp_path, monkeypatch):
+    def scan(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pictures.os, "scandir", scan)
+    with pytest.raises(UserError, match=r"b can't be read \(Permission denied\)"):
+        locate(tmp_path, ("b",), ["1.jpg"], "")
+
+
 def test_fit(tmp_path):
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 255  # the middle square is white

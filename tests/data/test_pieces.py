@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from dsd_jax.data.pieces import Piece, existing_folder, find_pieces
@@ -38,3 +40,18 @@ def test_folders(tmp_path, monkeypatch):
     for name in ("~/file", "~/nothing", ""):
         with pytest.raises(UserError, match=f"folder='{name}' is no folder; name the one"):
             existing_folder(name)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/data", "a" * 300, "a\0b"])
+def test_folders_that_cannot_be(name):
+    with pytest.raises(UserError, match=r"nobody-of-this-name|is no folder \(.*\); name the one"):
+        existing_folder(name)
+
+
+def test_folders_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    def lstat(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    with pytest.raises(UserError, match=r"x can't be looked for .*Permission denied"):
+        find_pieces(tmp_path, [Piece(("x",), "")])

@@ -1,13 +1,15 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from dsd_jax.data import comvg, own
+from dsd_jax.data import classify, comvg, own
 from dsd_jax.data.examples import Benchmark
+from dsd_jax.data.images import read_image
 from dsd_jax.data.made.make import made_folder
-from dsd_jax.data.records import with_records
+from dsd_jax.data.records import check_prepared, with_records
 from dsd_jax.errors import UserError
 
 SIDE = 32
@@ -61,8 +63,66 @@ def test_other_settings_or_sizes_are_other_copies(made, tmp_path):
     opened(made, tmp_path, fit="crop").load("verb")
     found = opened(made, tmp_path, size=16).load("verb")
     assert len(list((tmp_path / "comvg").iterdir())) == 3
-    with pytest.raises(UserError, match="prepared_size is 16, but the model's pictures are 32 pix"):
+    with pytest.raises(UserError, match=r"data\.prepared_size is 16, but pictures of 32 pixels"):
         found.images(found.pictures[0], SIDE)
+
+
+def test_smaller_pictures_than_prepared(made, tmp_path):
+    """A report shows small ones, and a CLIP may look at smaller ones than the model."""
+    found = opened(made, tmp_path, size=64).load("verb")
+    small = found.images(found.pictures[0], 24)
+    expected = [read_image(large, 24) for large in found.images(found.pictures[0], 64)]
+    np.testing.assert_array_equal(small, expected)
+
+
+@pytest.mark.parametrize(
+    ("side", "model", "clip", "message"),
+    [
+        (256, 512, 0, "is 256, but the model takes pictures of 512 pixels; set it to 512"),
+        (64, 64, 224, "is 64, but CLIP takes pictures of 224 pixels; set it to 224"),
+        (64, 512, 224, "is 64, but the model takes pictures of 512 pixels; set it to 512"),
+    ],
+)
+def test_pictures_prepared_too_small_are_refused_by_field(side, model, clip, message):
+    data = SimpleNamespace(prepared="x", prepared_size=side)
+    with pytest.raises(UserError, match=rf"data\.prepared_size {message}"):
+        check_prepared(data, model, clip)
+
+
+def test_pictures_prepared_large_enough(capsys):
+    check_prepared(SimpleNamespace(prepared="x", prepared_size=512), 512, 224)
+    check_prepared(SimpleNamespace(prepared="", prepared_size=1), 512, 224)
+    check_prepared(SimpleNamespace(), 512)
+    assert capsys.readouterr().err == ""
+    check_prepared(SimpleNamespace(prepared="x", prepared_size=224), 64, 224)
+    assert "resized twice" in capsys.readouterr().err
+
+
+def test_a_changed_source_is_told(made, tmp_path, capsys):
+    opened(made, tmp_path / "cache").load("verb")
+    (table,) = made.glob("*.csv")
+    content = table.read_text()
+    capsys.readouterr()
+    table.write_text(content)  # another time of change alone
+    opened(made, tmp_path / "cache").load("verb")
+    assert capsys.readouterr().err == ""
+    table.write_text(content.replace("a ", "A ", 1))
+    opened(made, tmp_path / "cache").load("verb")
+    err = capsys.readouterr().err
+    assert f"was prepared before {table.name} of {made} changed; delete it" in err
+    table.unlink()  # whoever has the copy alone is not bothered
+    opened(made, tmp_path / "cache").load("verb")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_changed_folder_of_classes_is_told(tmp_path, capsys):
+    folder = made_folder("classify", tmp_path)
+    settings = {"folder": str(folder)}
+    for name in ("dog/0.jpg", "dog/new.jpg"):
+        load = with_records(classify.benchmark(str(folder)), str(tmp_path / "c"), settings, 16).load
+        load("all")
+        assert ("prepared before dog of" in capsys.readouterr().err) == (name == "dog/new.jpg")
+        (folder / "dog" / "new.jpg").touch()
 
 
 def test_a_damaged_picture_leaves_nothing_half_written(made, tmp_path):

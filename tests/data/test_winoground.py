@@ -1,5 +1,8 @@
 import io
 import json
+import os
+import struct
+import zlib
 
 import numpy as np
 import pyarrow
@@ -8,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dsd_jax.data import winoground
+from dsd_jax.data.damage import without_damaged
 from dsd_jax.data.made.make import made_folder
 from dsd_jax.data.rows import kind_counts
 from dsd_jax.errors import UserError
@@ -97,13 +101,13 @@ def test_files_that_are_not_as_they_should_be(made):
     with pytest.raises(UserError, match="parquet has no column collapsed_tag"):
         winoground.benchmark(str(made)).load("all")
     write(made, [*rows[:2], rows[2] | {"caption_1": None}])
-    with pytest.raises(UserError, match="parquet, row 2: captions must be texts"):
+    with pytest.raises(UserError, match="parquet, row 2: caption_1 is None, expected text"):
         winoground.benchmark(str(made)).load("all")
     rows[1]["image_1"]["bytes"] = rows[1]["image_1"]["bytes"][:200]
     rows[2]["image_0"]["bytes"] = None
     write(made, rows)
     examples = winoground.benchmark(str(made)).load("all")
-    with pytest.raises(UserError, match="image_1 of row 1 of .*parquet cannot be read"):
+    with pytest.raises(UserError, match="image_1 of row 1 of .*parquet (cannot|is not)"):
         examples.images(examples.pictures[1], 64)
     with pytest.raises(UserError, match="image_0 of row 2 of .*parquet holds no picture"):
         examples.images(examples.pictures[2], 64)
@@ -113,3 +117,65 @@ def test_files_that_are_not_as_they_should_be(made):
     (made / "data" / FILE).unlink()
     with pytest.raises(UserError, match="lacks data/examples.jsonl or examples.jsonl, from https:"):
         winoground.benchmark(str(made)).load("all")
+
+
+BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+BOMB += struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+BOMB += struct.pack(">I", zlib.crc32(BOMB[12:])) + b"\0\0\0\0IDAT" + b"\0" * 8
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(BOMB, "is far too large"), (b"", "is not a picture"), (b"GIF89a", "")]
+)
+def test_pictures_in_it_are_refused_as_files_are(made, capfd, content, message):
+    rows = rows_of(made)[:3]
+    rows[1]["image_1"]["bytes"] = content
+    write(made, rows)
+    examples = winoground.benchmark(str(made)).load("all")
+    with pytest.raises(UserError, match=rf"image_1 of row 1 of \S+{FILE} {message}"):
+        examples.images(examples.pictures[1], 64)
+    assert without_damaged(examples, "winoground").count == 2
+    assert "image_1 of row 1 of" in capfd.readouterr().err
+
+
+def test_a_damaged_page_is_one_sentence(made, capfd):
+    """Bytes in the middle of the file are lost, its beginning and end are as they were."""
+    path = made / "data" / FILE
+    content = path.read_bytes()
+    columns = pyarrow.parquet.ParquetFile(path).metadata.row_group(1)
+    names = {
+        columns.column(i).path_in_schema: columns.column(i) for i in range(columns.num_columns)
+    }
+    for name, loads in (("image_0.bytes", True), ("caption_1", False)):
+        start = names[name].data_page_offset
+        start = min(start, names[name].dictionary_page_offset or start)
+        path.write_bytes(content[:start] + b"\xff" * 64 + content[start + 64 :])
+        if loads:
+            examples = winoground.benchmark(str(made)).load("all")
+            with pytest.raises(UserError, match=f"{FILE} is no parquet file, or damaged"):
+                examples.images(examples.pictures[15], 64)
+            assert without_damaged(examples, "winoground").count == 38
+        else:
+            with pytest.raises(UserError, match=f"{FILE} is no parquet file, or damaged"):
+                winoground.benchmark(str(made)).load("all")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("caption_0", 7), ("caption_0", " "), ("id", None), ("collapsed_tag", 1.5)]
+)
+def test_values_of_other_kinds(made, field, value):
+    write(made, [row | {field: value} for row in rows_of(made)[:2]])
+    with pytest.raises(UserError, match=f"parquet, row 0: {field} is .*, expected text"):
+        winoground.benchmark(str(made)).load("all")
+
+
+def test_captions_that_are_the_same(made):
+    write(made, [row | {"caption_0": "a", "caption_1": "a"} for row in rows_of(made)[:2]])
+    with pytest.raises(UserError, match="parquet, row 0: has two captions that are the same, 'a'"):
+        winoground.benchmark(str(made)).load("all")
+
+
+def test_a_fifo_instead_of_a_table(tmp_path):
+    os.mkfifo(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="a.parquet is no regular file"):
+        winoground.benchmark(str(tmp_path)).load("all")
