@@ -24,6 +24,7 @@ from dsd_jax.validation import mistakes_of, summarize
 
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 _MOST = 2**20  # bytes of a config file
+_SHOWN = 80  # characters of an argument in a message
 Overrides = Sequence[tuple[str, str]]  # (dotted field, text) as typed
 
 
@@ -151,7 +152,8 @@ def check(kind: Kind, config: ConfigDict, spec: str, overrides: Overrides = ()) 
         by_origin: dict[str, list[str]] = {}
         for field, clause in mistakes_of(error):
             origin = origin_of(field, overrides) or spec
-            hint = _did_you_mean(field, known_fields(kind, values)) if "unknown" in clause else ""
+            unknown = clause == f"'{field}' is unknown"
+            hint = _did_you_mean(field, list(known_fields(kind, values))) if unknown else ""
             by_origin.setdefault(origin, []).append(clause + (hint and f"; {hint}"))
         parts = [f"{origin}: {summarize(clauses)}" for origin, clauses in by_origin.items()]
         raise UserError("; ".join(parts) + ".") from error
@@ -161,8 +163,14 @@ def origin_of(field: str, overrides: Overrides) -> str:
     """Return the last argument that set a field, or the list or group that it is in; or ""."""
     for name, text in reversed(overrides):
         if field == name or field.startswith(f"{name}."):
-            return f"--config.{name}={text}"
+            return as_typed(name, text)
     return ""
+
+
+def as_typed(field: str, text: str) -> str:
+    """Return the argument that sets a field, in one line of limited length."""
+    text = text if text.isprintable() else ascii(text)
+    return f"--config.{field}={text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}"
 
 
 def override(
@@ -193,12 +201,16 @@ def override(
     if isinstance(group, ConfigDict):
         inner = ", ".join(f"{field}.{name}" for name in group)
         raise UserError(f"--config.{field} is a group of fields; set one of {inner}.")
+    if text == "None" and defaults.get(field, "") is None:  # such as "all items"
+        with parent.ignore_type():
+            parent[names[-1]] = None
+        return
     kind = parent.get_type(names[-1])
     try:
         parent[names[-1]] = read_value(text, kind, default=group)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(
-            f"--config.{field}={text}: expected {kind.__name__}; the default is {group!r}."
+            f"{as_typed(field, text)}: expected {kind.__name__}; the default is {group!r}."
         ) from error
 
 

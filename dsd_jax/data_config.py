@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_serializer
 
-from dsd_jax.field_types import Part, PathText, Seed
+from dsd_jax.field_types import Part, PathText, Seed, SomePath
 from dsd_jax.validation import Checked, List, mistake, shorten
 
 Candidates = Annotated[int, Field(ge=2, le=10_000)]
@@ -73,9 +73,7 @@ class ComvgData(FolderData):
 
     name: Literal["comvg"] = Field("comvg", description="of the benchmark")
     pictures: PathText = Field("", description="what holds VG_100K*, if it is another folder")
-    csv: Annotated[PathText, Field(min_length=1)] = Field(
-        "compositional_visual_genome.csv", description="the items"
-    )
+    csv: SomePath = Field("compositional_visual_genome.csv", description="the items")
     shots_csv: PathText = Field(
         "", description='more items, such as the authors\' comvg_train.csv: split "train"'
     )

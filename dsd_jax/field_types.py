@@ -93,6 +93,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Label = Annotated[str, AfterValidator(_check_label)]  # a part of the names of folders
+SomePath = Annotated[str, Field(min_length=1), AfterValidator(_check_path)]
 PathText = Annotated[str, AfterValidator(_check_path)]  # a path, an id on the Hub, or ""
 Different = AfterValidator(_check_different)
 Part = Annotated[float, Field(ge=0, le=_MOST_ITEMS), AfterValidator(_check_part)]

@@ -16,6 +16,7 @@ from dsd_jax.field_types import (
     PathText,
     ShotCount,
     Size,
+    SomePath,
     Timesteps,
 )
 from dsd_jax.recipe import RecipeConfig
@@ -24,13 +25,12 @@ from dsd_jax.validation import Checked, List, mistake
 # The noise of training is drawn by seeds of 32 bits, a thousand for each draw of shots.
 _NOISES = 1000
 _MOST_SEED = 2_000_000
-Weights = Annotated[PathText, Field(min_length=1)]
 
 
 class RunConfig(Checked):
     """A run of `train` or `evaluate`; the descriptions say what each field does."""
 
-    weights: Weights = Field(
+    weights: SomePath = Field(
         "tiny", description='"tiny", a folder, or "org/name[@revision]" on the Hub'
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
