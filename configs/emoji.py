@@ -50,7 +50,7 @@ def get_config(size: str = "quick") -> ConfigDict:
 def compare_everything(config: ConfigDict) -> ConfigDict:
     """Every method and every kind of prompts."""
     config.per_kind = 200
-    config.clip = "tiny-clip"
+    config.clip, config.tune.learning_rate = "tiny-clip", 1e-4
     config.methods = (
         *("attention", "noise", "noise-l1", "noise-huber", "itm", "relative", "dsd"),
         *("attention@10", "noise@30", "noise-l1@30", "itm@10", "relative@10", "dsd@10"),

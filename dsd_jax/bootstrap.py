@@ -1,35 +1,65 @@
 """Standard errors by resampling what is independent: clusters of items, and seeds."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 SAMPLES = 2000
+_TOGETHER = 2**22  # numbers of resamples that are in memory at a time as float64 or int64
 
 
-def standard_error(values: np.ndarray, clusters: Sequence[Hashable]) -> float:
-    """Of the mean of (S, n) values: from the choice of items, and from that of shots and seeds.
+def standard_error(values: np.ndarray, clusters: Sequence[Hashable], span: float = 1.0) -> float:
+    """Return the standard error of the mean of (S, n) values: of S seeds and n items.
 
-    Items are resampled in their clusters, for those of one share pictures. One cluster alone says
-    nothing of others: then it is one half, the most that a mean of values from 0 to 1 can have.
+    Items are resampled in their clusters, for those of one share images.
+
+    Args:
+        values: an outcome per seed and item.
+        clusters: (n,), which items belong together.
+        span: the width of the range that values can lie in: 1 for accuracies, 2 for differences of
+            two. One cluster alone says nothing of others: then half of it is the error, the most
+            that a mean can have.
     """
-    names = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
-    number = np.array([names[name] for name in clusters])
-    if len(names) < 2:
-        return 0.5
-    items = values.mean(axis=0)
-    sums, sizes = np.bincount(number, items), np.bincount(number)
-    weights = _resamples(len(names))
-    means = (weights @ sums) / (weights @ sizes)
-    variance = means.var() * len(names) / (len(names) - 1)
+    number = numbered(clusters)
+    sums, sizes = np.bincount(number, values.mean(axis=0)), np.bincount(number)
+    count = len(sizes)
+    if count < 2:
+        return span / 2
+    means = [(piece @ sums) / (piece @ sizes) for piece in _pieces(count)]
+    variance = np.concatenate(means).var() * count / (count - 1)
     if len(values) > 1:
         variance += np.var(values.mean(axis=1), ddof=1) / len(values)
     return float(np.sqrt(variance))
 
 
+def numbered(clusters: Sequence[Hashable]) -> np.ndarray:
+    """Return the cluster of each item as a number, (n,) int: 0, 1, ... as they first appear."""
+    names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    return np.array([names[name] for name in clusters], np.int64)
+
+
+def _pieces(count: int) -> Iterator[np.ndarray]:
+    """Yield the resamples of `count` clusters in float64 pieces of limited size."""
+    resamples, rows = _resamples(count), _rows(count)
+    for start in range(0, SAMPLES, rows):
+        yield resamples[start : start + rows].astype(np.float64)
+
+
 @lru_cache(maxsize=16)
 def _resamples(count: int) -> np.ndarray:
-    """How often each of `count` clusters is in each sample: (SAMPLES, count); always the same."""
-    rng = np.random.default_rng(count)
-    return rng.multinomial(count, np.full(count, 1 / count), size=SAMPLES).astype(np.float32)
+    """Return how often each of `count` clusters is in each sample: (SAMPLES, count) uint8.
+
+    Always the same. Bytes suffice: a cluster is drawn once on average, 256 times never.
+    """
+    rng, rows = np.random.default_rng(count), _rows(count)
+    drawn = np.empty((SAMPLES, count), np.uint8)
+    for start in range(0, SAMPLES, rows):
+        some = drawn[start : start + rows]
+        some[:] = rng.multinomial(count, np.full(count, 1 / count), size=len(some))
+    return drawn
+
+
+def _rows(count: int) -> int:
+    """Return how many resamples of `count` clusters are made at a time."""
+    return max(1, _TOGETHER // count)

@@ -20,9 +20,10 @@ from dsd_jax.weights.digest import weights_digest
 
 
 def draws(config: RunConfig, job: Any) -> Iterator[tuple[int, int]]:
-    """(number of shots, seed) of every draw of them."""
-    for asked in config.shots if config.recipes else ():
-        count = count_shots(job.benchmark, config.shots_from, asked)
+    """Yield (number of shots, seed) of every draw of them, each once."""
+    asked = config.shots if config.recipes else ()
+    # Numbers and fractions can be equally many.
+    for count in dict.fromkeys(count_shots(job.benchmark, config.shots_from, x) for x in asked):
         for seed in range(config.seed, config.seed + config.seeds):
             yield count, seed
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from dsd_jax import diffusion, hosts
+from dsd_jax.bootstrap import numbered
 from dsd_jax.data.examples import Examples
 from dsd_jax.encoders import Encoders
 from dsd_jax.matching import Sets, Tick, group_terms
@@ -27,6 +28,7 @@ class Items(NamedTuple):
     captions: (n, J) int, which texts.
     numbers: (n,) int, each item's number in its split: what its noise is keyed by, so that all its
         candidates share timestep and noise.
+    clusters: (n,) int; items with the same one are not independent of each other.
     """
 
     latents: np.ndarray
@@ -34,6 +36,7 @@ class Items(NamedTuple):
     pictures: np.ndarray
     captions: np.ndarray
     numbers: np.ndarray
+    clusters: np.ndarray
 
     @property
     def count(self) -> int:
@@ -44,7 +47,10 @@ class Items(NamedTuple):
         """Some of the items."""
         rows = np.asarray(rows)
         return self._replace(
-            pictures=self.pictures[rows], captions=self.captions[rows], numbers=self.numbers[rows]
+            pictures=self.pictures[rows],
+            captions=self.captions[rows],
+            numbers=self.numbers[rows],
+            clusters=self.clusters[rows],
         )
 
     def pick(self, candidates: np.ndarray) -> "Items":
@@ -76,6 +82,7 @@ def encode(
         pictures.reshape(len(numbers), -1),
         words.reshape(len(numbers), -1),
         np.asarray(numbers),
+        numbered([examples.clusters[number] for number in numbers]),
     )
 
 

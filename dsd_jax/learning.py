@@ -88,7 +88,13 @@ def learn(
         log: JSON lines of the training loss.
         progress: what to show before a progress bar; none without it.
     """
-    part = split(shots.items.count, recipe.held_out, seed)
+    clusters = shots.items.clusters
+    part = split(clusters, recipe.held_out, seed)
+    judged = clusters[part[1]]
+    by_folds = set(recipe.kinds) == {"weights"}  # without held-out items
+    if not held_out.can_tell(clusters if by_folds else judged):
+        held_out.tell_too_few(progress or "learning", shots.items.count)
+        return Learned({}, {}, 0)
     fixed: dict[str, Any] = {}
     if "weights" in recipe.kinds:
         weights = {name: fit_weights(shots, recipe, name, seed) for name in recipe.methods}
@@ -97,7 +103,7 @@ def learn(
     if not tree:
         return Learned(fixed, {}, 0)
     course = _descend(model, recipe, shots, part, tree, fixed, seed, checkpoints, log, progress)
-    checks, kept = held_out.verdict(course, recipe)
+    checks, kept = held_out.verdict(course, recipe, judged)
     found = jax.tree.map(fetch, course.best) if kept else {}
     return Learned({**found, **fixed}, checks, kept)
 

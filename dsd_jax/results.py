@@ -32,14 +32,20 @@ class Parts(NamedTuple):
     kinds: Sequence[str]
     clusters: Sequence[Hashable]
 
-    def each(self, values: np.ndarray) -> Iterator[tuple[str, np.ndarray, float]]:
-        """(kind, values (S, n of it), standard error) of every kind, then of all as "mean"."""
+    def each(
+        self, values: np.ndarray, span: float = 1.0
+    ) -> Iterator[tuple[str, np.ndarray, float]]:
+        """Yield (kind, values (S, n of it), standard error) of every kind, then of all as "mean".
+
+        "mean" is over all items, so kinds count by their numbers of items. `span` is the width of
+        the range that values can lie in.
+        """
         kinds, clusters = np.asarray(self.kinds), list(self.clusters)
         names = list(dict.fromkeys(self.kinds))
         for name in [*names, "mean"] if len(names) > 1 else ["mean"]:
             rows = np.arange(len(kinds)) if name == "mean" else np.flatnonzero(kinds == name)
             some = values[:, rows]
-            yield name, some, standard_error(some, [clusters[row] for row in rows])
+            yield name, some, standard_error(some, [clusters[row] for row in rows], span)
 
 
 def rows(series: Series, parts: Parts, chances: Mapping[str, float]) -> list[dict]:
@@ -62,7 +68,10 @@ def rows(series: Series, parts: Parts, chances: Mapping[str, float]) -> list[dic
 
 
 def compare(series: Series, baseline: Series, parts: Parts) -> list[dict]:
-    """Differences to a baseline on the same items and noise, paired item by item."""
+    """Return differences to a baseline on the same items and noise, paired item by item.
+
+    Few-shot series of one run learn from the same draws of shots, so their seeds are paired, too.
+    """
     return [
         {
             "method": series.method,
@@ -75,8 +84,21 @@ def compare(series: Series, baseline: Series, parts: Parts) -> list[dict]:
             "stderr": error,
             "n": values.shape[1],
         }
-        for kind, values, error in parts.each(series.main - baseline.main.mean(0))
+        for kind, values, error in parts.each(paired(series, baseline), span=2.0)
     ]
+
+
+def paired(series: Series, baseline: Series) -> np.ndarray:
+    """Return the differences of the first metric, (S, n), seed by seed.
+
+    A zero-shot series has one seed, which is compared with all of the other's. Of unequally many
+    the draws that both have are compared.
+    """
+    one, other = series.main, baseline.main
+    if min(len(one), len(other)) > 1:
+        shared = min(len(one), len(other))
+        one, other = one[:shared], other[:shared]
+    return one - other
 
 
 def comparisons(series: Sequence[Series], parts: Parts, rival: str = "clip") -> list[dict]:

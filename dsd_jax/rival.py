@@ -1,6 +1,6 @@
 """CLIP on a benchmark's items: zero-shot, and fine-tuned on the very shots that prompts have."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,14 +39,17 @@ def clip_scores(
 
 def shots_for_clip(
     clip: Clip, benchmark: Benchmark, name: str, count: int, seed: int
-) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-    """Pixels (k, P, S, S, 3) and captions of the items that `benchmark.load_shots` draws."""
+) -> tuple[np.ndarray, list[tuple[str, ...]], list[Hashable]]:
+    """Return pixels (k, P, S, S, 3), captions and clusters of the items that
+    `benchmark.load_shots` draws.
+    """
     examples = load_examples(benchmark, name, "shots_from").unfolded()
     numbers = draw_shots(name, examples.kinds, count, seed)
     keys = [key for number in numbers for key in examples.pictures[number]]
     pixels = examples.images(keys, clip.image_size)
     pixels = pixels.reshape(count, -1, *pixels.shape[1:])
-    return pixels, [examples.captions[number] for number in numbers]
+    captions = [examples.captions[number] for number in numbers]
+    return pixels, captions, [examples.clusters[number] for number in numbers]
 
 
 def _blocks(examples: Examples, numbers: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -1,13 +1,15 @@
 """The few shots, and the frozen model's outputs for them, from which prompts are learned."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dsd_jax import hosts, methods
+from dsd_jax.bootstrap import numbered
 from dsd_jax.errors import UserError
+from dsd_jax.held_out import LEAST
 from dsd_jax.items import Items, item_terms, terms_of_all_hosts
 from dsd_jax.model import Model
 from dsd_jax.recipe import Recipe
@@ -61,11 +63,31 @@ def look_at(model: Model, items: Items, timesteps: np.ndarray, seed: int, noises
     return Shots(items, timesteps, seeds, terms)
 
 
-def split(count: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the items to learn from, and of those held out: at least 2, at most half."""
-    order = np.random.default_rng([seed, 6]).permutation(count)
-    held = int(np.clip(round(part * count), min(2, count // 2), count // 2))
-    return order[held:], order[:held]
+def split(
+    clusters: Sequence[Any] | np.ndarray, part: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the items to learn from, and of those held out.
+
+    A part of the items is held out: of at least `LEAST` clusters as far as half of them are that
+    many, and at most half. Clusters stay whole, lest what is learned from is held out, too.
+    """
+    number = numbered(list(clusters))
+    sizes = np.bincount(number)
+    members = np.split(np.argsort(number, kind="stable"), np.cumsum(sizes)[:-1])
+    count, half = len(number), len(number) // 2
+    wanted = int(np.clip(round(part * count), min(LEAST, half), half))
+    least = min(LEAST, len(members) // 2)
+    learn: list[int] = []
+    held: list[int] = []
+    clusters_held = 0
+    for one in np.random.default_rng([seed, 6]).permutation(len(members)):
+        fits = len(held) + sizes[one] <= half
+        if fits and (len(held) < wanted or clusters_held < least):
+            held += members[one].tolist()
+            clusters_held += 1
+        else:
+            learn += members[one].tolist()
+    return np.array(learn, np.int64), np.array(held, np.int64)
 
 
 def noise_slice(terms: Terms, noise: int, times: int) -> Terms:

@@ -4,7 +4,7 @@ The frozen model's terms are computed once; what is learned are differences from
 weights, in units in which each of them alone would move a margin by about its usual size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 import optax
 
 from dsd_jax import losses, methods
+from dsd_jax.bootstrap import numbered
+from dsd_jax.held_out import is_gain
 from dsd_jax.shots import Recipe, Shots, noise_slice, scores_of, spread
 from dsd_jax.terms import Terms
 
@@ -30,8 +32,8 @@ def fit_weights(shots: Shots, recipe: Recipe, name: str, seed: int) -> dict[str,
     """
     scale, units = spread(shots, name, recipe), unit_weights(shots, recipe, name)
     terms = noise_terms(shots)
-    count = shots.items.count
-    apart = in_folds(count, seed)  # (F, n)
+    count, clusters = shots.items.count, shots.items.clusters
+    apart = in_folds(clusters, seed)  # (F, n)
     ridges = np.asarray(recipe.ridges, np.float32)
 
     def fold_losses(ridge: jax.Array, unseen: jax.Array) -> jax.Array:
@@ -42,21 +44,22 @@ def fit_weights(shots: Shots, recipe: Recipe, name: str, seed: int) -> dict[str,
     unseen = np.sum(np.where(apart, every, 0.0), axis=1)  # each item once per ridge
     zero = jax.tree.map(jnp.zeros_like, units)
     best = int(np.argmin(unseen.mean(axis=1)))
-    if not is_gain(np.asarray(_losses(recipe, name, scale, zero, terms, count)) - unseen[best]):
+    frozen = np.asarray(_losses(recipe, name, scale, zero, terms, count))
+    if not is_gain(frozen - unseen[best], clusters):
         return zero
     return _regress(recipe, name, terms, units, scale, ridges[best], np.ones(count, bool))
 
 
-def in_folds(count: int, seed: int) -> np.ndarray:
-    """(F, count) bool: which items each fold leaves out; every item is left out once."""
+def in_folds(clusters: Sequence[Any] | np.ndarray, seed: int) -> np.ndarray:
+    """Return which items each fold leaves out: (F, n) bool.
+
+    Every item is left out once, those of a cluster together.
+    """
+    number = numbered(list(clusters))
+    count = int(number.max()) + 1
     folds = min(FOLDS, count)
-    numbers = np.random.default_rng([seed, 9]).permutation(count) % folds
-    return numbers == np.arange(folds)[:, None]
-
-
-def is_gain(gains: np.ndarray) -> bool:
-    """Whether gains (n,) exceed zero on average by their standard error, which a lone one lacks."""
-    return len(gains) > 1 and gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
+    fold_of = np.random.default_rng([seed, 9]).permutation(count) % folds
+    return fold_of[number] == np.arange(folds)[:, None]
 
 
 def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:

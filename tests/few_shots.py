@@ -19,7 +19,7 @@ from dsd_jax.model import Model
 from dsd_jax.shots import Recipe
 from tests.random_model import random_model
 
-COUNT = 10
+COUNT = 16
 TIMESTEPS = diffusion.timesteps(2)
 NOISES = 2
 LORA = {
@@ -31,7 +31,7 @@ LORA = {
     "steps": 6,
     "batch": 4,
     "timesteps": 2,
-    "learning_rate": 0.02,
+    "learning_rate": 0.05,
     "weight_decay": 0.01,
     "rank": 2,
     "tokens": 2,

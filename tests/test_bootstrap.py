@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dsd_jax import bootstrap
 from dsd_jax.bootstrap import standard_error
 
 
@@ -50,4 +51,25 @@ def test_items_and_seeds(items, seeds):
 
 
 def test_one_cluster_says_nothing_of_others():
+    """So its error is the largest that there is: of values from 0 to 1, or from -1 to 1."""
     assert standard_error(np.ones((1, 5)), ["same"] * 5) == 0.5
+    assert standard_error(np.ones((1, 5)), ["same"] * 5, span=2.0) == 1.0
+
+
+def test_resampling_in_pieces_draws_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    values, clusters = rng.random((1, 90)), rng.integers(0, 40, 90)
+    whole = standard_error(values, clusters)
+    monkeypatch.setattr(bootstrap, "_TOGETHER", 40 * 7)  # 7 resamples at a time
+    bootstrap._resamples.cache_clear()
+    assert len(next(bootstrap._pieces(40))) == 7
+    np.testing.assert_allclose(standard_error(values, clusters), whole, rtol=1e-12)
+    bootstrap._resamples.cache_clear()
+
+
+def test_resamples_stay_small():
+    """All that is kept of many clusters is a byte for each and sample."""
+    kept = bootstrap._resamples(4000)
+    assert kept.nbytes == bootstrap.SAMPLES * 4000
+    assert max(piece.nbytes for piece in bootstrap._pieces(4000)) <= 8 * bootstrap._TOGETHER
+    assert (kept.sum(axis=1, dtype=int) == 4000).all()

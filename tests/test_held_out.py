@@ -9,7 +9,8 @@ import pytest
 from dsd_jax import held_out
 
 RECIPE = SimpleNamespace(steps=7, check_every=3, patience=2)
-ZERO = np.array([1.0, 2.0, 3.0], np.float32)
+ZERO = np.arange(1.0, 7.0, dtype=np.float32)
+APART = range(len(ZERO))  # every item of a cluster of its own
 
 
 class Course(NamedTuple):
@@ -29,14 +30,14 @@ def course_after(*losses):
 
 def test_checks_and_what_is_ahead():
     course, said = course_after(0.5)
-    assert course.held_out.shape == (4, 3) and np.isnan(course.held_out[2:]).all()
-    assert held_out.verdict(course, RECIPE) == ({0: 2.0, 3: 1.5}, 3)
-    assert said == [[False, 1.5]]
+    assert course.held_out.shape == (4, 6) and np.isnan(course.held_out[2:]).all()
+    assert held_out.verdict(course, RECIPE, APART) == ({0: 3.5, 3: 3.0}, 3)
+    assert said == [[False, 3.0]]
 
 
 def test_the_last_check_is_at_the_last_step():
     course, _ = course_after(0.1, 0.2, 0.9)
-    checks, kept = held_out.verdict(course, RECIPE)
+    checks, kept = held_out.verdict(course, RECIPE, APART)
     assert list(checks) == [0, 3, 6, 7] and kept == 7 and course.best == 7
 
 
@@ -46,7 +47,38 @@ def test_patience_counts_from_the_best_check():
     assert course_after(0.5, 0.4)[0].best == 3
 
 
-@pytest.mark.parametrize("gain", [-0.5, 0.0, np.array([0.9, -0.4, -0.4], np.float32)])
+@pytest.mark.parametrize("gain", [-0.5, 0.0, np.array([0.9, -0.4] + [0.0] * 4, np.float32)])
 def test_nothing_is_kept_that_gains_no_more_than_its_error(gain):
     course, _ = course_after(gain)
-    assert held_out.verdict(course, RECIPE)[1] == 0
+    assert held_out.verdict(course, RECIPE, APART)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("gains", "clusters", "kept"),
+    [
+        ([1.0, 1.1, 0.9, 1.0, 1.0], range(5), True),
+        ([1.0, 1.1, 0.9], range(3), False),  # three items tell nothing
+        ([1.0, 1.1, 0.9, 1.0], range(4), False),
+        ([-1.0, -1.1] * 4, range(8), False),
+        ([8.0, *[-1.0] * 7], range(8), False),
+        ([0.0] * 6, range(6), False),
+        ([1.0], [0], False),
+        ([1.0, 1.1, 0.9, 1.0, 1.0] * 2, [0, 1, 2, 3] * 2 + [0, 1], False),
+    ],
+)
+def test_a_gain_exceeds_its_standard_error(gains, clusters, kept):
+    assert held_out.is_gain(np.array(gains), clusters) == kept
+
+
+def test_items_of_a_cluster_gain_together():
+    """The same gains over and over make no standard error smaller."""
+    gains = np.random.default_rng(0).normal(-0.05, 1.0, 50)
+    assert not held_out.is_gain(gains, range(50))
+    repeated = np.repeat(gains, 10)
+    assert held_out.is_gain(repeated, range(500))
+    assert not held_out.is_gain(repeated, np.repeat(np.arange(50), 10))
+
+
+def test_too_few_shots_are_told():
+    with pytest.warns(UserWarning, match="^lora-4-0: 4 shots hold out fewer than 5 .* 10 or more"):
+        held_out.tell_too_few("lora-4-0", 4)

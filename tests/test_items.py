@@ -59,7 +59,7 @@ def test_some_candidates(model, several):
     rows = np.array([[0, 1, 2], [2, 1, 0]])
     one = np.zeros((2, 1), int)
     shape = {"pictures": one, "captions": one} | {several: rows}
-    items = Items(None, None, **shape, numbers=np.arange(2))
+    items = Items(None, None, **shape, numbers=np.arange(2), clusters=np.arange(2))
     picked = items.pick(np.array([[0, 2], [1, 2]]))
     np.testing.assert_array_equal(getattr(picked, several), [[0, 2], [1, 0]])
     other = "captions" if several == "pictures" else "pictures"
@@ -68,6 +68,7 @@ def test_some_candidates(model, several):
 
 def test_some_keep_their_numbers(items):
     some = items.take([4, 1])
+    np.testing.assert_array_equal(some.clusters, items.clusters[np.array([4, 1])])
     np.testing.assert_array_equal(some.numbers, [4, 1])
     np.testing.assert_array_equal(some.pictures, items.pictures[np.array([4, 1])])
     np.testing.assert_array_equal(some.captions, items.captions[np.array([4, 1])])

@@ -28,7 +28,7 @@ from tests.few_shots import (
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SEED = 1
-LEARN, HELD_OUT = split(COUNT, LORA["held_out"], SEED)
+LEARN, HELD_OUT = split(range(COUNT), LORA["held_out"], SEED)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def margins(model, seen, tree, name):
     found = []
     settings = recipe(model)
     for noise in range(len(seen.seeds)):
-        for rows in (np.arange(4), np.arange(4, 8), np.arange(6, 10)):  # of one size
+        for rows in np.arange(COUNT).reshape(-1, 4):
             batch = batches.draw(model.mesh, seen, rows, noise)
             scores = scores_of(terms_of(model, settings, tree, batch), 4, name, settings, tree)
             found.append(scores[:, 0] - scores[:, 1])
@@ -239,7 +239,9 @@ def test_batches(model, seen, monkeypatch):
     assert drawn[:30] == drawn[30:]
     assert {row for rows, _ in drawn for row in rows} == set(LEARN)
     assert {noise for _, noise in drawn} == {0, 1}
-    assert all(len(set(rows)) == LORA["batch"] for rows, _ in drawn)
+    assert all(len(rows) == LORA["batch"] for rows, _ in drawn)
+    counts = np.bincount([row for rows, _ in drawn[:30] for row in rows])[LEARN]
+    assert np.ptp(counts) <= 1  # all of them before any comes again
 
 
 def test_a_batch_larger_than_what_there_is(model, seen):
@@ -268,18 +270,29 @@ def test_a_batch_is_the_frozen_models_terms_and_noise(model, seen):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "method", "rate"),
-    [(("tokens",), "relative", 0.3), (("lora", "weights"), "attention", 0.1)],
+    ("kinds", "rate", "seed"), [(("tokens",), 1.0, 2), (("lora", "weights"), 0.05, 3)]
 )
-def test_other_kinds(model, seen, kinds, method, rate, tmp_path):
+def test_other_kinds(model, seen, kinds, rate, seed, tmp_path):
     settings = recipe(
-        model, kinds=kinds, methods=(method,), denoise=0.0, steps=2, learning_rate=rate
+        model, kinds=kinds, methods=("relative",), denoise=0.0, steps=2, learning_rate=rate
     )
-    found = learning.learn(model, seen, settings, SEED)
+    found = learning.learn(model, seen, settings, seed)
     assert found.kept == 2 and set(found.prompts) == set(kinds)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.prompts))
     write_prompts(tmp_path / "prompts", found.prompts, {})
     assert_same(read_prompts(tmp_path / "prompts", model.unet), found.prompts)
+
+
+@pytest.mark.parametrize("kinds", [("lora",), ("weights", "lora"), ("weights",)])
+def test_nothing_is_learned_where_no_gain_can_be_told(model, seen, kinds):
+    """Eight items hold out four; sixteen of four clusters hold out two of these."""
+    clusters = np.arange(COUNT) % 4
+    related = seen._replace(items=seen.items._replace(clusters=clusters))
+    few = [related] if kinds == ("weights",) else [related, seen.take(np.arange(8))]
+    for some in few:
+        with pytest.warns(UserWarning, match="so nothing is learned from them"):
+            found = learning.learn(model, some, recipe(model, kinds=kinds), SEED)
+        assert (found.prompts, found.checks, found.kept) == ({}, {}, 0)
 
 
 def test_weights_alone_take_no_steps(model, seen):

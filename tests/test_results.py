@@ -72,6 +72,41 @@ def test_comparisons_are_paired():
     }
 
 
+def test_draws_are_paired_seed_by_seed():
+    """Both learn from the same draws: what a draw does to both is no difference."""
+    draws = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]], float)
+    better = draws + np.array([0, 0, 0, 1.0])
+    learned, tuned = series(better, prompts="lora-16"), series(draws, "clip", "tuned-16")
+    one, other = (
+        results.compare(*pair, PARTS)[-1] for pair in ((learned, tuned), (tuned, learned))
+    )
+    assert one["difference"] == -other["difference"] == 0.25
+    np.testing.assert_allclose(one["stderr"], 0.25, rtol=0.05)  # of the items alone
+    assert one["stderr"] == other["stderr"]
+
+
+def test_the_baselines_draws_count():
+    """A fine-tuned baseline varies as much as what is compared with it."""
+    frozen = series([[0.5] * 4])
+    tuned = series([[0.2] * 4, [0.5] * 4, [0.8] * 4], "clip", "tuned-16")
+    error = np.sqrt(0.09 / 3)
+    for pair in ((tuned, frozen), (frozen, tuned)):
+        np.testing.assert_allclose(results.compare(*pair, PARTS)[-1]["stderr"], error, rtol=1e-6)
+
+
+def test_unequally_many_draws():
+    learned = series([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], prompts="lora-16")
+    tuned = series([[1, 1, 0, 0], [1, 1, 0, 0]], "clip", "tuned-16")
+    np.testing.assert_array_equal(results.paired(learned, tuned), [[0, 0, 1, 0], [0, 0, 0, 0]])
+
+
+def test_one_cluster_of_differences():
+    """A difference lies between -1 and 1, so the mean of one cluster can be off by 1."""
+    same = Parts(["subject"] * 4, ["same"] * 4)
+    row = results.compare(series([[1] * 4], "noise"), series([[0] * 4]), same)[-1]
+    assert (row["difference"], row["stderr"]) == (1.0, 1.0)
+
+
 def test_each_series_is_compared_with_its_own_and_the_best():
     few = [series([[1, 1, 1, 0]], method, "lora-16") for method in ("dsd", "noise")]
     zero = [series([[0, 1, 0, 0]], "dsd"), series([[0, 1, 1, 0]], "noise")]

@@ -49,22 +49,24 @@ def test_tuned_clips_have_rows_of_their_own(clip, expected):
 
 def test_the_shots_are_those_of_the_prompts(clip):
     numbers = draw_shots("shots", examples(20).kinds, 6, 3)
-    pixels, captions = shots_for_clip(clip, BENCHMARK, "shots", 6, 3)
+    pixels, captions, clusters = shots_for_clip(clip, BENCHMARK, "shots", 6, 3)
     np.testing.assert_array_equal(pixels, pictures(20)[numbers])
     assert captions == [examples(20).captions[number] for number in numbers]
+    assert clusters == [examples(20).clusters[number] for number in numbers]
 
 
 def test_every_draw_of_shots_is_tuned_on(clip, tmp_path, monkeypatch):
     seen = []
 
-    def fine_tune(clip, pixels, captions, recipe, seed, progress, *, checkpoints):
+    def fine_tune(clip, pixels, captions, recipe, seed, progress, *, clusters, checkpoints):
         seen.append((progress, seed, captions, recipe.learning_rate))
+        assert len(clusters) == len(captions)
         return Tuned(clip, {}, 0)
 
     monkeypatch.setattr(few_shot_clip, "fine_tune", fine_tune)
     config = RunConfig(
         data=EmojiData(),
-        shots=(4, 6),
+        shots=(4, 6, 0.2),  # a fifth of 20 is 4 again
         seeds=2,
         seed=5,
         clip="random",

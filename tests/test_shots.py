@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dsd_jax import methods, shots
+from dsd_jax.held_out import LEAST
 from tests.few_shots import COUNT, TIMESTEPS, few_model, random_items, recipe
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -21,18 +22,42 @@ def seen(model):
 
 @pytest.mark.parametrize(
     ("count", "part", "held"),
-    [(256, 0.2, 51), (16, 0.2, 3), (10, 0.9, 5), (10, 0.0, 2), (3, 0.2, 1), (2, 0.2, 1)],
+    [(256, 0.2, 51), (16, 0.2, 5), (10, 0.9, 5), (12, 0.0, 5), (3, 0.2, 1), (2, 0.2, 1)],
 )
 def test_part_of_the_shots_is_held_out(count, part, held):
-    learn, held_out = shots.split(count, part, seed=0)
+    learn, held_out = shots.split(range(count), part, seed=0)
     assert len(held_out) == held
     assert sorted([*learn, *held_out]) == list(range(count))
-    again = shots.split(count, part, seed=0)
+    again = shots.split(range(count), part, seed=0)
     np.testing.assert_array_equal(np.concatenate(again), np.concatenate([learn, held_out]))
 
 
+def test_singletons_are_split_as_ever():
+    """By one permutation, so that runs of earlier versions are repeated to the digit."""
+    learn, held_out = shots.split(range(100, 356), 0.2, seed=3)
+    order = np.random.default_rng([3, 6]).permutation(256)
+    np.testing.assert_array_equal(held_out, order[:51])
+    np.testing.assert_array_equal(learn, order[51:])
+
+
+@pytest.mark.parametrize(("sizes", "part"), [([7] * 12, 0.2), ([1, 2, 30, 4, 5, 6] * 3, 0.4)])
+def test_items_of_a_cluster_are_on_one_side(sizes, part):
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    np.random.default_rng(0).shuffle(clusters)
+    for seed in range(5):
+        learn, held_out = shots.split(clusters, part, seed)
+        assert not set(clusters[learn]) & set(clusters[held_out])
+        assert sorted([*learn, *held_out]) == list(range(len(clusters)))
+        assert len(set(clusters[held_out])) >= LEAST and len(held_out) <= len(clusters) / 2
+
+
+def test_one_cluster_cannot_be_split():
+    learn, held_out = shots.split(["same"] * 20, 0.2, 0)
+    assert len(learn) == 20 and not len(held_out)
+
+
 def test_another_seed_holds_out_others():
-    assert set(shots.split(256, 0.2, 0)[1]) != set(shots.split(256, 0.2, 1)[1])
+    assert set(shots.split(range(256), 0.2, 0)[1]) != set(shots.split(range(256), 0.2, 1)[1])
 
 
 def test_noises_are_no_seeds_of_evaluation_and_no_other_runs(model, seen, monkeypatch):

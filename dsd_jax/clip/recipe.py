@@ -22,7 +22,9 @@ class ClipRecipe(Checked):
     )
     steps: Count = Field(100, description="of the optimizer, at most")
     batch: Size = Field(64, description="items per step")
-    learning_rate: Rate = Field(1e-4, description="of AdamW, at its highest")
+    learning_rate: Rate = Field(
+        1e-5, description="of AdamW, at its highest; the bundled tiny-clip takes 1e-4"
+    )
     weight_decay: Rate = Field(1e-2, description="of AdamW")
     contrast: Weight = Field(
         1.0, description="weight of the loss between items, which CLIPs are trained with"

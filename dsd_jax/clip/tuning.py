@@ -5,7 +5,7 @@ when to stop, and whether what was learned is kept at all, which takes a gain of
 standard error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from dsd_jax import held_out
+from dsd_jax.bootstrap import numbered
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.clip.clip import Clip, check_items, check_pixels
 from dsd_jax.clip.recipe import KINDS, ClipRecipe
@@ -56,6 +57,7 @@ def fine_tune(
     seed: int,
     progress: str | None = None,
     *,
+    clusters: Sequence[Hashable] | None = None,
     checkpoints: Checkpoints | None = None,
     log: Path | None = None,
 ) -> Tuned:
@@ -68,18 +70,21 @@ def fine_tune(
         recipe: how.
         seed: of the split and the order of items.
         progress: what to show before a progress bar; none without it.
+        clusters: k of them; items with the same one are not independent. By default all are.
         checkpoints: where to save progress, and resume from.
         log: JSON lines of the training loss.
 
     Raises:
-        UserError: the items are not of this kind, or too few to hold some out.
+        UserError: the items are not of this kind.
     """
     shots = _examples(clip, pixels, captions)
-    learn, held = split(len(shots.ids), recipe.held_out, seed)
-    if not len(held):
-        raise UserError(f"there are {len(shots.ids)} items; expected 2 or more.")
+    clusters = numbered(range(len(shots.ids)) if clusters is None else clusters)
+    learn, held = split(clusters, recipe.held_out, seed)
+    if not held_out.can_tell(clusters[held]):
+        held_out.tell_too_few(progress or "fine-tuning", len(clusters))
+        return Tuned(clip, {}, 0)
     course = _descend(clip, shots, learn, held, recipe, seed, progress, checkpoints, log)
-    checks, kept = held_out.verdict(course, recipe)
+    checks, kept = held_out.verdict(course, recipe, clusters[held])
     if not kept:
         return Tuned(clip, checks, 0)
     found = jax.tree.map(lambda x: x.astype(clip.dtype), course.best)

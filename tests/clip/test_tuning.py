@@ -169,6 +169,9 @@ def test_items_of_several_pictures_and_captions(clip):
         fine_tune(clip, pixels, [row * 2 for row in captions], RECIPE, seed=0)
 
 
-def test_one_item_is_too_few(clip):
-    with pytest.raises(UserError, match="there are 1 items; expected 2 or more"):
-        fine_tune(clip, *two_pictures(1), RECIPE, seed=0)
+@pytest.mark.parametrize(("count", "clusters"), [(1, None), (8, None), (24, [0, 1, 2] * 8)])
+def test_too_few_items_to_tell_a_gain(clip, count, clusters):
+    """Nothing is learned then: neither from few items nor from many of the same few images."""
+    with pytest.warns(UserWarning, match=f"fine-tuning: {count} shots hold out fewer than 5"):
+        tuned = fine_tune(clip, *two_pictures(count), RECIPE, seed=0, clusters=clusters)
+    assert tuned.clip is clip and (tuned.checks, tuned.kept) == ({}, 0)
