@@ -4,7 +4,6 @@ So a resumed run sees what an uninterrupted one does, and the number of hosts an
 nothing. Every host makes its part of the global batch.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,9 +13,8 @@ from jax.sharding import Mesh
 
 from dsd_jax.sharding import ROWS, WHOLE, replicate, shard_rows
 from dsd_jax.shots import Recipe, Shots, take_timesteps
+from dsd_jax.terms import uncond_part
 from dsd_jax.texts import Texts
-
-CHECKED_NOISES = 2  # under which held-out items are looked at
 
 
 class Rows(NamedTuple):
@@ -24,7 +22,8 @@ class Rows(NamedTuple):
 
     latents: (B, P, h, w, channels). texts: (B, J, ...). numbers: (B,), what noise is keyed by.
     share: (B,) float32, of the mean over the batch: 1 / B, or 0 for what only fills it up.
-    lse_uncond: {layer: (B, P, T', N)} and error_uncond: (B, P, T'), of the frozen model.
+    lse_uncond: {layer: (B, P, T', N)} and error_uncond: (B, P, T'), of the frozen model, where
+        they are read.
     """
 
     latents: jax.Array
@@ -32,7 +31,7 @@ class Rows(NamedTuple):
     numbers: jax.Array
     share: jax.Array
     lse_uncond: dict[str, jax.Array]
-    error_uncond: jax.Array
+    error_uncond: jax.Array | None
 
 
 class Batch(NamedTuple):
@@ -68,7 +67,7 @@ def draw(
     filled = np.concatenate([chosen, np.repeat(chosen[:1], missing)])
     share = np.where(np.arange(len(filled)) < len(chosen), np.float32(1 / len(chosen)), 0)
     mine = np.split(np.arange(len(filled)), jax.process_count())[jax.process_index()]
-    some = shots.take(filled[mine])
+    some = shots._replace(terms=uncond_part(shots.terms)).take(filled[mine])
     frozen = take_timesteps(some.terms, noise * len(shots.timesteps) + columns)
     rows = Rows(
         some.items.latents[some.items.pictures],
@@ -76,7 +75,7 @@ def draw(
         some.items.numbers,
         share[mine].astype(np.float32),
         {layer: _by_item(x, some) for layer, x in frozen.lse_uncond.items()},
-        _by_item(frozen.error_uncond, some),
+        None if frozen.error_uncond is None else _by_item(frozen.error_uncond, some),
     )
     alike = (columns, shots.timesteps[columns], np.asarray(shots.seeds[noise]))
     return Batch(shard_rows(mesh, rows), *replicate(mesh, alike))
@@ -105,12 +104,3 @@ def _order(count: int, seed: int) -> Any:
     import grain  # takes a second to import
 
     return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-
-
-def held_out_batches(mesh: Mesh, shots: Shots, rows: np.ndarray, size: int) -> Iterator[Batch]:
-    """The items `rows` in batches of one size, under some noises; a noise's follow each other."""
-    for noise in range(min(CHECKED_NOISES, len(shots.seeds))):
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            filled = np.concatenate([some, np.repeat(some[:1], size - len(some))])
-            yield draw(mesh, shots, filled, noise)

@@ -190,7 +190,6 @@ def identity_of(encoders: Encoders, asked: Asked, settings: Any) -> str:
     """Of all that decides scores besides the items."""
     from dsd_jax.digest import digest
     from dsd_jax.version import __version__
-    from dsd_jax.weights.digest import weights_digest
 
     model = encoders.model
     trees = {label: [*map(digest, one.prompts)] for label, one in asked.learned.items()}
@@ -198,7 +197,7 @@ def identity_of(encoders: Encoders, asked: Asked, settings: Any) -> str:
     labels = [(reading.label, reading.stages) for reading in asked.readings]
     return json.dumps(
         [
-            *(__version__, weights_digest(model.params), model.image_size, repr(model.schedule)),
+            *(__version__, model.weights_digest, model.image_size, repr(model.schedule)),
             *(labels, asked.layers, asked.seed, asked.timesteps, trees, served, settings),
         ]
     )

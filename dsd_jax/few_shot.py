@@ -15,8 +15,7 @@ from dsd_jax.log import Log
 from dsd_jax.prompt_files import is_whole, read_about, read_prompts, write_prompts
 from dsd_jax.recipe import Recipe, RecipeConfig
 from dsd_jax.run_config import RunConfig
-from dsd_jax.shots import look_at
-from dsd_jax.weights.digest import weights_digest
+from dsd_jax.shots import look_at, read_by
 
 
 def draws(config: RunConfig, job: Any) -> Iterator[tuple[int, int]]:
@@ -51,7 +50,9 @@ def learn_from(
             continue
         if shots is None:
             items = load_shots(job.encoders, job.benchmark, config.shots_from, count, seed)
-            shots = look_at(job.model, items, job.timesteps, seed, config.noises)
+            recipes = [recipe(config.learn[name], job.layers) for name in config.recipes]
+            wanted = read_by(job.model.unet, recipes)
+            shots = look_at(job.model, items, job.timesteps, seed, config.noises, wanted)
         found = learn_one(config, workdir, job, shots, label, about)
         if hosts.is_main():
             write_prompts(folder, found.prompts, {**about, "kept_step": found.kept})
@@ -84,7 +85,7 @@ def description(config: RunConfig, job: Any, label: str, count: int, seed: int) 
     """All that decides what is learned; it is written beside the prompts."""
     return {
         "weights": config.weights,
-        "weights_digest": weights_digest(job.model.params),
+        "weights_digest": job.model.weights_digest,
         "recipe": config.learn[label].model_dump(mode="json"),
         "layers": list(job.layers),
         "timesteps": job.timesteps.tolist(),

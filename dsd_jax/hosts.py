@@ -89,6 +89,13 @@ def all_agree(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
+def largest(value: int) -> int:
+    """The largest `value` of all hosts, on all of them; all must call it together."""
+    if not are_several():
+        return value
+    return int(multihost_utils.process_allgather(np.asarray(value)).max())
+
+
 def wait(event: str) -> None:
     """Go on when all hosts have come here; `event` must be the same on all."""
     if are_several():

@@ -6,7 +6,8 @@ timestep and noise; training sees the timesteps that are scored later, under sev
 empty caption's row is the frozen model's, computed once.
 """
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsd_jax import held_out, methods, prompts
-from dsd_jax.batches import CHECKED_NOISES, Batch, held_out_batches, training_batch
+from dsd_jax import held_out, hosts, methods, prompts
+from dsd_jax.batches import Batch, training_batch
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.fitting import fit
+from dsd_jax.held_out_losses import HeldOut
+from dsd_jax.memory import GIB, Device, bytes_per_device, shortage_told
 from dsd_jax.model import Model
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.sharding import fetch, in_mesh, on_pod, pod_mesh, replicate
-from dsd_jax.shots import Recipe, Shots, noise_slice, split, spread
-from dsd_jax.steps import State, Step, batch_losses, item_losses, optimiser, update_function
+from dsd_jax.sharding import fetch, on_pod, pod_mesh, replicate
+from dsd_jax.shots import Recipe, Shots, split, spread
+from dsd_jax.steps import State, Step, optimiser, parts_that_fit, update_function
 from dsd_jax.terms import Network, Wanted
 from dsd_jax.weighting import fit_weights
 
@@ -126,27 +129,34 @@ def _descend(
         Network.of(model, wanted_by(model.unet, recipe, fixed), recipe.remat), recipe, mesh
     )
     params = on_pod(mesh, model.params["unet"])
-    tree, fixed = replicate(mesh, (tree, fixed))
     spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
+    held = HeldOut(shots, part[1], recipe, fixed, spreads)
+    tree, fixed = replicate(mesh, (tree, fixed))
+
+    def batch(number: int, settings: Recipe = recipe) -> Batch:
+        return training_batch(mesh, shots, part[0], settings, seed, number)
+
+    if (device := Device.here()).memory is not None:
+        inputs = tree, fixed, params, batch(0), spreads
+        setting = in_parts(setting, inputs, device, bytes_per_device(model.params), progress)
     update = update_function(setting)
-    losses_of = held_out_losses(setting, shots, part[1], fixed, params, spreads)
 
     def step(course: Course, batch: Batch) -> tuple[Course, dict[str, jax.Array]]:
-        state, loss = update(course.state, fixed, params, batch, spreads)
+        with shortage_told("a training step", "raise accumulate, or set remat to 'blocks'"):
+            state, loss = update(course.state, fixed, params, batch, spreads)
         return course._replace(state=state), {"loss": loss}
 
     def check(done: int, course: Course) -> tuple[Course, bool, float]:
         now = course.state.prompts
-        return held_out.look(course, done, losses_of(now), now, recipe)
+        return held_out.look(course, done, held.under(model, setting.net.wanted, now), now, recipe)
 
-    zero_shot = zero_shot_losses(shots, part[1], recipe, fixed, spreads)
-    history = held_out.first_losses(zero_shot, recipe.steps, recipe.check_every)
+    history = held_out.first_losses(held.zero_shot(), recipe.steps, recipe.check_every)
     state = State(tree, replicate(mesh, optimiser(recipe).init(tree)))
     return fit(
         progress or "learning",
         Course(state, jax.tree.map(jnp.copy, tree), np.asarray(0), history),
         step,
-        lambda number: training_batch(mesh, shots, part[0], recipe, seed, number),
+        lambda number: batch(number, setting.recipe),
         recipe.steps,
         checkpoints,
         log,
@@ -157,37 +167,24 @@ def _descend(
     )
 
 
-def held_out_losses(
-    setting: Step,
-    shots: Shots,
-    rows: np.ndarray,
-    fixed: Any,
-    params: Any,
-    spreads: Mapping[str, float],
-) -> Callable[[Any], np.ndarray]:
-    """The function from prompts to the losses of the held-out items, means over noises: (rows,)."""
-    size, noises = setting.recipe.batch, min(CHECKED_NOISES, len(shots.seeds))
-    batches = list(held_out_batches(setting.mesh, shots, rows, size))
+def in_parts(setting: Step, inputs: tuple, device: Device, weights: int, name: str | None) -> Step:
+    """Return the step in as many parts as a device's memory takes, at least the recipe's.
 
-    def look(prompts_now: Any) -> np.ndarray:
-        with in_mesh(setting.mesh):
-            every = [
-                batch_losses(setting, prompts_now, fixed, params, batch, spreads)
-                for batch in batches
-            ]
-        found = np.stack([fetch(losses)[:size] for losses in every])
-        return found.reshape(noises, -1)[:, : len(rows)].mean(axis=0)
-
-    return look
-
-
-def zero_shot_losses(
-    shots: Shots, rows: np.ndarray, recipe: Recipe, fixed: Any, spreads: Mapping[str, float]
-) -> np.ndarray:
-    """(rows,): the held-out items' losses before the first step, from the look before training."""
-    some, times = shots.take(rows), len(shots.timesteps)
-    found = [
-        item_losses(noise_slice(some.terms, noise, times), len(rows), fixed, recipe, spreads)
-        for noise in range(min(CHECKED_NOISES, len(shots.seeds)))
-    ]
-    return np.mean(np.stack([fetch(x) for x in found]), axis=0)
+    Args:
+        setting: as the recipe has it.
+        inputs: of `steps.gradient` beside it, with a batch of a training step.
+        device: that computes them.
+        weights: bytes of all frozen weights on it.
+        name: of what is learned, for a sentence on stderr where there are more parts.
+    """
+    asked = setting.recipe.accumulate
+    parts = hosts.largest(parts_that_fit(setting, inputs, device, weights))
+    if parts == asked:
+        return setting
+    if hosts.is_main() and name:
+        print(
+            f"{name}: batches are computed in {parts} parts instead of {asked}, for "
+            f"{device.memory / GIB:.1f} GiB of a device's memory; the numbers stay.",
+            file=sys.stderr,
+        )
+    return setting._replace(recipe=setting.recipe.model_copy(update={"accumulate": parts}))

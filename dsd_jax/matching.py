@@ -5,7 +5,8 @@ compared with: the match matrix is one set, a benchmark of items is many small o
 one picture of a set with its captions. Per group and timestep the empty caption's row and whatever
 precedes the first cross-attention are computed once; per call of the UNet each caption's keys and
 values once. Calls have one fixed shape, the last ones filled up, so a pair's numbers don't depend
-on its company. All runs on this host's devices: hosts share items out, not calls.
+on its company, and no more rows per device than `dsd_jax.memory` says. All runs on this host's
+devices: hosts share items out, not calls. Terms end up in the host's memory.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax.errors import UserError
+from dsd_jax.memory import Device, bytes_per_device, even_size, forward_rows, shortage_told
 from dsd_jax.model import Model
 from dsd_jax.prompts import by_layer
 from dsd_jax.sharding import in_mesh, shard_rows
 from dsd_jax.terms import Network, Terms, Wanted, everything, forward_terms, with_uncond
 from dsd_jax.texts import Texts, without_pooled
-
-# Latent positions a call of the UNet works on: what fits caches on CPU, what fills an accelerator.
-_POSITIONS = {"cpu": 8_192}
-_POSITIONS_ELSEWHERE = 65_536
 
 
 class Sets(NamedTuple):
@@ -41,6 +39,10 @@ class Sets(NamedTuple):
         """The texts of some captions of some sets: (S', J', ...)."""
         rows = self.rows[sets][:, columns]
         return self.texts.map(lambda x: x[rows])
+
+    def divided(self, parts: int) -> "Sets":
+        """The same, every set as so many with an equal part of its groups each."""
+        return self._replace(rows=np.repeat(self.rows, parts, axis=0))
 
 
 def one_set(texts: Texts) -> Sets:
@@ -75,7 +77,8 @@ def match_terms(
         timesteps: (T,) in [0, 1000).
         prompts: a prompts pytree (`dsd_jax.prompts`); may be traced, so that `jax.grad` works.
         wanted: which terms, all by default.
-        chunk: rows per call of the UNet; changes time and memory, not numbers.
+        chunk: rows per device and call of the UNet instead of what its memory allows; changes time
+            and memory, not numbers.
 
     Raises:
         UserError: shapes don't fit together, or a timestep is out of range.
@@ -140,7 +143,7 @@ def group_terms(
     chunk: int | None = None,
     tick: Tick = lambda share: None,
 ) -> Terms:
-    """The terms of G groups with J captions each; devices' memory does not grow with T or J.
+    """The terms of G groups with J captions each; devices' memory does not grow with G, T or J.
 
     Args:
         model: from `dsd_jax.load`.
@@ -151,15 +154,17 @@ def group_terms(
         timesteps: (T,) int32.
         prompts: a prompts pytree.
         wanted: which terms, all by default.
-        chunk: rows per call of the UNet.
+        chunk: rows per device and call of the UNet; by default what the devices' memory allows.
         tick: told of every call of the UNet, with the share of all of them that it is.
 
     Returns:
-        Terms with G for I and J for C.
+        Terms with G for I and J for C, in the host's memory unless prompts are traced.
     """
-    wanted, mesh, shape = wanted or everything(model.unet), model.mesh, sets.rows.shape
-    rows = (chunk or _default_chunk(model)) * mesh.size
-    plan = _Plan.make(groups, *shape, len(timesteps), rows, wanted.uncond, mesh.size)
+    wanted, mesh = wanted or everything(model.unet), model.mesh
+    rows = chunk or rows_per_call(model)
+    sets = sets.divided(set_parts(groups, sets, rows, wanted.uncond))
+    shape = sets.rows.shape
+    plan = CallPlan.make(groups, *shape, len(timesteps), rows, wanted.uncond, mesh.size)
     empty = model.encode_captions([""]) if wanted.uncond else None
     net, learned = Network.of(model, wanted), by_layer(prompts or {})
 
@@ -167,7 +172,7 @@ def group_terms(
         tick(1 / plan.calls)
         pictures = shard_rows(mesh, (latents(groups, times), noise(groups, times)))
         steps = timesteps[times]
-        with in_mesh(mesh):
+        with in_mesh(mesh), shortage_told("a call of the UNet", "divide its weights by fsdp"):
             return forward_terms(net, model.params["unet"], learned, *pictures, steps, texts)
 
     def block(piece: np.ndarray, number: int) -> tuple:
@@ -250,11 +255,11 @@ def _deal(
     groups, width = shape
     first = int(wanted.uncond)
 
-    def caption_rows(x: jax.Array) -> jax.Array:
-        return jnp.asarray(x[:groups, :times, first : first + width].swapaxes(1, 2))
+    def caption_rows(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+        return x[:groups, :times, first : first + width].swapaxes(1, 2)
 
-    def uncond_rows(x: jax.Array) -> jax.Array:
-        return jnp.asarray(x[:groups, :times, 0])
+    def uncond_rows(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+        return x[:groups, :times, 0]
 
     return Terms(
         {layer: caption_rows(x) for layer, x in lse.items()},
@@ -265,13 +270,26 @@ def _deal(
     )
 
 
-def _default_chunk(model: Model) -> int:
-    h, w, _ = model.latent_shape
-    positions = _POSITIONS.get(jax.default_backend(), _POSITIONS_ELSEWHERE)
-    return max(2, positions // (h * w))
+def rows_per_call(model: Model) -> int:
+    """Return the rows of a call of the UNet without gradients, per device."""
+    weights = bytes_per_device(model.params)
+    itemsize = jnp.dtype(model.dtype).itemsize
+    return forward_rows(Device.here(), model.unet, model.latent_shape, itemsize, weights)
 
 
-class _Plan(NamedTuple):
+def set_parts(groups: int, sets: Sets, rows: int, uncond: bool) -> int:
+    """Return in how many parts each set is cut so that a call of `rows` rows takes a whole one."""
+    count, width = sets.rows.shape
+    share = groups // count
+    if count == 1 or share < 2:
+        return 1
+    most = max(1, rows // (min(width, max(1, rows - uncond)) + uncond))
+    return next(
+        parts for parts in range(1, share + 1) if share % parts == 0 and share <= parts * most
+    )
+
+
+class CallPlan(NamedTuple):
     """Which sets, captions and timesteps share a call; each list has pieces of one size.
 
     Where there is one set its groups are the pieces; otherwise calls take whole sets.
@@ -284,20 +302,24 @@ class _Plan(NamedTuple):
 
     @property
     def calls(self) -> int:
+        """How many calls it takes."""
         return len(self.pieces) * len(self.captions) * len(self.timesteps)
 
     @classmethod
     def make(
         cls, groups: int, sets: int, width: int, times: int, rows: int, uncond: bool, devices: int
-    ) -> "_Plan":
-        """Calls of about `rows` rows, their groups dealt evenly to the devices."""
-        captions = min(width, max(1, rows - uncond))
-        steps = min(times, max(1, rows // (captions + uncond)))
-        together = min(groups, max(1, rows // ((captions + uncond) * steps)))
+    ) -> "CallPlan":
+        """Calls of at most `rows` rows per device, or of one group's smallest call.
+
+        Groups are dealt evenly to the devices; fewer than these are computed by each of them.
+        """
+        captions = even_size(width, rows - uncond)
         share = groups // sets if sets > 1 else 1
         count = groups // share
-        size = -(-together // share)
-        size = -(-size // devices) * devices if count >= devices else size
+        steps = even_size(times, rows // ((captions + uncond) * share))
+        together = max(1, rows // ((captions + uncond) * share * steps))
+        spread = devices if count >= devices else 1
+        size = min(together * spread, count + -count % spread)
         whole = pieces(count, size)
         return cls(whole, share * (sets > 1), pieces(width, captions), pieces(times, steps))
 

@@ -201,11 +201,11 @@ def per_timestep(
     method, learned = method_named(name), weights or {}
     total = 0.0
     if method.attention:
-        total = jnp.mean(jnp.stack([terms.lse[layer].mean(-1) for layer in layers]), axis=0)
+        total = jnp.mean(jnp.stack([jnp.mean(terms.lse[x], -1) for x in layers]), axis=0)
     for layer, weight in learned.get("lse", {}).items():
-        total += terms.lse[layer] @ weight
+        total += jnp.matmul(terms.lse[layer], weight)
     for layer, weight in learned.get("lse_uncond", {}).items():
-        total += (terms.lse_uncond[layer] @ weight)[:, None]
+        total += jnp.matmul(terms.lse_uncond[layer], weight)[:, None]
     if method.reads_errors:
         total += (1.0 + learned.get("error", 0.0)) * method.off_errors(terms)
     return total

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from dsd_jax.data.images import Picture, read_images
 from dsd_jax.diffusion import Schedule
+from dsd_jax.memory import TEXT_ROWS, image_rows
 from dsd_jax.models.text import CLIPText, XLText
 from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
@@ -20,9 +21,6 @@ from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 from dsd_jax.sharding import mesh_of, shard_rows
 from dsd_jax.texts import Texts, without_pooled
 from dsd_jax.tokens import tokenise
-
-_IMAGE_CHUNK = 32  # pictures of 64 pixels encoded at a time; fewer of larger ones
-_TEXT_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,13 @@ class Model:
         """The dtype of the weights, in which matrix products run."""
         return jax.tree.leaves(self.params["unet"])[0].dtype
 
+    @cached_property
+    def weights_digest(self) -> str:
+        """`weights.weights_digest` of the params, computed once: it copies them to the host."""
+        from dsd_jax.weights.digest import weights_digest  # whose package loads models
+
+        return weights_digest(self.params)
+
     @property
     def mesh(self) -> Mesh:
         """This host's devices, over which the weights lie."""
@@ -81,10 +86,10 @@ class Model:
             UserError: a picture cannot be read.
         """
         pixels = read_images(images, self.image_size)
-        rows = max(1, _IMAGE_CHUNK * 64**2 // self.image_size**2)
+        rows = image_rows(self.image_size)
         overflows = self.vae.force_upcast and self.dtype == jnp.float16
         dtype = jnp.float32 if overflows else self.dtype
-        encode = partial(_encode_images, self.vae, dtype, self.params["vae"])
+        encode = partial(vae_posterior, self.vae, dtype, self.params["vae"])
         chunks = [encode(chunk) for chunk in self._chunks(pixels, rows)]
         mean, logvar = (
             jnp.concatenate(parts)[: len(pixels)] for parts in zip(*chunks, strict=True)
@@ -133,8 +138,8 @@ class Model:
 
     def _encode(self, key: str, config: TextConfig, ids: np.ndarray) -> Texts:
         xl = self.text_2 is not None
-        encode = partial(_encode_texts, config, xl, self.dtype, self.params[key])
-        chunks = [encode(chunk) for chunk in self._chunks(ids, _TEXT_CHUNK)]
+        encode = partial(text_states, config, xl, self.dtype, self.params[key])
+        chunks = [encode(chunk) for chunk in self._chunks(ids, TEXT_ROWS)]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[: len(ids)], *chunks)
 
     def text_identity(self) -> tuple[Any, str]:
@@ -158,13 +163,15 @@ def padded_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _encode_images(config: VAEConfig, dtype: Any, params: Any, pixels: jax.Array):
+def vae_posterior(config: VAEConfig, dtype: Any, params: Any, pixels: jax.Array):
+    """The VAE's posterior of uint8 pictures (I, H, W, 3): mean and log variance."""
     pixels = pixels.astype(jnp.float32) / 127.5 - 1.0
     return AutoencoderKL(config, dtype).apply({"params": params}, pixels, method="encode")
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _encode_texts(config: TextConfig, xl: bool, dtype: Any, params: Any, ids: jax.Array) -> Texts:
+def text_states(config: TextConfig, xl: bool, dtype: Any, params: Any, ids: jax.Array) -> Texts:
+    """What a text encoder says of token ids (C, L); `xl`: as one of SDXL's two."""
     if xl:
         return Texts(*XLText(config, dtype).apply({"params": params}, ids))
     return without_pooled(CLIPText(config, dtype).apply({"params": params}, ids))

@@ -16,9 +16,11 @@ from dsd_jax.matching import Rows, even_pieces, one_set, score_terms
 from dsd_jax.model import Model
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.sharding import shard_rows
+from dsd_jax.terms import floats_of
 from dsd_jax.tokens import check_captions
 
-TIMES = 16  # timesteps whose terms are in memory at a time
+TIMES = 16  # timesteps whose terms are in memory at a time, fewer where there are many pairs
+FLOATS = 2**26  # of terms that are in memory at a time, about
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
@@ -50,7 +52,7 @@ def match_scores(
         seed: of the noise.
         prompts: a trained prompts pytree, or the folder `train` wrote it to.
         layers: whose attention scores count: paths, "all", or None for the authors' choice.
-        chunk: rows per call of the UNet; changes time and memory only.
+        chunk: rows per device and call of the UNet; changes time and memory only.
         progress: whether to show a progress bar.
 
     Returns:
@@ -66,12 +68,13 @@ def match_scores(
     prompts = read_prompts(prompts, model.unet)
     learned = prompts.get("weights", {}).get(method)
     pixels = read_images(images, model.image_size)
-    latents = model.latents(pixels)
-    sets = one_set(model.encode_captions(captions))
+    latents = np.asarray(model.latents(pixels))
+    sets = one_set(model.encode_captions(captions).map(np.asarray))
     wanted = methods.needs(model.unet, method, chosen, learned)
+    floats = len(pixels) * floats_of(model.unet, wanted, len(captions))
     found = np.empty((len(pixels), len(captions), len(steps)), np.float32)
     with tqdm(total=100, desc="matching", bar_format=_BAR, disable=not progress) as bar:
-        for piece in even_pieces(len(steps), TIMES):
+        for piece in even_pieces(len(steps), max(1, min(TIMES, FLOATS // max(1, floats)))):
             part = 100 * len(piece) / len(steps)
             terms = score_terms(
                 model,

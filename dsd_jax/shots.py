@@ -1,6 +1,6 @@
 """The few shots, and the frozen model's outputs for them, from which prompts are learned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,20 +10,25 @@ from dsd_jax import hosts, methods
 from dsd_jax.bootstrap import numbered
 from dsd_jax.errors import UserError
 from dsd_jax.held_out import LEAST
+from dsd_jax.host_arrays import stacked
 from dsd_jax.items import Items, item_terms, terms_of_all_hosts
+from dsd_jax.matching import even_pieces
 from dsd_jax.model import Model
+from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.recipe import Recipe
-from dsd_jax.terms import NORMS, Terms, everything
+from dsd_jax.terms import NORMS, Terms, Wanted, everything, floats_of
 
+TOGETHER = 2**28  # bytes of terms that are worked on at a time
 _UNITS = np.geomspace(0.1, 4.0, 30)  # tried, times the margins' root mean square
 
 
 class Shots(NamedTuple):
     """The few shots under every noise they are trained with, and what the frozen model says.
 
-    terms: `item_terms` of all k items at R * T (noise, timestep)s, a noise's side by side.
+    terms: `item_terms` of all k items at R * T (noise, timestep)s, a noise's side by side; in the
+        host's memory, mapped to a file where they are large, and only what the recipes read.
 
-    Every host has them all: they are few, and which ones a step takes is drawn anew each time.
+    Every host has them all: which ones a step takes is drawn anew each time.
     """
 
     items: Items
@@ -38,12 +43,59 @@ class Shots(NamedTuple):
         terms = jax.tree.map(lambda x: x[inside], self.terms)
         return self._replace(items=self.items.take(rows), terms=terms)
 
+    def pieces(self, count: int) -> list[np.ndarray]:
+        """0..`count`-1 in pieces of one size: items whose terms are in memory at a time."""
+        size = sum(x.nbytes for x in jax.tree.leaves(self.terms)) // self.items.count
+        return even_pieces(count, max(1, TOGETHER // max(1, size)))
 
-def look_at(model: Model, items: Items, timesteps: np.ndarray, seed: int, noises: int) -> Shots:
+    def frozen_scores(self, noise: int, name: str, recipe: Recipe) -> np.ndarray:
+        """(k, candidates) zero-shot scores of all items under a noise."""
+        count, times, found = self.items.count, len(self.timesteps), []
+        for piece in self.pieces(count):
+            some = self if len(piece) == count else self.take(piece)
+            terms = noise_slice(some.terms, noise, times)
+            found.append(np.asarray(scores_of(terms, len(piece), name, recipe, {})))
+        return np.concatenate(found)[:count]
+
+
+def read_by(unet: UNetConfig, recipes: Iterable[Recipe]) -> Wanted:
+    """Return the frozen model's terms that learning by these recipes reads.
+
+    Score weights are learned for all layers; prompts read those of their methods, and of the empty
+    caption, whose row is the frozen model's, what their losses do.
+    """
+    needed = []
+    for recipe in recipes:
+        found = [methods.needs(unet, name, recipe.layers) for name in recipe.methods]
+        if recipe.denoise:
+            found.append(Wanted((), error=True, uncond=True))
+        if "weights" in recipe.kinds:
+            found.append(Wanted(everything(unet).layers, error=False, uncond=False))
+        needed += found
+    return methods.all_needed(unet, needed)
+
+
+def look_at(
+    model: Model,
+    items: Items,
+    timesteps: np.ndarray,
+    seed: int,
+    noises: int,
+    wanted: Wanted | None = None,
+) -> Shots:
     """Run the frozen model once over the few shots under `noises` noises of training's own.
 
+    Args:
+        model: frozen.
+        items: the few shots, in the same order on all hosts.
+        timesteps: that are scored later.
+        seed: of the draw, whose noises these are.
+        noises: how many.
+        wanted: the terms to keep, all by default; see `read_by`.
+
     Raises:
-        UserError: the items have several pictures and several captions each.
+        UserError: the items have several pictures and several captions each, or there is no room
+            on disk for terms that are too large for memory.
     """
     count, pictures, captions = items.count, items.pictures.shape[1], items.captions.shape[1]
     if min(pictures, captions) > 1:
@@ -51,15 +103,18 @@ def look_at(model: Model, items: Items, timesteps: np.ndarray, seed: int, noises
             f"items have {pictures} pictures and {captions} captions each; prompts are learned "
             "from items with one caption and several pictures, or the other way round."
         )
+    wanted = wanted or everything(model.unet)._replace(norms=tuple(NORMS))
     seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
-    mine = item_terms(
-        model,
-        items.take(hosts.part(count)),
-        timesteps,
-        seeds,
-        wanted=everything(model.unet)._replace(norms=tuple(NORMS)),
-    )
-    terms = jax.tree.map(np.asarray, terms_of_all_hosts(mine, pictures, count))
+    numbers = pictures * noises * len(timesteps) * floats_of(model.unet, wanted, captions)
+
+    def terms_of(piece: np.ndarray) -> Terms:
+        mine = item_terms(
+            model, items.take(piece[hosts.part(len(piece))]), timesteps, seeds, wanted=wanted
+        )
+        return terms_of_all_hosts(mine, pictures, len(piece))
+
+    pieces = even_pieces(count, max(1, TOGETHER // (4 * numbers)))
+    terms = stacked((terms_of(piece) for piece in pieces), count * pictures)
     return Shots(items, timesteps, seeds, terms)
 
 
@@ -92,16 +147,16 @@ def split(
 
 def noise_slice(terms: Terms, noise: int, times: int) -> Terms:
     """The terms under one of the noises: T of the R * T timesteps."""
-    return take_timesteps(terms, np.arange(noise * times, (noise + 1) * times))
+    return take_timesteps(terms, slice(noise * times, (noise + 1) * times))
 
 
-def take_timesteps(terms: Terms, columns: np.ndarray) -> Terms:
+def take_timesteps(terms: Terms, columns: np.ndarray | slice) -> Terms:
     """The terms of some of the timesteps."""
     return Terms(
         {layer: x[:, :, columns] for layer, x in terms.lse.items()},
         {layer: x[:, columns] for layer, x in terms.lse_uncond.items()},
-        terms.error[:, :, columns],
-        terms.error_uncond[:, columns],
+        None if terms.error is None else terms.error[:, :, columns],
+        None if terms.error_uncond is None else terms.error_uncond[:, columns],
         {name: x[:, :, columns] for name, x in terms.norms.items()},
     )
 
@@ -120,11 +175,10 @@ def spread(shots: Shots, name: str, recipe: Recipe) -> float:
     In a smaller or larger unit a loss would fall by making margins larger or smaller alone, and
     held-out items would applaud although no decision gets better.
     """
-    times, count = len(shots.timesteps), shots.items.count
     found = []
     for noise in range(len(shots.seeds)):
-        scores = scores_of(noise_slice(shots.terms, noise, times), count, name, recipe, {})
-        found.append(np.asarray(scores[:, 1:] - scores[:, :1]))
+        scores = shots.frozen_scores(noise, name, recipe)
+        found.append(scores[:, 1:] - scores[:, :1])
     return margin_unit(np.concatenate(found))
 
 

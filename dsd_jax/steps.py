@@ -5,7 +5,7 @@ over devices of the prompts' gradient (and of the loss) is all that crosses them
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +15,16 @@ from jax.sharding import Mesh, NamedSharding
 
 from dsd_jax import diffusion, losses
 from dsd_jax.batches import PLACES, Batch, Rows
+from dsd_jax.memory import Device, forward_bytes
+from dsd_jax.models.blocks import Blocks
 from dsd_jax.prompts import by_layer
 from dsd_jax.sharding import WHOLE
 from dsd_jax.shots import Recipe, scores_of
 from dsd_jax.terms import Network, Terms, forward_terms
 
 Spreads = Mapping[str, Any]  # {method: the unit of its margins}
+# Of what tracing says that reverse mode keeps, a compiler keeps so much: it fuses the rest.
+_KEPT = 0.65
 
 
 class Step(NamedTuple):
@@ -89,19 +93,9 @@ def batch_terms(net: Network, params: Any, tree: Mapping[str, Any], batch: Batch
         {layer: x.swapaxes(1, 2) for layer, x in lse.items()},
         {layer: x.reshape(-1, *x.shape[2:]) for layer, x in rows.lse_uncond.items()},
         None if error is None else error.swapaxes(1, 2),
-        rows.error_uncond.reshape(-1, times),
+        None if rows.error_uncond is None else rows.error_uncond.reshape(-1, times),
         {name: x.swapaxes(1, 2) for name, x in norms.items()},
     )
-
-
-@partial(jax.jit, static_argnums=0)
-def batch_losses(
-    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
-) -> jax.Array:
-    """The loss of each item of a batch, without that of denoising: (B,)."""
-    terms = batch_terms(step.net, params, tree, batch)
-    weights = weights_at(fixed, batch)
-    return item_losses(terms, len(batch.rows.share), weights, step.recipe, spreads)
 
 
 def hardest_candidates(
@@ -130,9 +124,8 @@ def hardest_candidates(
     if captions > 1:
         return batch._replace(rows=rows._replace(texts=rows.texts.map(take)))
     uncond = {layer: take(x) for layer, x in rows.lse_uncond.items()}
-    some = rows._replace(
-        latents=take(rows.latents), lse_uncond=uncond, error_uncond=take(rows.error_uncond)
-    )
+    error = None if rows.error_uncond is None else take(rows.error_uncond)
+    some = rows._replace(latents=take(rows.latents), lse_uncond=uncond, error_uncond=error)
     return batch._replace(rows=some)
 
 
@@ -174,6 +167,58 @@ def accumulated(
     apart = jax.tree.map(lambda x: x.reshape(items, parts, *x.shape[1:]).swapaxes(0, 1), batch.rows)
     nothing = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), tree))
     return jax.lax.scan(add, nothing, apart)[0]
+
+
+def parts_that_fit(step: Step, inputs: tuple, device: Device, weights: int) -> int:
+    """Return how many parts a batch is computed in: the recipe's `accumulate`, or more.
+
+    Args:
+        step: as the recipe has it.
+        inputs: of `gradient` beside it; arrays or ShapeDtypeStructs, the batch of all devices.
+        device: that computes a part.
+        weights: bytes of all frozen weights on a device.
+    """
+    parts = step.recipe.accumulate
+    if device.memory is None:
+        return parts
+    items = len(inputs[3].rows.share) // step.mesh.size
+    fit = max(1, int(device.room(weights) / item_bytes(step, inputs)))
+    if items <= fit * parts:
+        return parts
+    return next(n for n in range(parts, items + 1) if items % n == 0 and items <= n * fit)
+
+
+def item_bytes(step: Step, inputs: tuple) -> int:
+    """Return about the bytes that an item of a batch needs for its gradient.
+
+    These are what reverse mode keeps of the forward pass, which tracing tells, and what is worked
+    on meanwhile; `tests/planning/test_memory.py` holds it against compiled programs.
+    """
+    tree, fixed, params, batch, spreads = inputs
+    blocks = step.net.blocks
+    alone = Blocks("blocks" if blocks.gather and blocks.remat == "nothing" else blocks.remat)
+    step = step._replace(net=step.net._replace(blocks=alone))
+
+    def kept(items: int) -> int:
+        some = batch._replace(rows=jax.tree.map(lambda x: _leading(x, items), batch.rows))
+        few = jax.eval_shape(
+            lambda *x: hardest_candidates(step, *x), tree, fixed, params, some, spreads
+        )
+        saved = jax.eval_shape(
+            lambda tree, *x: jax.vjp(lambda tree: batch_loss(step, tree, *x), tree)[1],
+            *(tree, fixed, params, few, spreads),
+        )
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(saved))
+
+    captions, pictures = batch.rows.texts.states.shape[1], batch.rows.latents.shape[1]
+    rows = pictures * captions * len(batch.timesteps)
+    itemsize = jnp.dtype(step.net.dtype).itemsize
+    working = rows * forward_bytes(step.net.unet, batch.rows.latents.shape[2:], itemsize)
+    return int(working + _KEPT * (kept(2) - kept(1)))
+
+
+def _leading(x: Any, size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
 
 
 def optimiser(recipe: Recipe) -> optax.GradientTransformation:

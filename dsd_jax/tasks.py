@@ -13,7 +13,7 @@ from dsd_jax.matching import Tick, even_pieces
 from dsd_jax.model import Model
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.readings import Reading
-from dsd_jax.terms import Terms, Wanted, with_uncond
+from dsd_jax.terms import Terms, Wanted, floats_of, with_uncond
 
 FLOATS = 2**24  # of terms that are in memory at a time, about
 
@@ -80,7 +80,7 @@ def steps_of(
     total = sum(len(times) * _rounds([tasks[i] for i in which]) for which, times in groups.items())
     for which, times in groups.items():
         some = [tasks[i] for i in which]
-        for piece in even_pieces(len(times), _together(some, int(np.prod(shape)))):
+        for piece in even_pieces(len(times), _together(model.unet, some, shape)):
             share = len(piece) * _rounds(some) / total
             values = _read(model, items, some, times[piece], seed, _part_of(tick, share))
             for i, value in zip(which, values, strict=True):
@@ -119,10 +119,11 @@ def _frozen_wanted(tasks: Sequence[Task]) -> list[Wanted]:
     return [task.wanted for task in tasks if task.is_frozen or task.wanted.uncond]
 
 
-def _together(tasks: Sequence[Task], candidates: int) -> int:
-    """How many timesteps' terms fit into `FLOATS`, and at least one."""
-    layers = len({layer for task in tasks for layer in task.wanted.layers})
-    return max(1, FLOATS // (candidates * (1 + 16 * layers)))
+def _together(unet: UNetConfig, tasks: Sequence[Task], shape: tuple[int, int, int]) -> int:
+    """How many timesteps' terms of (n, P, J) candidates fit into `FLOATS`, and at least one."""
+    items, pictures, captions = shape
+    wanted = methods.all_needed(unet, [task.wanted for task in tasks])
+    return max(1, FLOATS // (items * pictures * max(1, floats_of(unet, wanted, captions))))
 
 
 def _read(

@@ -42,6 +42,11 @@ def with_uncond(terms: Terms, frozen: Terms) -> Terms:
     return terms._replace(lse_uncond=frozen.lse_uncond, error_uncond=frozen.error_uncond)
 
 
+def uncond_part(terms: Terms) -> Terms:
+    """The empty caption's part of `terms` alone."""
+    return Terms({}, terms.lse_uncond, None, terms.error_uncond)
+
+
 class Wanted(NamedTuple):
     """Which terms to compute; what is not wanted costs nothing. Hashable: a static argument."""
 
@@ -76,6 +81,21 @@ def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
 def everything(config: UNetConfig) -> Wanted:
     """All terms of all layers, other norms aside."""
     return Wanted(cross_attention_layers(config))
+
+
+def floats_of(config: UNetConfig, wanted: Wanted, captions: int) -> int:
+    """Return how many numbers the terms of a picture have per timestep."""
+    heads = sum(_heads(config, layer) for layer in wanted.layers)
+    rows = captions + wanted.uncond
+    return rows * (heads + wanted.error) + captions * wanted.error * len(wanted.norms)
+
+
+def _heads(config: UNetConfig, layer: str) -> int:
+    side, _, rest = layer.partition(".")
+    if side == "mid_block":
+        return config.heads[-1]
+    level = int(rest.partition(".")[0])
+    return config.heads[level if side == "down_blocks" else len(config.heads) - 1 - level]
 
 
 class Network(NamedTuple):

@@ -4,6 +4,7 @@ The frozen model's terms are computed once; what is learned are differences from
 weights, in units in which each of them alone would move a margin by about its usual size.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dsd_jax import losses, methods
+from dsd_jax import hosts, losses, methods
 from dsd_jax.bootstrap import numbered
 from dsd_jax.held_out import is_gain
+from dsd_jax.memory import FITTED, GIB, Device
 from dsd_jax.shots import Recipe, Shots, noise_slice, scores_of, spread
 from dsd_jax.terms import Terms
 
@@ -24,14 +26,15 @@ FOLDS = 5
 
 
 def fit_weights(shots: Shots, recipe: Recipe, name: str, seed: int) -> dict[str, Any]:
-    """The prompts kind `weights` for one method, with all shots.
+    """The prompts kind `weights` for one method, with all shots whose terms a device has room for.
 
     The strength of the prior is the one of `recipe.ridges` that serves the items of each fold best
     that were not learned from. If even that does not serve them better than the zero-shot formula
     does, by more than a standard error, the formula stays: a few pairs shouldn't make it worse.
     """
+    shots = fitted_to(shots, name, seed)
     scale, units = spread(shots, name, recipe), unit_weights(shots, recipe, name)
-    terms = noise_terms(shots)
+    terms = jax.tree.map(jnp.asarray, noise_terms(shots))
     count, clusters = shots.items.count, shots.items.clusters
     apart = in_folds(clusters, seed)  # (F, n)
     ridges = np.asarray(recipe.ridges, np.float32)
@@ -48,6 +51,28 @@ def fit_weights(shots: Shots, recipe: Recipe, name: str, seed: int) -> dict[str,
     if not is_gain(frozen - unseen[best], clusters):
         return zero
     return _regress(recipe, name, terms, units, scale, ridges[best], np.ones(count, bool))
+
+
+def fitted_to(shots: Shots, name: str, seed: int) -> Shots:
+    """Return all shots, or as many drawn by `seed` as a device has room for, which is said.
+
+    A few hundred weights are fitted; thousands of items with hundreds of timesteps are tens of
+    gigabytes, which every step of the regression reads.
+    """
+    size = sum(x.nbytes for x in jax.tree.leaves(shots.terms)) / shots.items.count
+    memory = Device.here().memory
+    room = FITTED if memory is None else memory // 4  # as much again is worked on
+    count = max(2, int(room / max(1, size)))
+    if count >= shots.items.count:
+        return shots
+    if hosts.is_main():
+        print(
+            f"weights of {name}: fitted to {count} of {shots.items.count} shots, for all of them "
+            f"would take {size * shots.items.count / GIB:.1f} GiB of a device's memory.",
+            file=sys.stderr,
+        )
+    order = np.random.default_rng([seed, 11]).permutation(shots.items.count)
+    return shots.take(np.sort(order[:count]))
 
 
 def in_folds(clusters: Sequence[Any] | np.ndarray, seed: int) -> np.ndarray:
@@ -76,7 +101,7 @@ def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
     times, count = len(shots.timesteps), shots.items.count
     units: dict[str, Any] = {
         "lse": {
-            layer: unit(x[:, :, :times].mean(2).reshape(count, -1, x.shape[-1]))
+            layer: unit(jnp.mean(x[:, :, :times], 2).reshape(count, -1, x.shape[-1]))
             for layer, x in shots.terms.lse.items()
         },
         "timesteps": jnp.full(times, 1.0 / times),
@@ -85,7 +110,7 @@ def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
         units["error"] = jnp.ones(())
     if method.uncond:
         units["lse_uncond"] = {
-            layer: unit(x[:, :times].mean(1).reshape(count, -1, x.shape[-1]))
+            layer: unit(jnp.mean(x[:, :times], 1).reshape(count, -1, x.shape[-1]))
             for layer, x in shots.terms.lse_uncond.items()
         }
     return units

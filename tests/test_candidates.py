@@ -9,6 +9,7 @@ from dsd_jax.data.examples import Examples
 from dsd_jax.encoders import Encoders
 from dsd_jax.items import encode
 from dsd_jax.readings import parse, parse_all
+from dsd_jax.terms import floats_of
 from tests.few_shots import few_model, pictures
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -94,7 +95,7 @@ def test_pruning_computes_only_what_is_left(model, items, monkeypatch):
 
 
 def test_timesteps_in_pieces_change_nothing(model, items, whole, monkeypatch):
-    monkeypatch.setattr(tasks, "FLOATS", 3 * ITEMS * CAPTIONS * 17)
+    monkeypatch.setattr(tasks, "FLOATS", ITEMS * CAPTIONS * 17)
     pieces = scores_of(model, items, "itm@20", "attention@20", "noise-l1@20")
     for one, expected in zip(pieces, whole[1:4], strict=True):
         np.testing.assert_allclose(one, expected, rtol=0, atol=1e-4)
@@ -102,7 +103,8 @@ def test_timesteps_in_pieces_change_nothing(model, items, whole, monkeypatch):
 
 def test_more_timesteps_hold_no_more_terms(model, items, monkeypatch):
     """What a forward pass says is reduced to a number per method before there is much of it."""
-    monkeypatch.setattr(tasks, "FLOATS", 4 * ITEMS * CAPTIONS * 33)
+    wanted = methods.needs(model.unet, "dsd", methods.chosen_layers(model.unet))
+    monkeypatch.setattr(tasks, "FLOATS", 4 * ITEMS * floats_of(model.unet, wanted, CAPTIONS))
     held = []
     original = tasks.item_terms
 

@@ -1,10 +1,14 @@
 """The few shots: parted into two, under noises of their own."""
 
+from functools import partial
+
+import jax
 import numpy as np
 import pytest
 
-from dsd_jax import methods, shots
+from dsd_jax import batches, host_arrays, methods, shots
 from dsd_jax.held_out import LEAST
+from dsd_jax.terms import Wanted, cross_attention_layers
 from tests.few_shots import COUNT, TIMESTEPS, few_model, random_items, recipe
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -62,9 +66,58 @@ def test_another_seed_holds_out_others():
 
 def test_noises_are_no_seeds_of_evaluation_and_no_other_runs(model, seen, monkeypatch):
     """Seeds of runs are 0, 1, 2..., and their noise is what is scored."""
-    monkeypatch.setattr(shots, "item_terms", lambda *_, **__: None)
+    monkeypatch.setattr(shots, "stacked", lambda parts, rows: None)
     every = [shots.look_at(model, seen.items, TIMESTEPS, seed, 4).seeds for seed in range(5)]
     assert len(set(np.concatenate(every)) - set(range(100))) == 20
+
+
+def test_only_what_recipes_read_is_kept_and_on_the_host(model, seen):
+    settings = recipe(model, methods=("relative",), denoise=0.0)
+    wanted = shots.read_by(model.unet, [settings])
+    assert wanted == Wanted((), error=True, uncond=True)
+    some = shots.look_at(model, seen.items, TIMESTEPS, 0, 2, wanted)
+    assert (some.terms.lse, some.terms.lse_uncond, some.terms.norms) == ({}, {}, {})
+    np.testing.assert_allclose(some.terms.error, seen.terms.error, rtol=1e-5, atol=1e-5)
+    assert all(type(x) is np.ndarray for x in jax.tree.leaves(some.terms))
+    assert all(type(x) is np.ndarray for x in jax.tree.leaves(seen.terms))
+
+
+@pytest.mark.parametrize(
+    ("changes", "layers", "error", "uncond", "norms"),
+    [
+        ({"methods": ("attention",), "denoise": 0.0}, "chosen", False, False, ()),
+        ({"methods": ("attention",), "denoise": 1.0}, "chosen", True, True, ()),
+        ({"methods": ("noise-l1",), "denoise": 0.0}, "none", True, False, ("l1",)),
+        ({"methods": ("dsd",), "kinds": ("weights",), "denoise": 0.0}, "all", True, True, ()),
+    ],
+)
+def test_what_recipes_read(model, changes, layers, error, uncond, norms):
+    expected = {
+        "none": (),
+        "chosen": methods.chosen_layers(model.unet),
+        "all": cross_attention_layers(model.unet),
+    }
+    found = shots.read_by(model.unet, [recipe(model, **changes)])
+    assert found == Wanted(expected[layers], error, uncond, norms)
+
+
+def test_mapped_and_in_pieces_is_the_same(model, seen, monkeypatch):
+    """The spread, the batches and the weights that are made of it, too."""
+    monkeypatch.setattr(host_arrays, "IN_MEMORY", 0)
+    size = sum(x.nbytes for x in jax.tree.leaves(seen.terms)) // COUNT
+    monkeypatch.setattr(shots, "TOGETHER", 3 * size)
+    mapped = shots.look_at(model, seen.items, TIMESTEPS, 0, 2)
+    assert all(isinstance(x, np.memmap) for x in jax.tree.leaves(mapped.terms))
+    assert len(mapped.pieces(COUNT)) == 4
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, mapped.terms, seen.terms)
+    settings = recipe(model)
+    for name in settings.methods:
+        close(shots.spread(mapped, name, settings), shots.spread(seen, name, settings))
+    one, other = (
+        batches.training_batch(model.mesh, x, np.arange(8), settings, 0, 3) for x in (mapped, seen)
+    )
+    jax.tree.map(close, one.rows, other.rows)
 
 
 def test_terms_of_all_noises(seen):
@@ -103,7 +156,7 @@ def test_unit_of_margins(model, seen, monkeypatch, mean, unit, size):
     margins = np.random.default_rng(0).normal(mean, 1, 10_000)
     margins += mean - margins.mean()
     scores = size * np.stack([margins, np.zeros_like(margins)], axis=1)
-    monkeypatch.setattr(shots, "scores_of", lambda *_: scores)
+    monkeypatch.setattr(shots.Shots, "frozen_scores", lambda *_: scores)
     found = shots.spread(seen, "relative", recipe(model))
     np.testing.assert_allclose(found, size * unit, rtol=0.1)
 
