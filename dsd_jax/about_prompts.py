@@ -1,7 +1,7 @@
 """What prompts say of themselves in `prompts.json`: model, methods, timesteps, layers, shots.
 
     {"weights": "tiny", "weights_digest": "<64 hex digits>",
-     "recipe": {"methods": ["attention"], "kinds": ["lora"], "rank": 4, ...},
+     "dtype": "float32", "recipe": {"methods": ["attention"], "kinds": ["lora"], "rank": 4, ...},
      "layers": [...], "timesteps": [89, 339, 589, 839], "noises": 2,
      "data": {...}, "shots_from": "shots", "shots": 256, "seed": 0, "kept_step": 60}   by train
     {"from": "lora.safetensors", "weights": "tiny"}                                    by convert
@@ -11,7 +11,7 @@ Fields that are not listed are kept, and `stated()` returns them too.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -48,6 +48,7 @@ class AboutPrompts(_Open):
     Attributes:
         weights: name of the model, as `dsd_jax.load` takes it.
         weights_digest: `weights.weights_digest` of that model's params.
+        dtype: of the params that were digested, in which they were learned.
         recipe: how they were learned.
         layers: paths whose attention scores counted.
         timesteps: at which the shots were scored, ascending.
@@ -62,6 +63,7 @@ class AboutPrompts(_Open):
 
     weights: str | None = None
     weights_digest: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     recipe: LearnedRecipe | None = None
     layers: List[str] = ()
     timesteps: List[_Timestep] | None = None

@@ -9,6 +9,7 @@ from dsd_jax.items import Items
 from dsd_jax.matching import Tick
 from dsd_jax.methods import over_timesteps
 from dsd_jax.model import Model
+from dsd_jax.prompt_use import same_timesteps
 from dsd_jax.readings import Reading
 from dsd_jax.tasks import Task, compat_tasks, method_task, steps_of
 
@@ -16,10 +17,14 @@ BIAS = "/bias"  # ends the name of what compat readings add to the average of th
 
 
 class Learned(NamedTuple):
-    """Prompts of one recipe and number of shots: the methods they serve, a pytree per seed."""
+    """Prompts of one recipe and number of shots, a pytree per seed.
+
+    methods: that they serve. timesteps: how many they were learned at; None is the config's number.
+    """
 
     methods: Sequence[str]
     prompts: Sequence[Mapping[str, Any]]
+    timesteps: int | None = None
 
 
 class RowKey(NamedTuple):
@@ -48,13 +53,15 @@ class Asked(NamedTuple):
     learned: Mapping[str, Learned]
 
     def served(self, label: str) -> list[Reading]:
-        """The readings that some prompts serve: plain ones at what they were learned for."""
+        """Return the readings that some prompts serve: plain ones at what they were learned for."""
+        learned = self.learned[label]
+        count = learned.timesteps or self.timesteps
         return [
             one
             for one in self.readings
             if one.is_plain
-            and one.method in self.learned[label].methods
-            and one.stages[0][1] == self.timesteps
+            and one.method in learned.methods
+            and same_timesteps(one.stages[0][1], count)
         ]
 
 

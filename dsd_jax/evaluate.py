@@ -21,26 +21,25 @@ def main(argv: Sequence[str]) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder of learned prompts, such as runs/emoji/prompts/lora-256/seed-0; repeatable",
+        help="a folder of learned prompts, such as runs/emoji/prompts/adapted-256/seed-0; their "
+        "row is added, at the timesteps they were learned at; repeatable",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="use prompts on weights or layers that they were not learned for",
     )
     flags = parser.parse_args(argv)
     from dsd_jax import run  # heavy: after the arguments are known to be good
-    from dsd_jax.candidates import Learned
-    from dsd_jax.prompt_files import fingerprint, read_about, read_prompts
+    from dsd_jax.given_prompts import add_rows, read_given
+    from dsd_jax.prompt_files import fingerprint
 
-    abouts = {str(folder): read_about(folder) for folder in flags.prompts}
-    inputs = {"--prompts": {path: fingerprint(path) for path in abouts}} if abouts else {}
+    given = read_given(flags.prompts, flags.config.methods)
+    inputs = {"--prompts": {path: fingerprint(path) for path in given}} if given else {}
     with run.opened(flags.config, flags.workdir, "evaluate", inputs) as workdir:
         if workdir.is_finished:
             return
-        job = run.start(flags.config, workdir)
-        learned = {
-            path: Learned(
-                about.methods or flags.config.methods,
-                [read_prompts(path, job.model.unet)],
-            )
-            for path, about in abouts.items()
-        }
+        job, learned = add_rows(run.start(flags.config, workdir), given, force=flags.force)
         run.report(flags.config, workdir, job, learned, {})
 
 

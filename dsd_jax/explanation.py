@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dsd_jax import diffusion, methods
+from dsd_jax import diffusion, methods, prompt_use
 from dsd_jax.data.images import Picture, open_image, read_images
 from dsd_jax.errors import UserError
 from dsd_jax.model import Model
@@ -33,10 +33,11 @@ def explain(
     image: Picture,
     caption: str,
     *,
-    timesteps: int = 10,
+    timesteps: int | None = None,
     seed: int = 0,
     prompts: Mapping[str, Any] | str | Path | None = None,
     layers: Sequence[str] | str | None = "all",
+    force: bool = False,
 ) -> tuple[list[str], np.ndarray]:
     """Where each word of `caption` is attended to in `image`.
 
@@ -44,10 +45,13 @@ def explain(
         model: from `dsd_jax.load`.
         image: path, PIL image or uint8 array (H, W, 3).
         caption: a sentence.
-        timesteps: how many noise levels to average over.
+        timesteps: how many noise levels to average over; by default as many as the folder of
+            prompts was learned at, or 10.
         seed: of the noise.
         prompts: a trained prompts pytree, or the folder `train` wrote it to.
         layers: whose maps are averaged: paths, "all", or None for the authors' choice.
+        force: whether to use a folder of prompts at timesteps or on weights that they were not
+            learned for.
 
     Returns:
         The words, and their maps (words, H, W) float32 at the picture's own size: the share of
@@ -55,13 +59,15 @@ def explain(
 
     Raises:
         UserError: the picture cannot be read, the caption is empty or has no words for the model, a
-            layer is unknown.
+            layer is unknown, or the prompts were learned for something else.
     """
     (caption,) = check_captions([caption])
     words, spans = words_of(model.tokenizer, caption)
     if not words:
         raise UserError(f"caption '{caption}' has no words that the model reads; name something.")
     chosen = methods.chosen_layers(model.unet, layers)
+    _, timesteps = prompt_use.score_settings(prompts, None, timesteps, force=force)
+    prompt_use.check_model(prompts, model, force=force)
     steps = diffusion.timesteps(timesteps)
     prompts = read_prompts(prompts, model.unet)
     picture = open_image(image)

@@ -86,6 +86,7 @@ def description(config: RunConfig, job: Any, label: str, count: int, seed: int) 
     return {
         "weights": config.weights,
         "weights_digest": job.model.weights_digest,
+        "dtype": job.model.dtype.name,
         "recipe": config.learn[label].model_dump(mode="json"),
         "layers": list(job.layers),
         "timesteps": job.timesteps.tolist(),

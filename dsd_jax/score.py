@@ -36,21 +36,26 @@ def parse(argv: Sequence[str]) -> Namespace:
     add(
         "--prompts",
         metavar="DIR",
-        help="learned prompts, such as runs/emoji/prompts/lora-256/seed-0",
+        help="learned prompts, such as runs/emoji/prompts/adapted-256/seed-0; method and timesteps "
+        "are then those that they were learned for",
     )
     add(
         "--method",
-        default="dsd",
-        help="attention, noise, itm, relative or dsd; default: %(default)s",
+        help="attention, noise, itm, relative or dsd; default: that of the prompts, or dsd",
     )
     add(
         "--timesteps",
         type=int,
-        default=10,
         metavar="N",
-        help="noise levels to average over; more is slower and steadier; default: %(default)s",
+        help="noise levels to average over; more is slower and steadier; default: as many as the "
+        "prompts were learned at, or 10",
     )
     add("--seed", type=int, default=0, metavar="N", help="of the noise; default: %(default)s")
+    add(
+        "--force",
+        action="store_true",
+        help="use prompts for a method, timesteps or weights that they were not learned for",
+    )
     add("--json", action="store_true", help="print JSON instead of a table")
     add(
         "--heatmaps",
@@ -69,8 +74,16 @@ def main(argv: Sequence[str]) -> None:
     import dsd_jax  # only now: it takes seconds, which --help and mistakes need not wait for
 
     model = dsd_jax.load(flags.weights)
-    options = {"method": flags.method, "timesteps": flags.timesteps, "seed": flags.seed}
-    scores = dsd_jax.match_scores(model, pictures, flags.caption, prompts=flags.prompts, **options)
+    scores = dsd_jax.match_scores(
+        model,
+        pictures,
+        flags.caption,
+        method=flags.method,
+        timesteps=flags.timesteps,
+        seed=flags.seed,
+        prompts=flags.prompts,
+        force=flags.force,
+    )
     files: list[str] = []
     try:
         if flags.heatmaps:
@@ -83,12 +96,13 @@ def check(flags: Namespace) -> list["Image.Image"]:
     """Refuse what can be refused without the model; return the images."""
     from dsd_jax.data.images import open_image
     from dsd_jax.folders import make_local_folder
+    from dsd_jax.prompt_use import score_settings
 
     for number, caption in enumerate(flags.caption, 1):
         check_text(caption, f"--caption number {number}")
         if not caption.strip():
             raise UserError(f"--caption number {number} is empty; give each caption some text.")
-    if not 1 <= flags.timesteps <= 1000:
+    if flags.timesteps is not None and not 1 <= flags.timesteps <= 1000:
         raise UserError(f"--timesteps={flags.timesteps} should be from 1 to 1000.")
     if flags.seed < 0:
         raise UserError(f"--seed={flags.seed} should be 0 or more.")
@@ -96,6 +110,9 @@ def check(flags: Namespace) -> list["Image.Image"]:
         raise UserError(
             f"--prompts={flags.prompts} is not a folder; give the one train has written."
         )
+    flags.method, flags.timesteps = score_settings(
+        flags.prompts, flags.method, flags.timesteps, force=flags.force
+    )
     if flags.heatmaps:
         make_local_folder(flags.heatmaps, "--heatmaps")
     return [open_image(path) for path in flags.image]
@@ -117,6 +134,7 @@ def write_heatmaps(
                 timesteps=flags.timesteps,
                 seed=flags.seed,
                 prompts=flags.prompts,
+                force=flags.force,
             )
             path = flags.heatmaps / file_name(i + 1, Path(flags.image[i]).stem, c + 1)
             write_image(path, draw_heatmaps(picture, caption, words, maps))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from dsd_jax import diffusion, methods
+from dsd_jax import diffusion, methods, prompt_use
 from dsd_jax.data.images import Picture, read_images
 from dsd_jax.matching import Rows, even_pieces, one_set, score_terms
 from dsd_jax.model import Model
@@ -29,13 +29,14 @@ def match_scores(
     images: Sequence[Picture],
     captions: Sequence[str],
     *,
-    method: str = "dsd",
-    timesteps: int = 10,
+    method: str | None = None,
+    timesteps: int | None = None,
     seed: int = 0,
     prompts: Mapping[str, Any] | str | Path | None = None,
     layers: Sequence[str] | str | None = None,
     chunk: int | None = None,
     progress: bool = False,
+    force: bool = False,
 ) -> np.ndarray:
     """How well every caption fits every picture; higher is better.
 
@@ -47,23 +48,31 @@ def match_scores(
         model: from `dsd_jax.load`.
         images: paths, PIL images or uint8 arrays (H, W, 3); I of them.
         captions: C strings.
-        method: "attention", "noise", "itm", "relative" or "dsd" (`dsd_jax.methods`).
-        timesteps: how many noise levels to average over; time grows with it, memory does not.
+        method: "attention", "noise", "itm", "relative" or "dsd" (`dsd_jax.methods`); by default the
+            one that the folder of prompts was learned for, or "dsd".
+        timesteps: how many noise levels to average over; time grows with it, memory does not. By
+            default as many as the folder of prompts was learned at, or 10.
         seed: of the noise.
         prompts: a trained prompts pytree, or the folder `train` wrote it to.
         layers: whose attention scores count: paths, "all", or None for the authors' choice.
         chunk: rows per device and call of the UNet; changes time and memory only.
         progress: whether to show a progress bar.
+        force: whether to use a folder of prompts for a method, timesteps, layers or weights that
+            they were not learned for.
 
     Returns:
         (I, C) float32.
 
     Raises:
-        UserError: a picture cannot be read, a caption is empty, a name or number is out of range.
+        UserError: a picture cannot be read, a caption is empty, a name or number is out of range,
+            or the prompts were learned for something else.
     """
     captions = check_captions(captions)
+    method, timesteps = prompt_use.score_settings(prompts, method, timesteps, force=force)
     chosen = methods.chosen_layers(model.unet, layers)
-    methods.method_named(method)
+    if methods.method_named(method).attention and isinstance(prompts, str | Path):
+        prompt_use.check_layers(prompts, chosen, force=force)
+    prompt_use.check_model(prompts, model, force=force)
     steps = diffusion.timesteps(timesteps)
     prompts = read_prompts(prompts, model.unet)
     learned = prompts.get("weights", {}).get(method)

@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from dsd_jax import evaluate
+from dsd_jax import diffusion, evaluate
 from dsd_jax.command import run_command
 from dsd_jax.prompt_files import write_prompts
 from dsd_jax.prompts import init_lora
@@ -99,3 +99,33 @@ def test_prompts_of_another_model(folder, tmp_path, capfd):
         run_command(evaluate.main, options(folder, tmp_path, f"--prompts={tmp_path / 'other'}"))
     assert stopped.value.code == 2
     assert "trained for another model" in capfd.readouterr().err
+
+
+def test_prompts_get_the_row_they_were_learned_for(folder, tmp_path, capfd):
+    tree = {"lora": init_lora(few_model().unet, jax.random.key(0), rank=2)}
+    about = {"recipe": {"methods": ["relative"]}, "timesteps": diffusion.timesteps(3).tolist()}
+    write_prompts(tmp_path / "learned", tree, about)
+    more = (f"--prompts={tmp_path / 'learned'}", "--config.methods=noise")
+    evaluate.main(options(folder, tmp_path / "run", *more))
+    rows = json.loads((tmp_path / "run" / "report.json").read_text())["results"]
+    assert {(row["method"], row["prompts"]) for row in rows} == {
+        *(("noise", None), ("relative@3", None), ("relative@3", str(tmp_path / "learned")))
+    }
+    assert "was learned for relative@3, which is added to methods" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"weights_digest": "0" * 64, "weights": "a model"}, "name the model that it was learned"),
+        ({"layers": ["mid_block.attentions.0"]}, "set layers to mid_block.attentions.0"),
+    ],
+)
+def test_prompts_of_other_weights_or_layers_are_refused(folder, tmp_path, about, message, capfd):
+    tree = {"lora": init_lora(few_model().unet, jax.random.key(0), rank=2)}
+    write_prompts(tmp_path / "learned", tree, about)
+    with pytest.raises(SystemExit) as stopped:
+        more = (f"--prompts={tmp_path / 'learned'}", "--config.methods=noise")
+        run_command(evaluate.main, options(folder, tmp_path / "run", *more))
+    assert stopped.value.code == 2
+    assert message in capfd.readouterr().err

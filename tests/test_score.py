@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import dsd_jax
+from dsd_jax import diffusion
 from dsd_jax.command import run_command
 from dsd_jax.errors import UserError
 from dsd_jax.heatmaps import draw_heatmaps, file_name, overlay
@@ -120,13 +121,41 @@ def test_json_holds_the_matrix_and_how_it_was_made(pictures, calls, capsys):
     assert model == "model other"
     assert [image.getpixel((0, 0)) for image in images] == [(255, 0, 0), (0, 0, 255)]
     assert captions == list(CAPTIONS)
-    assert options == {"method": "dsd", "timesteps": 4, "seed": 0, "prompts": None}
+    assert options == {"method": "dsd", "timesteps": 4, "seed": 0, "prompts": None, "force": False}
 
 
 def test_prompts_folder_is_handed_on(pictures, calls, tmp_path, capsys):
+    (tmp_path / "prompts.json").write_text("{}")
     main([*arguments(pictures), f"--prompts={tmp_path}"])
     assert calls["match_scores"][3]["prompts"] == str(tmp_path)
     assert f"and prompts {tmp_path}" in capsys.readouterr().out
+
+
+ABOUT = {"recipe": {"methods": ["relative"]}, "timesteps": diffusion.timesteps(6).tolist()}
+
+
+def test_prompts_say_which_score_they_are_for(pictures, calls, tmp_path, capsys):
+    (tmp_path / "prompts.json").write_text(json.dumps(ABOUT))
+    main([*arguments(pictures), f"--prompts={tmp_path}"])
+    options = calls["match_scores"][3]
+    assert (options["method"], options["timesteps"]) == ("relative", 6)
+    assert "relative scores by tiny" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--method=dsd", "was learned for relative, not for dsd: leave the method out"),
+        ("--timesteps=10", "was learned at 6 timesteps, not at 10: leave the number out"),
+    ],
+)
+def test_prompts_for_another_score_are_refused(pictures, calls, tmp_path, option, message):
+    (tmp_path / "prompts.json").write_text(json.dumps(ABOUT))
+    with pytest.raises(UserError, match=message):
+        main([*arguments(pictures), f"--prompts={tmp_path}", option])
+    assert "match_scores" not in calls
+    main([*arguments(pictures), f"--prompts={tmp_path}", option, "--force"])
+    assert calls["match_scores"][3]["force"]
 
 
 def test_heatmaps_are_written_and_named(pictures, calls, tmp_path, capsys):

@@ -13,9 +13,11 @@ from dsd_jax import diffusion, methods
 from dsd_jax.errors import UserError
 from dsd_jax.matching import match_terms
 from dsd_jax.prompt_files import write_prompts
+from dsd_jax.prompt_use import same_timesteps, timesteps_asked
 from dsd_jax.prompts import init_lora, init_tokens
 from dsd_jax.scoring import pixel_key
 from dsd_jax.terms import NORMS, everything
+from dsd_jax.weights.digest import weights_digest
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5
@@ -99,6 +101,41 @@ def test_prompts_from_a_tree_or_a_folder(score, trained, tmp_path):
     write_prompts(tmp_path / "prompts", trained, {})
     for where in (tmp_path / "prompts", str(tmp_path / "prompts")):
         np.testing.assert_array_equal(score(prompts=where), with_prompts)
+
+
+def test_a_folder_of_prompts_decides_method_timesteps_and_weights(model, score, trained, tmp_path):
+    digest = weights_digest(model.params)
+    about = {
+        "recipe": {"methods": ["noise"]},
+        "timesteps": diffusion.timesteps(1).tolist(),
+        "weights_digest": digest,
+    }
+    write_prompts(tmp_path / "own", trained, about)
+    own = score(method=None, timesteps=None, prompts=tmp_path / "own")
+    np.testing.assert_array_equal(own, score(method="noise", prompts=trained))
+    with pytest.raises(UserError, match="was learned for noise, not for dsd"):
+        score(prompts=tmp_path / "own")
+    forced = score(prompts=tmp_path / "own", force=True)
+    np.testing.assert_array_equal(forced, score(prompts=trained))
+
+    write_prompts(tmp_path / "other", trained, {"weights_digest": digest[::-1], "weights": "x"})
+    with pytest.raises(UserError, match="learned on other weights than those of random"):
+        score(prompts=tmp_path / "other")
+    with pytest.raises(UserError, match="learned on other weights"):
+        dsd_jax.explain(model, np.zeros((8, 8, 3), np.uint8), "a cat", prompts=tmp_path / "other")
+
+
+def test_weights_have_the_digest_of_the_dtype_that_prompts_were_learned_in():
+    params = {"kernel": np.linspace(0, 1, 7, dtype=np.float32), "scale": np.float32(0.3)}
+    coarse = {"kernel": params["kernel"].astype(jnp.bfloat16), "scale": params["scale"]}
+    assert weights_digest(params, np.dtype(jnp.bfloat16)) == weights_digest(coarse)
+    assert weights_digest(params) != weights_digest(coarse)
+
+
+def test_numbers_of_timesteps_that_ask_for_the_same():
+    assert timesteps_asked(diffusion.timesteps(4).tolist()) == 4
+    assert same_timesteps(timesteps_asked(diffusion.timesteps(50).tolist()), 50)
+    assert not same_timesteps(4, 5)
 
 
 def test_untrained_prompts_are_no_prompts(model, score):
