@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from dsd_jax.items import Items
@@ -20,11 +21,30 @@ class Learned(NamedTuple):
     """Prompts of one recipe and number of shots, a pytree per seed.
 
     methods: that they serve. timesteps: how many they were learned at; None is the config's number.
+    kinds: that the recipe learns; empty where it is not known.
     """
 
     methods: Sequence[str]
     prompts: Sequence[Mapping[str, Any]]
     timesteps: int | None = None
+    kinds: Sequence[str] = ()
+
+    def refused(self, method: str) -> str:
+        """Return what held-out shots refused, such as "lora 2/3" (draws); empty for nothing."""
+        lacking = {
+            kind: sum(not _holds(tree, kind, method) for tree in self.prompts)
+            for kind in self.kinds
+        }
+        draws = len(self.prompts)
+        return ", ".join(f"{kind} {count}/{draws}" for kind, count in lacking.items() if count)
+
+
+def _holds(tree: Mapping[str, Any], kind: str, method: str) -> bool:
+    """Return whether prompts have something of a kind for a method; refused weights are zeros."""
+    if kind != "weights":
+        return bool(tree.get(kind))
+    learned = tree.get("weights", {}).get(method, {})
+    return any(np.any(leaf) for leaf in jax.tree.leaves(learned))
 
 
 class RowKey(NamedTuple):

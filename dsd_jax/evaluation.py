@@ -85,11 +85,19 @@ def add_split(
     for one in series:
         # What is averaged over a batch is right or wrong as a batch.
         parts_of = batches if one.method.endswith(COMPAT) else parts
-        table.rows.extend(results.rows(one, parts_of, chances))
+        table.rows.extend(_with_refusals(results.rows(one, parts_of, chances), one, asked))
     fair = [one for one in series if not one.method.endswith(COMPAT)]
     table.comparisons.extend(results.comparisons(fair, parts))
     best = max(fair or series, key=lambda one: one.main.mean())
     table.decisions.extend(pictured(split, best, found[best.method, best.prompts][0], side))
+
+
+def _with_refusals(rows: Sequence[dict], series: Series, asked: Asked) -> list[dict]:
+    """Return the rows, with what held-out shots refused of the prompts that they are scored by."""
+    learned = asked.learned.get(series.prompts or "")
+    methods = [one.method for one in asked.readings if one.label == series.method]
+    refused = learned.refused(methods[0]) if learned and methods else ""
+    return [{**row, "refused": refused} if refused else row for row in rows]
 
 
 def series_of(

@@ -32,7 +32,7 @@ def learn_all(config: RunConfig, workdir: Path, job: Any) -> dict[str, Any]:
     learned: dict[str, Learned] = {}
     for count, seed in draws(config, job):
         for label, tree in learn_from(config, workdir, job, count, seed).items():
-            one = Learned(config.learn[label].methods, [])
+            one = Learned(config.learn[label].methods, [], kinds=config.learn[label].kinds)
             learned.setdefault(f"{label}-{count}", one).prompts.append(tree)
     return learned
 

@@ -87,16 +87,26 @@ def read_about(where: str | os.PathLike) -> AboutPrompts:
     return parse(AboutPrompts, values, str(file), "expected what train or convert writes")
 
 
+def check_there(folder: str | os.PathLike) -> None:
+    """Check that a folder holds prompts.
+
+    Raises:
+        UserError: it does not; names one below it that does.
+    """
+    if holds_prompts(folder):
+        return
+    below = [] if is_address(folder) else sorted(Path(folder).glob(f"**/{_TENSORS}"))
+    hint = f"such as {below[0].parent}" if below else "in the workdir's prompts/"
+    raise UserError(
+        f"{folder} holds no prompts: {_TENSORS} is missing; expected a folder that train wrote, "
+        f"{hint}."
+    )
+
+
 def read_tree(folder: epath.Path) -> dict[str, Any]:
     """The prompts of a folder, whatever model they are for; raises as `read_prompts`."""
+    check_there(folder)
     file = folder / _TENSORS
-    if not file.exists():
-        below = [] if is_address(folder) else sorted(Path(folder).glob(f"**/{_TENSORS}"))
-        hint = f"such as {below[0].parent}" if below else "in the workdir's prompts/"
-        raise UserError(
-            f"{folder} holds no prompts: {_TENSORS} is missing; expected a folder that train "
-            f"wrote, {hint}."
-        )
     tensors = _read_tensors(file)
     prompts: dict[str, Any] = {}
     for name, tensor in tensors.items():

@@ -26,12 +26,13 @@ def about(prompts: Mapping[str, Any] | str | Path | None) -> AboutPrompts:
     """Return what prompts say of themselves: nothing, where they are None or a pytree.
 
     Raises:
-        UserError: a folder's `prompts.json` is missing or holds something else.
+        UserError: a folder holds no prompts, or its `prompts.json` is missing or something else.
     """
     if prompts is None or isinstance(prompts, Mapping):
         return AboutPrompts()
-    from dsd_jax.prompt_files import read_about  # heavy
+    from dsd_jax.prompt_files import check_there, read_about  # heavy
 
+    check_there(prompts)
     return read_about(prompts)
 
 
@@ -62,7 +63,8 @@ def score_settings(
             f"method out, take one of its own, {_INSIST}."
         )
     count = timesteps_asked(own.timesteps)
-    timesteps = timesteps or count or DEFAULT_TIMESTEPS
+    if timesteps is None:
+        timesteps = count or DEFAULT_TIMESTEPS
     if count and not same_timesteps(timesteps, count) and not force:
         raise UserError(
             f"{prompts} was learned at {count} timesteps, not at {timesteps}: leave the number "

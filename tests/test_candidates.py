@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsd_jax import candidates, methods, tasks
-from dsd_jax.candidates import Asked, candidate_scores
+from dsd_jax.candidates import Asked, Learned, candidate_scores
 from dsd_jax.data.examples import Examples
 from dsd_jax.encoders import Encoders
 from dsd_jax.items import encode
@@ -164,3 +164,13 @@ def test_dropped_candidates_stay_below_whatever_their_scale():
     found = candidates._above(scores, np.array([[0, 3]]), np.array([[-1e5, 3.0]]))
     np.testing.assert_allclose(found[0, [0, 3]], [-1e5, 3])
     assert found[0, 0] > found[0, 1] > found[0, 2]
+
+
+def test_what_held_out_shots_refused_is_said_by_kind_and_draw():
+    weights = {"dsd": {"timesteps": np.zeros(4), "lse": {"mid": np.ones(2)}}}
+    nothing = {"dsd": {"timesteps": np.zeros(4), "lse": {"mid": np.zeros(2)}}}
+    draws = [{"weights": weights, "lora": {"mid": {}}}, {"weights": nothing}, {"weights": weights}]
+    learned = Learned(("dsd",), draws, kinds=("weights", "lora"))
+    assert learned.refused("dsd") == "weights 1/3, lora 2/3"
+    assert learned.refused("noise") == "weights 3/3, lora 2/3"
+    assert Learned(("dsd",), draws[:1], kinds=("weights", "lora")).refused("dsd") == ""

@@ -11,7 +11,7 @@ from dsd_jax.prompt_files import write_prompts
 from dsd_jax.prompts import init_lora
 from dsd_jax.weights.save import save
 from tests.few_items import few_items
-from tests.few_shots import COUNT, few_model, quick_compilation
+from tests.few_shots import few_model, quick_compilation
 from tests.random_model import random_model
 
 
@@ -54,7 +54,7 @@ def test_zero_shot_and_prompts_side_by_side(folder, tmp_path, capfd):
     assert {prompts for _, prompts, _ in rows} == {None, *names}
     assert len(rows) == 5 * 3 * 2
     for (method, prompts, split), row in rows.items():
-        assert row["n"] == COUNT
+        assert row["n"] == 5 * 2
         assert row["value"] == rows[method, None, split]["value"], (method, prompts, split)
     assert "unseen-artist" in capfd.readouterr().out
 
@@ -81,7 +81,7 @@ def test_the_bundled_clip_beside_a_model(folder, tmp_path):
         ("--config.layers=mid", "layer 'mid' is unknown; expected 'all' or some of down_blocks"),
         ("--config.splits=test", "splits: 'test' is unknown; expected seen-artists/shots"),
         ("--config.method=dsd", "the config has no field 'method'; did you mean methods?"),
-        ("--prompts=nowhere", "nowhere/prompts.json is missing"),
+        ("--prompts=nowhere", "nowhere holds no prompts"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(folder, tmp_path, mistake, message, capfd):

@@ -111,6 +111,15 @@ def test_markdown_has_the_same_numbers_and_the_paired_differences(tmp_path):
     assert "| `dsd` lora-256 | `noise` zero-shot |" in differences
 
 
+def test_what_was_refused_stands_beside_its_name(tmp_path):
+    refused = row("dsd", "lora-256", refused="lora 3/3")
+    assert "lora-256 (refused: lora 3/3)" in format_table([row(), refused])
+    write_report(tmp_path, HEADER, [row(), refused])
+    for name in ("report.md", "report.html"):
+        assert "lora-256 (refused: lora 3/3)" in (tmp_path / name).read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["results"] == [row(), refused]
+
+
 def test_json_is_as_documented(tmp_path):
     write_report(tmp_path, HEADER, ROWS, [decision()])
     report = json.loads((tmp_path / "report.json").read_text())

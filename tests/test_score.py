@@ -16,6 +16,7 @@ from dsd_jax import diffusion
 from dsd_jax.command import run_command
 from dsd_jax.errors import UserError
 from dsd_jax.heatmaps import draw_heatmaps, file_name, overlay
+from dsd_jax.prompt_files import write_prompts
 from dsd_jax.score import main
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +126,7 @@ def test_json_holds_the_matrix_and_how_it_was_made(pictures, calls, capsys):
 
 
 def test_prompts_folder_is_handed_on(pictures, calls, tmp_path, capsys):
-    (tmp_path / "prompts.json").write_text("{}")
+    write_prompts(tmp_path, {}, {})
     main([*arguments(pictures), f"--prompts={tmp_path}"])
     assert calls["match_scores"][3]["prompts"] == str(tmp_path)
     assert f"and prompts {tmp_path}" in capsys.readouterr().out
@@ -135,7 +136,7 @@ ABOUT = {"recipe": {"methods": ["relative"]}, "timesteps": diffusion.timesteps(6
 
 
 def test_prompts_say_which_score_they_are_for(pictures, calls, tmp_path, capsys):
-    (tmp_path / "prompts.json").write_text(json.dumps(ABOUT))
+    write_prompts(tmp_path, {}, ABOUT)
     main([*arguments(pictures), f"--prompts={tmp_path}"])
     options = calls["match_scores"][3]
     assert (options["method"], options["timesteps"]) == ("relative", 6)
@@ -150,7 +151,7 @@ def test_prompts_say_which_score_they_are_for(pictures, calls, tmp_path, capsys)
     ],
 )
 def test_prompts_for_another_score_are_refused(pictures, calls, tmp_path, option, message):
-    (tmp_path / "prompts.json").write_text(json.dumps(ABOUT))
+    write_prompts(tmp_path, {}, ABOUT)
     with pytest.raises(UserError, match=message):
         main([*arguments(pictures), f"--prompts={tmp_path}", option])
     assert "match_scores" not in calls

@@ -10,7 +10,7 @@ from etils import epath
 from dsd_jax.folders import write_file
 from dsd_jax.report.markdown import format_markdown
 from dsd_jax.report.page import page
-from dsd_jax.report.rows import COMPARISON_FIELDS, ROW_FIELDS, Decision, Row
+from dsd_jax.report.rows import COMPARISON_FIELDS, OPTIONAL_ROW_FIELDS, ROW_FIELDS, Decision, Row
 
 
 def write_report(
@@ -38,7 +38,11 @@ def report_files(
     what else the run wants to tell. Raises ValueError for rows with other fields than `ROW_FIELDS`
     and for numbers that are not finite: these would be bugs, not results.
     """
-    report = {**header, "results": [plain(row, ROW_FIELDS) for row in rows]}
+    results = [
+        plain(row, [*ROW_FIELDS, *(name for name in OPTIONAL_ROW_FIELDS if name in row)])
+        for row in rows
+    ]
+    report = {**header, "results": results}
     if comparisons:
         report["comparisons"] = [plain(row, COMPARISON_FIELDS) for row in comparisons]
     return {

@@ -10,6 +10,7 @@ from dsd_jax.report.rows import (
     kinds_of,
     percent,
     prompts_label,
+    series_label,
 )
 from dsd_jax.report.text import table_caption
 
@@ -47,7 +48,7 @@ def _split(name: str, rows: Sequence[Row]) -> str:
     kinds, best = kinds_of(rows), best_values(rows)
     lines = [[name.replace("-", " "), "prompts", *kinds], ["---"] * (2 + len(kinds))]
     for (method, prompts), cells in by_series(rows).items():
-        lines.append([f"`{method}`", prompts_label(prompts)])
+        lines.append([f"`{method}`", series_label(prompts, cells)])
         lines[-1] += [_cell(cells.get(kind), best[kind]) for kind in kinds]
     caption = table_caption(rows).removesuffix("; * best of its column")
     return "\n".join([f"{caption}; bold is the best of its column.", "", *map(_line, lines)])

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from dsd_jax.report.chart import Point, axis_around, chart
 from dsd_jax.report.gallery import gallery
-from dsd_jax.report.rows import Decision, Row, by_series, by_split, percent, prompts_label
+from dsd_jax.report.rows import (
+    Decision,
+    Row,
+    by_series,
+    by_split,
+    percent,
+    prompts_label,
+    series_label,
+)
 from dsd_jax.report.table import table
 
 PAGE = """<!doctype html>
@@ -96,7 +104,7 @@ def means_section(splits: Mapping[str, Sequence[Row]]) -> str:
         charts[split] = [
             Point(
                 group=method,
-                label=prompts_label(prompts),
+                label=series_label(prompts, cells),
                 value=100 * cells["mean"]["value"],
                 stderr=100 * cells["mean"]["stderr"],
                 text=f"{percent(cells['mean'])} %",
@@ -187,8 +195,10 @@ def reading_section() -> str:
         "image and group scores are Winoground's: both captions, both pictures, all four right."
         "</li>"
         "<li><b>Zero-shot</b> rows use the frozen model alone. <b>Few-shot</b> rows add prompts "
-        "learned from as many labelled items as their name says. <b>/compat</b> rows show what the "
-        "authors' averaging over 16 items does to a number; they are no measure of a pair.</li>"
+        "learned from as many labelled items as their name says; what gains less than its standard "
+        "error on held-out shots is refused, and the row is scored without it. <b>/compat</b> rows "
+        "show what the authors' averaging over 16 items does to a number; they are no measure of a "
+        "pair.</li>"
         "<li><b>&plusmn;</b> is one standard error: over items, and for few-shot rows also over "
         "the draws of shots and initial values. Values that differ by less than two of them may "
         "well be equal.</li>"

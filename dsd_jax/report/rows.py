@@ -3,7 +3,9 @@
 A row is a dict as in `report.json`:
 `{"method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance"}`, where
 `prompts` is None for zero-shot and else names kind and shots ("lora-256"), `kind` is that of the
-negative or "mean", and `value`, `stderr` and `chance` are fractions, not percent.
+negative or "mean", and `value`, `stderr` and `chance` are fractions, not percent. Few-shot rows
+have "refused" too where held-out shots refused some of what was learned, such as "lora 2/3": in two
+of three draws the row is scored without LoRA.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +17,7 @@ import numpy as np
 Row: TypeAlias = Mapping[str, object]
 
 ROW_FIELDS = ("method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance")
+OPTIONAL_ROW_FIELDS = ("refused",)
 # Of a paired comparison: the row's value minus that of the row it is compared with, same items.
 COMPARISON_FIELDS = (
     *("method", "prompts", "baseline_method", "baseline_prompts", "split", "kind"),
@@ -55,6 +58,12 @@ def percent(row: Row) -> str:
 def prompts_label(prompts: str | None) -> str:
     """How the absence of learned prompts is called."""
     return "zero-shot" if prompts is None else prompts
+
+
+def series_label(prompts: str | None, cells: Mapping[str, Row]) -> str:
+    """Return the label of a series, {kind: row}, with what held-out shots refused of it."""
+    refused = next(iter(cells.values())).get("refused")
+    return f"{prompts_label(prompts)} (refused: {refused})" if refused else prompts_label(prompts)
 
 
 def by_split(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from dsd_jax.report.rows import Row, best_values, by_series, kinds_of, percent, prompts_label
+from dsd_jax.report.rows import Row, best_values, by_series, kinds_of, percent, series_label
 from dsd_jax.report.text import table_caption
 
 
@@ -18,7 +18,7 @@ def table(split: str, rows: Sequence[Row]) -> str:
         line = "".join(cell(cells.get(kind), best[kind]) for kind in kinds)
         lines.append(
             f'<tr{first}><th scope="row">{escape(method)}</th>'
-            f"<td>{escape(prompts_label(prompts))}</td>{line}</tr>"
+            f"<td>{escape(series_label(prompts, cells))}</td>{line}</tr>"
         )
     caption = table_caption(rows).removesuffix("; * best of its column")
     return (

@@ -9,7 +9,7 @@ from dsd_jax.report.rows import (
     by_split,
     kinds_of,
     percent,
-    prompts_label,
+    series_label,
     spread,
 )
 
@@ -29,7 +29,7 @@ def format_split(name: str, rows: Sequence[Row]) -> str:
     kinds, best = kinds_of(rows), best_values(rows)
     table = [["method", "prompts", *kinds]]
     for (method, prompts), cells in by_series(rows).items():
-        line = [method, prompts_label(prompts)]
+        line = [method, series_label(prompts, cells)]
         for kind in kinds:
             row = cells.get(kind)
             mark = "*" if row and row["value"] == best[kind] else " "
