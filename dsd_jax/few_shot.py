@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from dsd_jax import hosts
-from dsd_jax.benchmark import count_shots, load_shots
+from dsd_jax.benchmark import count_shots, draw_shots, load_examples, load_shots
 from dsd_jax.candidates import Learned
 from dsd_jax.checkpoints import Checkpoints
+from dsd_jax.data.examples import Benchmark
 from dsd_jax.errors import UserError
 from dsd_jax.identity import differences
 from dsd_jax.learning import learn
@@ -25,6 +26,18 @@ def draws(config: RunConfig, job: Any) -> Iterator[tuple[int, int]]:
     for count in dict.fromkeys(count_shots(job.benchmark, config.shots_from, x) for x in asked):
         for seed in range(config.seed, config.seed + config.seeds):
             yield count, seed
+
+
+def check_shots(config: RunConfig, benchmark: Benchmark) -> None:
+    """Check, before a model is loaded, that there are as many shots as are asked for.
+
+    Raises:
+        UserError: there are not, or there is no such split.
+    """
+    for asked in config.shots if config.recipes else ():
+        examples = load_examples(benchmark, config.shots_from, "shots_from").unfolded()
+        count = count_shots(benchmark, config.shots_from, asked)
+        draw_shots(config.shots_from, examples.kinds, count, config.seed)
 
 
 def learn_all(config: RunConfig, workdir: Path, job: Any) -> dict[str, Any]:

@@ -80,6 +80,7 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     from dsd_jax.data.open import open_benchmark
     from dsd_jax.data.records import check_prepared
     from dsd_jax.encoders import Encoders
+    from dsd_jax.few_shot import check_shots
     from dsd_jax.readings import parse_all
     from dsd_jax.sharding import host_mesh
     from dsd_jax.weights.load import load
@@ -91,6 +92,9 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     splits = [load_split(benchmark, name, config.per_kind) for name in config.splits]
     for split in splits:
         check_pruning(readings, split)
+    if workdir.command == "train":
+        check_shots(config, benchmark)
+    check_layers(config)
     model = load(config.weights, config.dtype, host_mesh(config.fsdp))
     layers = methods.chosen_layers(model.unet, config.layers or None)
     encoders = Encoders(model, config.cache)
@@ -100,6 +104,17 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     if hosts.is_main():
         workdir.begin(config.to_json(indent=2) + "\n")
     return Job(benchmark, splits, encoders, clip, readings, layers, timesteps, started)
+
+
+def check_layers(config: RunConfig) -> None:
+    """Check the config's layers before gigabytes are read; `UserError` where one is unknown."""
+    from dsd_jax.methods import chosen_layers
+    from dsd_jax.weights.component import UNET
+    from dsd_jax.weights.configs import read_config
+    from dsd_jax.weights.folder import find
+
+    if config.layers:
+        chosen_layers(read_config(find(config.weights), UNET), config.layers)
 
 
 def check_pruning(readings: list, split: Any) -> None:

@@ -20,7 +20,7 @@ from dsd_jax.field_types import (
     Timesteps,
 )
 from dsd_jax.recipe import RecipeConfig
-from dsd_jax.validation import Checked, List, mistake
+from dsd_jax.validation import Checked, List, mistake, shorten
 
 # The noise of training is drawn by seeds of 32 bits, a thousand for each draw of shots.
 _NOISES = 1000
@@ -82,7 +82,9 @@ class RunConfig(Checked):
     noises: int = Field(
         2, ge=1, le=_NOISES, description="under which the shots are seen in training"
     )
-    recipes: Annotated[List[str], Different] = Field((), description="which of `learn` to learn by")
+    recipes: Annotated[List[Name], Different] = Field(
+        (), description="which of `learn` to learn by"
+    )
     clip: PathText = Field(
         "", description='to compare with: "tiny-clip", a folder, an id on the Hub; "" for none'
     )
@@ -97,7 +99,7 @@ class RunConfig(Checked):
         for label in self.recipes:
             if label not in self.learn:
                 known = ", ".join(sorted(self.learn)) or "none, for `learn` is empty"
-                raise mistake("recipes", f"names '{label}', expected some of {known}")
+                raise mistake("recipes", f"names {shorten(label)}, expected some of {known}")
         return self
 
     @model_validator(mode="after")

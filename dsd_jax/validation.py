@@ -116,6 +116,7 @@ def mistake(field: str, reason: str) -> PydanticCustomError:
 
     The field is one of the object that is validated, such as "batch" in a check of the whole.
     """
+    reason = reason.encode(errors="backslashreplace").decode()  # pydantic takes no surrogates
     return PydanticCustomError("mistake", "{reason}", {"field": field, "reason": reason})
 
 

@@ -1,6 +1,7 @@
 """The main job from end to end on a tiny model: what it leaves behind, and what it does again."""
 
 import contextlib
+import importlib
 import io
 import json
 import shutil
@@ -258,10 +259,16 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
         ("weights=nowhere", "nowhere"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_code_2(folder, tmp_path, mistake, message, capfd):
+def test_mistakes_are_one_sentence_and_exit_code_2(
+    folder, tmp_path, mistake, message, capfd, monkeypatch
+):
+    """Before a model is loaded and anything is written."""
+    if not mistake.startswith("weights"):
+        module = importlib.import_module("dsd_jax.weights.load")  # a function has its name, too
+        monkeypatch.setattr(module, "load", lambda *_: pytest.fail("loading a model"))
     with pytest.raises(SystemExit) as stopped:
         run_command(train.main, options(folder, tmp_path, f"--config.{mistake}"))
     assert stopped.value.code == 2
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ") and message in last
-    assert not (tmp_path / "prompts").exists()
+    assert not (tmp_path / "prompts").exists() and not (tmp_path / "config.json").exists()
