@@ -15,6 +15,7 @@ from dsd_jax.encoders import Encoders
 from dsd_jax.items import encode
 from dsd_jax.kept import Kept
 from dsd_jax.matching import even_pieces
+from dsd_jax.progress import advance
 from dsd_jax.readings import COMPAT
 from dsd_jax.report import Decision
 from dsd_jax.results import Parts, Series
@@ -125,7 +126,7 @@ def split_scores(
             numbers = [here[i] for i in block]
             compute = _computing(encoders, examples, numbers, asked, bar)
             found.append(kept.scores(_identity(split, numbers), compute))
-            bar.update(100 * len(found) - bar.n)
+            advance(bar, 100 * len(found) - bar.n)
     mine = {key: np.concatenate([one[key] for one in found])[: len(here)] for key in found[0]}
     return averaged(hosts.gather_each(mine, split.count), asked, split.kinds)
 
@@ -139,7 +140,9 @@ def _computing(
 ) -> Callable[[], dict[RowKey, np.ndarray]]:
     def compute() -> dict[RowKey, np.ndarray]:
         items = encode(encoders, examples, numbers)
-        return candidate_scores(encoders.model, items, asked, lambda share: bar.update(100 * share))
+        return candidate_scores(
+            encoders.model, items, asked, lambda share: advance(bar, 100 * share)
+        )
 
     return compute
 

@@ -14,6 +14,7 @@ from dsd_jax import diffusion, methods, prompt_use
 from dsd_jax.data.images import Picture, read_images
 from dsd_jax.matching import Rows, even_pieces, one_set, score_terms
 from dsd_jax.model import Model
+from dsd_jax.progress import advance
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.sharding import shard_rows
 from dsd_jax.terms import floats_of
@@ -95,7 +96,7 @@ def match_scores(
                 prompts,
                 wanted,
                 chunk,
-                lambda share, part=part: bar.update(share * part),
+                lambda share, part=part: advance(bar, share * part),
             )
             found[..., piece] = methods.per_timestep(terms, method, chosen, learned)
     return np.asarray(methods.over_timesteps(jnp.asarray(found), learned))
