@@ -94,9 +94,11 @@ def load_folders(root: Path, templates: Sequence[str], fit: str, split: str) -> 
     classes = [name for name in names if not is_hidden(name)]
     pictures, others = {}, []
     for label in classes:
-        files = [name for name in sorted(list_folder(place / label)) if not is_hidden(name)]
-        pictures[label] = [name for name in files if name.lower().endswith(endings())]
-        others += [f"{label}/{name}" for name in files if not name.lower().endswith(endings())]
+        names = [name for name in sorted(list_folder(place / label)) if not is_hidden(name)]
+        folders = list_folders(place / label)
+        pictures[label] = [name for name in names if is_picture(name) and name not in folders]
+        chosen = set(pictures[label])
+        others += [f"{label}/{name}" for name in names if name not in chosen]
     classes = [label for label in classes if pictures[label]]
     if len(classes) < 2:
         raise UserError(
@@ -108,6 +110,11 @@ def load_folders(root: Path, templates: Sequence[str], fit: str, split: str) -> 
     keys = [f"{label}/{file}" for label in classes for file in pictures[label]]
     rows = to_rows(labels, keys, names_of(root, classes), templates)
     return to_examples(rows, reader(place, fit))
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file is named as Pillow's formats are."""
+    return name.lower().endswith(endings())
 
 
 def is_hidden(name: str) -> bool:

@@ -1,6 +1,6 @@
 """From a config's `data` to the benchmark that it describes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,9 +10,10 @@ from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.data.made.make import made_folder
 from dsd_jax.data.parts import Parts, with_parts
 from dsd_jax.data.records import with_records
-from dsd_jax.data_config import DataConfig, EmojiData, FolderData
+from dsd_jax.data_config import AnyData, DataConfig, EmojiData, FolderData
 from dsd_jax.errors import UserError
 from dsd_jax.home import cache_folder
+from dsd_jax.validation import Checked, parse
 
 READERS: dict[str, Callable[..., Benchmark]] = {
     "emoji": emoji.benchmark,
@@ -28,14 +29,18 @@ _READERS_TOO = {"folder", "fit"}  # of the fields of `FolderData`, those that re
 _COMMON = FolderData.model_fields.keys() - _READERS_TOO
 
 
-def open_benchmark(data: DataConfig) -> Benchmark:
+class _Settings(Checked):
+    data: AnyData
+
+
+def open_benchmark(data: DataConfig | Mapping[str, Any]) -> Benchmark:
     """Return the benchmark that a config describes.
 
     Args:
-        data: which, and how it is read. With `made` a small data set of emoji scenes in the
-            benchmark's layout is written into the user's cache and read instead of `folder`.
-            With `damaged` "skip" all pictures are looked at first, and the items of those that
-            cannot be read are left out.
+        data: which, and how it is read; a mapping of fields is checked first. With `made` a
+            small data set of emoji scenes in the benchmark's layout is written into the user's
+            cache and read instead of `folder`. With `damaged` "skip" all pictures are looked at
+            first, and the items of those that cannot be read are left out.
 
     Returns:
         A benchmark whose `load` looks at a split's files; it lists pictures, but reads none.
@@ -43,6 +48,8 @@ def open_benchmark(data: DataConfig) -> Benchmark:
     Raises:
         UserError: there is no such folder, or the reader says so.
     """
+    if isinstance(data, Mapping):
+        data = parse(_Settings, {"data": dict(data)}, "settings").data
     if isinstance(data, FolderData):
         data = _with_folder(data)
     fields = type(data).model_fields.keys() - _COMMON

@@ -31,6 +31,17 @@ def test_a_config_group_says_all(folder):
     assert again.load("shots").captions != benchmark.load("shots").captions
 
 
+def test_a_mapping_is_checked_first(folder):
+    assert open_benchmark({"name": "own", "folder": folder}).load("all").count == 50
+    for settings, message in (
+        ({"name": "owm"}, "data.name is 'owm', expected one of"),
+        ({"name": "own", "candidates": "5"}, "data.candidates is '5', expected a whole number"),
+        ({}, "data.name is None, expected one of"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_benchmark(settings)
+
+
 def test_the_emoji_benchmark_needs_no_folder():
     assert opened(name="emoji").splits == emoji.benchmark().splits
 
