@@ -116,6 +116,6 @@ def _read(kind: type[Model], path: Path, year: str) -> Model:
         )
     if content.data_subtype != year:
         raise UserError(
-            f"{path} is about {content.data_subtype}; expected {year}: has it been renamed?"
+            f"{path} is about {shorten(content.data_subtype)}; expected {year}: has it been renamed?"
         )
     return content
