@@ -1,8 +1,10 @@
 """A run's log: JSON lines, of which a kill loses none that a checkpoint comes after."""
 
 import json
+import math
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from etils import epath
@@ -39,8 +41,8 @@ class Log:
         self.flush()
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line."""
-        self._waiting.append(json.dumps(line) + "\n")
+        """Add a line, in which null stands for a number that is not finite: JSON has none."""
+        self._waiting.append(json.dumps(_finite(line)) + "\n")
         recently = time.monotonic() - self._written < _SECONDS_BETWEEN_UPLOADS
         if self._file and not (is_address(self._file) and recently):
             self.flush()
@@ -59,7 +61,31 @@ class Log:
                 earlier = self._file.read_text() if self._file.exists() else ""
                 write_file(self._file, earlier + text)
             else:
-                with self._file.open("a") as lines:
-                    lines.write(text)
+                _append(os.fspath(self._file), text.encode())
         self._waiting.clear()
         self._written = time.monotonic()
+
+
+def _append(file: str, text: bytes) -> None:
+    """Add whole lines to a file: all of them or none, and never to the half of another."""
+    with open(file, "ab+", buffering=0) as lines:
+        size = lines.seek(0, os.SEEK_END)
+        if size:
+            lines.seek(size - 1)
+            if lines.read(1) != b"\n":  # of a run that was killed while it wrote
+                text = b"\n" + text
+        try:
+            while text:
+                text = text[lines.write(text) :]
+        except OSError:
+            with suppress(OSError):  # a disk that is full takes a shorter file
+                lines.truncate(size)
+            raise
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -30,14 +30,31 @@ def write_prompts(
 ) -> None:
     """Write the pytree and `about` (method, layers, timesteps, ...: JSON values), each whole or not
     at all, `about` last.
+
+    Raises:
+        UserError: the folder cannot be written to, or has a file of that name that no
+            `write_prompts` wrote.
     """
     from safetensors.numpy import save
 
     folder = epath.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(f"{folder} cannot be written to"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not is_whole(folder) and holds_prompts(folder):  # a kill came before `about`, or not
+        _check_own(folder / _TENSORS)
     tensors = {name: np.array(leaf, order="C") for name, leaf in _flat(prompts).items()}
     write_file(folder / _TENSORS, save(tensors, metadata={"digest": digest(tensors)}))
     write_file(folder / _ABOUT, json.dumps(about, indent=2))
+
+
+def _check_own(file: epath.Path) -> None:
+    """Refuse tensors that somebody else put there, which have no digest of their own."""
+    try:
+        is_own = "digest" in _read_header(_read(file, most=_MOST_TENSORS))
+    except (UserError, ValueError):
+        is_own = False
+    if not is_own:
+        raise UserError(f"{file} was not written by this program; move it away and run again.")
 
 
 def read_prompts(
@@ -138,13 +155,19 @@ def _read_tensors(file: epath.Path) -> dict[str, np.ndarray]:
     try:
         content = file.read_bytes()
         tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        expected = header.get("__metadata__", {}).get("digest")
+        expected = _read_header(content).get("digest")
         if expected and digest(tensors) != expected:
             raise ValueError("its digest does not match")
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{file} is damaged: {error}; train again or copy it again.") from error
     return tensors
+
+
+def _read_header(content: bytes) -> Mapping[str, str]:
+    """Return what safetensors say of themselves; ValueError where they say nothing readable."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    found = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

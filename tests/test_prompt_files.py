@@ -56,6 +56,22 @@ def test_trees_and_nothing(prompts, unet):
     jax.tree.map(np.testing.assert_array_equal, read_prompts(prompts, unet), prompts)
 
 
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_tensors_of_others_are_not_overwritten(tmp_path, prompts, metadata):
+    file = tmp_path / "prompts.safetensors"
+    save_file({"mine": np.zeros(3)}, file, metadata=metadata)
+    before = file.read_bytes()
+    with pytest.raises(UserError, match="prompts.safetensors was not written by this program; mo"):
+        write_prompts(tmp_path, prompts, ABOUT)
+    assert file.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, prompts):
+    (tmp_path / "prompts").write_text("mine")
+    with pytest.raises(UserError, match="prompts/lora cannot be written to .Not a directory.; mak"):
+        write_prompts(tmp_path / "prompts" / "lora", prompts, ABOUT)
+
+
 def test_writing_again_replaces(folder, prompts, unet):
     write_prompts(folder, {"tokens": prompts["tokens"]}, {"method": "noise"})
     assert list(read_prompts(folder, unet)) == ["tokens"]

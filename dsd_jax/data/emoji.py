@@ -9,7 +9,7 @@ from typing import Any
 
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.data.images import FITS, read_content
-from dsd_jax.data.preparation import build, prepared
+from dsd_jax.data.preparation import build, prepared, read_prepared
 from dsd_jax.data.triples import ARTISTS, SPLITS
 from dsd_jax.errors import UserError
 from dsd_jax.home import cache_folder, expand
@@ -38,10 +38,8 @@ def load_items(split: str, data_dir: str | os.PathLike | None = None) -> Example
         raise UserError(f"Unknown split {split!r}: choose one of {', '.join(split_names())}.")
     artists, name = split.split("/")
     folder = prepare(artists, expand(data_dir or cache_folder()))
-    try:
+    with read_prepared(folder):
         return read_items(folder, name)
-    except Exception as error:
-        raise UserError(f"{folder} is damaged ({error}): delete it and run again.") from error
 
 
 def prepare(artists: str, data_dir: pathlib.Path) -> pathlib.Path:

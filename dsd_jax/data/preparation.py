@@ -1,17 +1,21 @@
 """Folders that are written once and read from then on: there whole, or not at all."""
 
 import contextlib
+import fcntl
 import io
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dsd_jax.errors import UserError
+from dsd_jax.json_file import read_json
 
 UNFINISHED = "unfinished-"  # starts the name of a folder that is being written, or was until a kill
+# Is in every such folder, locked as long as its process lives: others are not ours to delete.
+MARKER, WRITTEN_BY = ".being-prepared", b"by dsd_jax"
 FORGOTTEN_AFTER = 24 * 3600  # seconds until such a folder is nobody's any more
 
 
@@ -35,7 +39,10 @@ def prepared(data_dir: Path, place: Path, write: Callable[[Path], Path]) -> Path
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_forgotten(data_dir)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=data_dir) as temporary:
+        with (
+            tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=data_dir) as temporary,
+            marked(Path(temporary)),
+        ):
             move(write(Path(temporary)), folder)
     except OSError as error:
         raise UserError(
@@ -43,6 +50,31 @@ def prepared(data_dir: Path, place: Path, write: Callable[[Path], Path]) -> Path
             "name a folder that can be written, for all caches by setting DSD_CACHE."
         ) from error
     return folder
+
+
+@contextlib.contextmanager
+def read_prepared(folder: Path) -> Iterator[None]:
+    """Say of what damaged files raise meanwhile that the folder is damaged; bugs stay bugs.
+
+    Raises:
+        UserError: a file in the folder is damaged.
+    """
+    try:
+        for file in folder.glob("*.json"):  # whose content tensorflow-datasets believes
+            read_json(file)
+        yield
+    except Exception as error:
+        if not _is_of_damage(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+        raise UserError(f"{folder} is damaged ({reason}): delete it and run again.") from error
+
+
+def _is_of_damage(error: Exception) -> bool:
+    if isinstance(error, OSError | ValueError | LookupError):
+        return True
+    # ArrayRecord raises plain RuntimeErrors, and protobuf errors of its own.
+    return type(error) is RuntimeError or type(error).__module__.startswith("google.protobuf")
 
 
 def build(builder: Any) -> None:
@@ -63,9 +95,35 @@ def move(source: Path, target: Path) -> None:
             raise
 
 
+@contextlib.contextmanager
+def marked(folder: Path) -> Iterator[None]:
+    """Mark a new folder as one that this process is writing, until it is done."""
+    with (folder / MARKER).open("wb") as marker:
+        marker.write(WRITTEN_BY)
+        marker.flush()
+        lock(marker.fileno())
+        yield
+
+
+def lock(file: int) -> bool:
+    """Lock a file until it is closed; return False where another process has done so."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
 def remove_forgotten(data_dir: Path) -> None:
-    """Deletes what killed preparations left behind long ago."""
+    """Delete what killed preparations left behind long ago, and no other folder."""
     for folder in data_dir.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(FileNotFoundError):  # somebody else deletes it
+        with contextlib.suppress(OSError):  # it has no marker, or somebody else deletes it
+            with (folder / MARKER).open("rb") as marker:
+                is_ours = not folder.is_symlink() and marker.read() == WRITTEN_BY
+                # A clock may jump by years while somebody writes there.
+                if not (is_ours and lock(marker.fileno())):
+                    continue
             if folder.stat().st_mtime < time.time() - FORGOTTEN_AFTER:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.data.images import FITS, read_content
-from dsd_jax.data.preparation import build, prepared
+from dsd_jax.data.preparation import build, prepared, read_prepared
 from dsd_jax.data.rows import Row, to_examples
 from dsd_jax.data.source_stamp import FILE, changes, stamp
 from dsd_jax.errors import UserError
@@ -78,10 +78,8 @@ def load_prepared(
             "to have it prepared again.",
             file=sys.stderr,
         )
-    try:
+    with read_prepared(folder):
         return read_records(folder, size)
-    except Exception as error:
-        raise UserError(f"{folder} is damaged ({error}): delete it and run again.") from error
 
 
 def read_records(folder: Path, side: int) -> Examples:
