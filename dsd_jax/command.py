@@ -68,7 +68,7 @@ def _run(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int | 
         return TRY_AGAIN
     except Preempted as stop:
         tell("stopped", stop)
-        return int(os.environ.get("DSD_STOPPED", 0))
+        return _code_of_stop()
     except OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):
             return NO_READER
@@ -87,6 +87,15 @@ def _run_main(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> i
         code = stop.code
     sys.stdout.flush()
     return code
+
+
+def _code_of_stop() -> int:
+    """Return the exit code after SIGTERM, which a launcher may have named."""
+    named = os.environ.get("DSD_STOPPED", "0")
+    if named.isascii() and named.isdigit() and int(named[:4]) < 256:
+        return int(named[:4])
+    tell("warning", f"DSD_STOPPED is '{named}', expected 0 to 255; 143 is taken for it.")
+    return 143
 
 
 def _check_folder() -> None:

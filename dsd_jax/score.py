@@ -71,7 +71,9 @@ def main(argv: Sequence[str]) -> None:
     flags = parse(argv)
     pictures = check(flags)
 
-    import dsd_jax  # only now: it takes seconds, which --help and mistakes need not wait for
+    import numpy as np  # only now: what takes long need --help and mistakes not wait for
+
+    import dsd_jax
 
     model = dsd_jax.load(flags.weights)
     scores = dsd_jax.match_scores(
@@ -84,6 +86,12 @@ def main(argv: Sequence[str]) -> None:
         prompts=flags.prompts,
         force=flags.force,
     )
+    scores = np.asarray(scores)
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"{flags.weights} gives scores that are not finite; look for damaged weights, or for "
+            "prompts that were learned for others."
+        )
     files: list[str] = []
     try:
         if flags.heatmaps:

@@ -47,6 +47,8 @@ def check_captions(captions: Sequence[str]) -> list[str]:
             raise UserError(f"caption {number} is a {kind}; expected a string.")
         if not caption.strip():
             raise UserError(f"caption {number} is empty; say what should be in the picture.")
+        if any("\ud800" <= letter <= "\udfff" for letter in caption):
+            raise UserError(f"caption {number}, {caption!r}, has bytes that are no UTF-8.")
     return captions
 
 

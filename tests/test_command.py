@@ -292,6 +292,10 @@ def test_exit_codes_and_messages(capsys, monkeypatch, own_interrupts):
     monkeypatch.setenv("DSD_STOPPED", "143")
     assert exit_of(preempted) == 143
     assert capsys.readouterr().err == "stopped: stopped at step 3.\n"
+    for wrong in ("a", "-1", "999", "9" * 5000, ""):
+        monkeypatch.setenv("DSD_STOPPED", wrong)
+        assert exit_of(preempted) == 143
+        assert "warning: DSD_STOPPED is '" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         run_command(faulty, [])
 

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from dsd_jax.clip import folder as clip_folder
+from dsd_jax.conversion.source import find_source
 from dsd_jax.encoders import Encoders
 from dsd_jax.errors import UserError
 from dsd_jax.home import cache_folder, expand
+from dsd_jax.weights import folder as weights_folder
 
 
 @pytest.fixture
@@ -37,6 +40,12 @@ def test_paths_are_expanded(home, monkeypatch):
     assert expand("~/.cache/dsd_jax/encoded") == home / "mine" / "encoded"  # as configs say it
     with pytest.raises(UserError, match="no home folder is known for '~nosuchuser'"):
         expand("~nosuchuser/a")
+
+
+@pytest.mark.parametrize("find", [weights_folder.find, clip_folder.find, find_source])
+def test_models_in_the_home_of_nobody_are_one_sentence(find):
+    with pytest.raises(UserError, match="no home folder is known for '~nosuchuser'"):
+        find("~nosuchuser/model")
 
 
 def test_user_without_a_home(home, monkeypatch):

@@ -172,6 +172,15 @@ def test_heatmaps_are_written_and_named(pictures, calls, tmp_path, capsys):
     assert str(folder / names[3]) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_scores_that_are_no_numbers_are_one_sentence(pictures, calls, monkeypatch, value, form):
+    scores = np.where(SCORES > 4, value, SCORES)
+    monkeypatch.setattr(dsd_jax, "match_scores", lambda *_, **__: scores, raising=False)
+    with pytest.raises(UserError, match="tiny gives scores that are not finite"):
+        main([*arguments(pictures), *form])
+
+
 def test_heatmaps_that_fail_leave_scores_and_earlier_ones(pictures, calls, tmp_path, capsys):
     folder = tmp_path / "maps"
     (folder / "1-red-caption-3.png").mkdir(parents=True)  # in the way of the third

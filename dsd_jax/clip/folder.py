@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dsd_jax.clip.component import COMPONENT, LAYOUT, PREPROCESSOR, TOKENIZER
 from dsd_jax.errors import UserError
+from dsd_jax.home import expand
 from dsd_jax.weights import hub
 from dsd_jax.weights.folder import HUB_ID
 
@@ -19,7 +20,7 @@ def find(where: str | os.PathLike) -> Path:
     """
     if where == "tiny-clip":
         return BUNDLED
-    folder = Path(where).expanduser()
+    folder = expand(where)
     if where != "" and folder.is_dir():
         return _checked(folder)
     hub_id = HUB_ID.fullmatch(where) if isinstance(where, str) else None

@@ -7,6 +7,7 @@ from typing import Literal
 
 from dsd_jax.conversion import adapter_files
 from dsd_jax.errors import UserError
+from dsd_jax.home import expand
 from dsd_jax.prompt_files import holds_prompts
 from dsd_jax.weights.component import UNET
 from dsd_jax.weights.folder import find
@@ -27,7 +28,7 @@ class Source:
 
 def find_source(where: str | os.PathLike) -> Source:
     """Looks what is at `where`; `UserError` where that is nothing that we convert."""
-    path = Path(where).expanduser()
+    path = expand(where)
     if path.is_file():
         return Source("adapter", _checked(path))
     if where == "" or not path.is_dir() and (path.is_absolute() or path.suffix):

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from dsd_jax.errors import UserError
+from dsd_jax.home import expand
 from dsd_jax.json_file import read_json
 from dsd_jax.weights import hub
 from dsd_jax.weights.component import TEXT_2
@@ -21,7 +22,7 @@ def find(where: str | os.PathLike) -> Path:
     """
     if where == "tiny":
         return _checked(BUNDLED)
-    folder = Path(where).expanduser()
+    folder = expand(where)
     if where != "" and folder.is_dir():
         return _checked(folder)
     if folder.is_file():
