@@ -12,7 +12,8 @@
 # The checkout and the --workdir must be on a file system that all nodes share. Two minutes before
 # the limit, and on preemption, the processes get SIGTERM: they save and end with 143, upon which the
 # job asks Slurm for another turn, which goes on from there, as it does where JAX finds no GPU (75).
-# (Slurm itself requeues only what it preempted or what lost a node.) `bash launch/run.sh --dry-run slurm ...` prints the command.
+# (Slurm itself requeues only what it preempted or what lost a node.)
+# `bash launch/run.sh --dry-run slurm ...` prints the command.
 
 run_slurm() {
   local nodes=1 gpus=1 name=dsd_jax limit=24:00:00 more=() command arguments
