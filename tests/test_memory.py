@@ -186,8 +186,8 @@ def test_weights_are_fitted_to_what_there_is_room_for(seen, monkeypatch, capsys)
     monkeypatch.setattr(weighting, "FITTED", int(6.5 * size))
     some = weighting.fitted_to(seen, "relative", 0)
     assert some.items.count == 6 and len(some.terms.error) == 12
-    assert "fitted to 6 of 10 shots" in capsys.readouterr().err
-    monkeypatch.setattr(weighting, "FITTED", 11 * size)
+    assert f"fitted to 6 of {COUNT} shots" in capsys.readouterr().err
+    monkeypatch.setattr(weighting, "FITTED", (COUNT + 1) * size)
     assert weighting.fitted_to(seen, "relative", 0) is seen
     assert capsys.readouterr().err == ""
 
