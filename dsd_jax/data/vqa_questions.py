@@ -115,7 +115,6 @@ def _read(kind: type[Model], path: Path, year: str) -> Model:
             f"{path} is of version {shorten(version)}; expected VQA 2.0, from {SOURCE}."
         )
     if content.data_subtype != year:
-        raise UserError(
-            f"{path} is about {shorten(content.data_subtype)}; expected {year}: has it been renamed?"
-        )
+        subset = shorten(content.data_subtype)
+        raise UserError(f"{path} is about {subset}; expected {year}: has it been renamed?")
     return content

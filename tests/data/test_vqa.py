@@ -136,7 +136,7 @@ def test_files_of_another_split_or_release(made):
     with pytest.raises(UserError, match="answers question 223001, which .* does not ask"):
         vqa.benchmark(str(made)).load("val/other")
     (made / QUESTIONS).write_text((made / QUESTIONS.replace("val", "train")).read_text())
-    with pytest.raises(UserError, match="is about .train2014.; expected val2014: has it been renam"):
+    with pytest.raises(UserError, match="is about .train2014.; expected val2014: has it been"):
         vqa.benchmark(str(made)).load("val/other")
 
 
