@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dsd_jax.finite_scores import check_finite
 from dsd_jax.items import Items
 from dsd_jax.matching import Tick
 from dsd_jax.methods import over_timesteps
@@ -99,7 +100,7 @@ def candidate_scores(
         model, items, list(tasks.values()), asked.seed, lambda part: tick(part * share)
     )
     found = {
-        key: np.asarray(over_timesteps(values, task.weights))
+        key: check_finite(np.asarray(over_timesteps(values, task.weights)), model.name)
         for (key, task), values in zip(tasks.items(), steps, strict=True)
     }
     for reading in pruned:

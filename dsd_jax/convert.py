@@ -9,7 +9,7 @@ from typing import Any
 
 from dsd_jax.command import Parser, run_command, tell
 from dsd_jax.errors import UserError
-from dsd_jax.folders import is_address
+from dsd_jax.folders import explained, is_address
 
 EXAMPLE = """python -m dsd_jax.convert pytorch_model.bin runs/authors
   python -m dsd_jax.convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
@@ -69,7 +69,15 @@ def check_target(target: str) -> None:
     if is_address(target):
         raise UserError(f"TO={target}: addresses are not understood here; name a folder.")
     path = Path(target)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    with explained(f"TO={target[:200]} cannot be written", "name another folder"):
+        if "\0" in target:
+            raise UserError("TO has a NUL in it; name a folder.")
+        taken = path.is_symlink() and not path.exists()
+        taken |= path.exists() and (not path.is_dir() or any(path.iterdir()))
+        above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(f"TO={target} lies below {above}, a file; name another folder.")
+    if taken:
         raise UserError(f"TO={target} is there already; name a folder that is new or empty.")
 
 
@@ -102,7 +110,7 @@ def convert_lora(source: Any, flags: Namespace) -> str:
     else:
         adapter_files.write_authors(Path(flags.target), lora["lora"])
         use = f'torch.load("{flags.target}/{adapter_files.AUTHORS}")'
-    if others := " and ".join(kind for kind in prompts if kind != "lora"):
+    if others := " and ".join(kind for kind in sorted(prompts) if kind != "lora"):
         tell("warning", f"what {flags.source} has of {others} has no form there; it is left behind")
     fit = f", all of which fit {flags.weights}" if flags.weights else ""
     return f"Wrote {flags.target}: {count(lora)} tensors of rank {ranks(lora)}{fit}; use: {use}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +18,12 @@ from dsd_jax.errors import UserError
 from dsd_jax.folders import explained, is_address, write_file
 from dsd_jax.json_file import json_object
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.prompts import KINDS, check_fit
+from dsd_jax.prompt_fit import check_fit
+from dsd_jax.prompts import KINDS
 from dsd_jax.regular_file import read_regular_file
 from dsd_jax.validation import parse
+from dsd_jax.weights.safetensors_file import TYPES, parse_header
+from dsd_jax.weights.stored import FLOATING
 
 _TENSORS, _ABOUT = "prompts.safetensors", "prompts.json"
 _MOST_ABOUT, _MOST_TENSORS = 2**24, 2**34  # bytes
@@ -50,8 +54,9 @@ def write_prompts(
 def _check_own(file: epath.Path) -> None:
     """Refuse tensors that somebody else put there, which have no digest of their own."""
     try:
-        is_own = "digest" in _read_header(_read(file, most=_MOST_TENSORS))
-    except (UserError, ValueError):
+        content = _read(file, most=_MOST_TENSORS)
+        is_own = "digest" in parse_header(content, len(content), str(file)).metadata
+    except UserError:
         is_own = False
     if not is_own:
         raise UserError(f"{file} was not written by this program; move it away and run again.")
@@ -67,10 +72,15 @@ def read_prompts(
     """
     if where is None:
         return {}
-    if not isinstance(where, Mapping):
-        where = read_tree(epath.Path(where))
-    check_fit(where, config)
-    return dict(where)
+    if isinstance(where, Mapping):
+        check_fit(where, config)
+        return dict(where)
+    prompts = read_tree(epath.Path(where))
+    try:
+        check_fit(prompts, config)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return prompts
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
@@ -124,16 +134,21 @@ def read_tree(folder: epath.Path) -> dict[str, Any]:
     """The prompts of a folder, whatever model they are for; raises as `read_prompts`."""
     check_there(folder)
     file = folder / _TENSORS
-    tensors = _read_tensors(file)
     prompts: dict[str, Any] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in _read_tensors(file).items():
         kind, *keys = name.split("/")
-        if kind not in KINDS or not np.isfinite(tensor).all():
+        with np.errstate(over="ignore"):  # what is not finite as float32 is refused
+            numbers = tensor.astype(np.float32)
+        if kind not in KINDS or not keys or "" in keys or not np.isfinite(numbers).all():
             raise UserError(f"{file}: '{name}' is not a finite tensor of {', '.join(KINDS)}.")
         node = prompts
         for key in [kind, *keys[:-1]]:
             node = node.setdefault(key, {})
-        node[keys[-1]] = jnp.asarray(tensor)
+            if not isinstance(node, dict):
+                raise UserError(f"{file}: '{name}' lies below another tensor; train again.")
+        if keys[-1] in node:
+            raise UserError(f"{file}: other tensors lie below '{name}'; train again.")
+        node[keys[-1]] = jnp.asarray(numbers)
     return prompts
 
 
@@ -149,25 +164,28 @@ def _read(file: epath.Path, *, most: int) -> bytes:
 
 def _read_tensors(file: epath.Path) -> dict[str, np.ndarray]:
     """The file's tensors, checked against the digest in its header where there is one."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
+    content = _read(file, most=_MOST_TENSORS)
     try:
-        content = file.read_bytes()
-        tensors = load(content)
-        expected = _read_header(content).get("digest")
-        if expected and digest(tensors) != expected:
-            raise ValueError("its digest does not match")
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{file} is damaged: {error}; train again or copy it again.") from error
+        header = parse_header(content, len(content), str(file))
+    except UserError as error:
+        reason = str(error).removeprefix(f"{file} ").removesuffix(".").split(";")[0]
+        raise UserError(f"{file} is damaged: {reason}; train again or copy it again.") from error
+    tensors = {}
+    for name, entry in header.tensors.items():
+        if entry.dtype not in TYPES:
+            raise UserError(
+                f"{file}: '{name}' is of {entry.dtype}, expected one of {', '.join(TYPES)}; save "
+                "the prompts as float32."
+            )
+        dtype, begin = FLOATING[TYPES[entry.dtype]], header.start + entry.data_offsets[0]
+        numbers = np.frombuffer(content, dtype, math.prod(entry.shape), begin)
+        tensors[name] = numbers.reshape(entry.shape)
+    expected = header.metadata.get("digest")
+    if expected is not None and digest(tensors) != expected:
+        raise UserError(
+            f"{file} is damaged: its digest does not match; train again or copy it again."
+        )
     return tensors
-
-
-def _read_header(content: bytes) -> Mapping[str, str]:
-    """Return what safetensors say of themselves; ValueError where they say nothing readable."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    found = header.get("__metadata__", {}) if isinstance(header, dict) else {}
-    return found if isinstance(found, dict) else {}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

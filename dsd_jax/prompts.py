@@ -25,7 +25,7 @@ from dsd_jax.models.unet_config import UNetConfig
 
 KINDS = ("lora", "tokens", "weights")
 Prompts = Mapping[str, Any]
-_PROJECTIONS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out_0"}
+PROJECTIONS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out_0"}
 
 
 def module_path(path: Sequence[str]) -> str:
@@ -41,7 +41,7 @@ def attention_shapes(config: UNetConfig) -> dict[str, dict[str, tuple[int, int]]
     def walk(tree: Mapping[str, Any], path: tuple[str, ...]) -> None:
         if path and path[-1] in ("attn1", "attn2"):
             shapes[module_path(path)] = {
-                name: tuple(tree[key]["kernel"].shape) for name, key in _PROJECTIONS.items()
+                name: tuple(tree[key]["kernel"].shape) for name, key in PROJECTIONS.items()
             }
             return
         for name, child in tree.items():
@@ -95,48 +95,6 @@ def by_layer(prompts: Prompts) -> dict[str, Any]:
     return layers
 
 
-def check_fit(prompts: Prompts, config: UNetConfig) -> None:
-    """Check before anything is compiled that prompts are for this UNet.
-
-    Raises:
-        UserError: a kind or a layer is unknown, or a shape is another.
-    """
-    shapes = attention_shapes(config)
-    for kind, layers in prompts.items():
-        if kind not in KINDS:
-            raise UserError(f"prompts have a kind '{kind}'; expected {', '.join(KINDS)}.")
-        named = _weighted_layers(layers) if kind == "weights" else layers
-        for path in named:
-            if path not in shapes:
-                raise UserError(
-                    f"the prompts have {kind} for {path}, a layer that this model lacks; they were "
-                    "trained for another model."
-                )
-    for path, updates in prompts.get("lora", {}).items():
-        for name, update in updates.items():
-            _check_shape(path, (update["down"].shape[0], update["up"].shape[1]), shapes[path][name])
-    for path, token in prompts.get("tokens", {}).items():
-        _check_shape(path, token["key"].shape[1:], shapes[path]["to_k"][1:])
-
-
-def _weighted_layers(weights: Mapping[str, Any]) -> set[str]:
-    """The layers that any method has learned weights for."""
-    return {
-        path
-        for learned in weights.values()
-        for part in ("lse", "lse_uncond")
-        for path in learned.get(part, {})
-    }
-
-
-def _check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
-        raise UserError(
-            f"the prompts for {path} have shape {found}, the model's layer {expected}; they were "
-            "trained for another model."
-        )
-
-
 def from_authors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Prompts from the names and shapes of the authors' adapter files.
 
@@ -150,7 +108,7 @@ def from_authors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     for name, tensor in tensors.items():
         path, _, rest = name.partition(".processor.")
         projection, _, side = rest.removesuffix(".weight").partition("_lora.")
-        if projection not in _PROJECTIONS or side not in ("down", "up"):
+        if projection not in PROJECTIONS or side not in ("down", "up"):
             raise UserError(f"'{name}' is not the name of a LoRA tensor of the authors' code.")
         layer = lora.setdefault(path, {}).setdefault(projection, {})
         layer[side] = jnp.asarray(np.asarray(tensor, np.float32).T)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dsd_jax import diffusion, methods, prompt_use
 from dsd_jax.data.images import Picture, read_images
+from dsd_jax.finite_scores import check_finite
 from dsd_jax.matching import Rows, even_pieces, one_set, score_terms
 from dsd_jax.model import Model
 from dsd_jax.progress import advance
@@ -99,7 +100,8 @@ def match_scores(
                 lambda share, part=part: advance(bar, share * part),
             )
             found[..., piece] = methods.per_timestep(terms, method, chosen, learned)
-    return np.asarray(methods.over_timesteps(jnp.asarray(found), learned))
+    scores = np.asarray(methods.over_timesteps(jnp.asarray(found), learned))
+    return check_finite(scores, model.name)
 
 
 def _noise_of(model: Model, pixels: np.ndarray, seed: int, steps: np.ndarray) -> Rows:

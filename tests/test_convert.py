@@ -100,7 +100,10 @@ def test_a_model_with_other_parts(golden_folder, tmp_path, capsys):
 
 
 def test_kinds_that_diffusers_lacks(lora, config, tmp_path, capsys):
-    others = {"tokens": init_tokens(config, jax.random.key(0)), "weights": {"a": np.zeros(1)}}
+    others = {
+        "tokens": init_tokens(config, jax.random.key(0)),
+        "weights": {"dsd": {"error": np.zeros(())}},
+    }
     write_prompts(tmp_path / "both", {"lora": lora} | others, {})
     main([str(tmp_path / "both"), str(tmp_path / "out")])
     said = capsys.readouterr()
@@ -163,3 +166,27 @@ def test_help_needs_no_jax():
     assert "python -m dsd_jax.convert tiny runs/tiny-flax" in done.stdout
     for word in ("FROM", "TO", "--weights", "--to {prompts,diffusers,authors,safetensors,msgpack}"):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("prompts/prompts.json/x", "lies below .*prompts/prompts.json, a file; name another"),
+        ("x" * 300, "cannot be written .File name too long.; name another folder"),
+        ("link", "TO=.*/link is there already; name a folder that is new or empty"),
+        ("a\0b", "has a NUL in it"),
+        ("/proc/dsd/x", "/proc/dsd/x cannot be written .*; name another folder"),
+    ],
+)
+@pytest.mark.parametrize("to", ["diffusers", "authors"])
+def test_targets_that_can_not_be(prompts, tmp_path, target, message, to):
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UserError, match=message):
+        main([prompts, str(tmp_path / target), f"--to={to}"])
+
+
+def test_prompts_that_do_not_go_together(tmp_path):
+    path = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    write_prompts(tmp_path / "half", {"lora": {path: {"to_q": {"down": np.zeros((8, 2))}}}}, {})
+    with pytest.raises(UserError, match="have down in lora for .*, expected down and up"):
+        main([str(tmp_path / "half"), str(tmp_path / "out")])

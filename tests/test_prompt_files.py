@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -11,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 from dsd_jax.errors import UserError
 from dsd_jax.prompt_files import read_about, read_prompts, write_prompts
 from dsd_jax.prompts import init_lora, init_tokens
+from dsd_jax.weights import safetensors_file
+from tests.files import replace_by
 from tests.random_model import random_model
 
 ABOUT = {"recipe": {"methods": ["dsd"], "rank": 4}, "timesteps": [9, 509], "layers": ["a"]}
@@ -70,6 +73,11 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, prompts):
     (tmp_path / "prompts").write_text("mine")
     with pytest.raises(UserError, match="prompts/lora cannot be written to .Not a directory.; mak"):
         write_prompts(tmp_path / "prompts" / "lora", prompts, ABOUT)
+
+
+def test_prompts_that_the_held_out_shots_refused(tmp_path, unet):
+    write_prompts(tmp_path, {}, {"kept_step": 0})
+    assert read_prompts(tmp_path, unet) == {}
 
 
 def test_writing_again_replaces(folder, prompts, unet):
@@ -166,3 +174,64 @@ def test_about_what_convert_writes(folder, prompts):
     about = read_about(folder)
     assert about.converted_from == "lora.safetensors"
     assert about.methods == () and about.timesteps is None and about.weights is None
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
+def test_other_types_of_floats(folder, prompts, unet, dtype):
+    tensors = load_file(folder / "prompts.safetensors")
+    exact = {name: np.round(tensor * 4) / 4 for name, tensor in tensors.items()}
+    named = {name: np.asarray(tensor, dtype, order="C") for name, tensor in exact.items()}
+    safetensors_file.write(folder / "prompts.safetensors", named)
+    for leaf, expected in zip(
+        jax.tree.leaves(read_prompts(folder, unet)), jax.tree.leaves(prompts), strict=True
+    ):
+        assert leaf.dtype == jnp.float32
+        np.testing.assert_array_equal(leaf, np.round(expected * 4) / 4)
+
+
+def write_header(folder, header, content: bytes = b"") -> None:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    size = len(text).to_bytes(8, "little")
+    (folder / "prompts.safetensors").write_bytes(size + text + content)
+
+
+def entry(begin: int, end: int, dtype: str = "F32", shape: tuple = (1,)) -> dict:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("header", "content", "message"),
+    [
+        ({"lora/a": entry(0, 4), "lora/a/b": entry(4, 8)}, bytes(8), "lies below another tensor"),
+        ({"lora/a/b": entry(0, 4), "lora/a": entry(4, 8)}, bytes(8), "tensors lie below 'lora/a'"),
+        ({"lora": entry(0, 4)}, bytes(4), "'lora' is not a finite tensor of lora"),
+        ({"lora//a": entry(0, 4)}, bytes(4), "'lora//a' is not a finite tensor of lora"),
+        ({"lora/a": entry(0, 1, "F8_E4M3")}, bytes(1), "is of F8_E4M3, expected one of F16, BF16"),
+        ({"lora/a": entry(0, 8, "I64")}, bytes(8), "is of I64, expected one of F16, BF16"),
+        ({"lora/a": entry(0, 4), "lora/b": entry(0, 4)}, bytes(4), "expected to begin at 4"),
+        ({"lora/a": entry(4, 8)}, bytes(8), "is damaged: .*expected to begin at 0"),
+        ({"lora/a": entry(0, 4, shape=(-1, -1))}, bytes(4), "is damaged: .*shape.0 is -1"),
+        ({"lora/a": entry(0, 4)}, bytes(9), "is damaged: has 5 bytes behind its last tensor"),
+        ({"__metadata__": {"digest": ""}, "lora/a": entry(0, 4)}, bytes(4), "digest does not"),
+        (b"[" * 50_000, b"", "is damaged: .*nested too deep"),
+        (b'{"lora/a": null}', b"", "is damaged: .*lora/a: it is None, expected an object"),
+    ],
+)
+def test_tensors_that_are_none(folder, unet, header, content, message):
+    write_header(folder, header, content)
+    with pytest.raises(UserError, match=message):
+        read_prompts(folder, unet)
+
+
+@pytest.mark.parametrize("name", ["prompts.safetensors", "prompts.json"])
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "loop"])
+def test_files_that_are_none(folder, unet, name, kind):
+    replace_by(folder / name, kind)
+    with pytest.raises(UserError, match=f"{name} (is no regular|is a folder|is missing|can't be)"):
+        read_about(folder)
+        read_prompts(folder, unet)
+
+
+def test_prompts_of_another_model_are_named(folder):
+    with pytest.raises(UserError, match=f"^{folder}: the prompts for .*another model"):
+        read_prompts(folder, random_model(block_out_channels=[12, 16]).unet)

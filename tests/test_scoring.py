@@ -1,5 +1,6 @@
 """The match matrix from pictures and captions, in one call."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -195,3 +196,10 @@ def test_the_empty_caption_stays_the_frozen_models(model, score, picture, traine
 def test_mistakes(score, options, message):
     with pytest.raises(UserError, match=message):
         score(**options)
+
+
+def test_scores_that_are_not_finite(model, picture):
+    huge = dict(model.params, unet=jax.tree.map(lambda x: x * 1e30, model.params["unet"]))
+    broken = dataclasses.replace(model, params=huge)
+    with pytest.raises(UserError, match="1 of 1 scores by random are not finite; the weights are"):
+        dsd_jax.match_scores(broken, [picture], ["a cat"], method="dsd", chunk=2, timesteps=1)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dsd_jax.clip.component import COMPONENT, LAYOUT, PREPROCESSOR, TOKENIZER
 from dsd_jax.errors import UserError
-from dsd_jax.home import expand
+from dsd_jax.regular_file import list_folder
 from dsd_jax.weights import hub
-from dsd_jax.weights.folder import HUB_ID
+from dsd_jax.weights.folder import HUB_ID, local_path
 
 _WANTED = hub.Wanted((PREPROCESSOR, *TOKENIZER), lambda *_: (COMPONENT,), (COMPONENT,), LAYOUT)
 BUNDLED = Path(__file__).parent.parent / "assets" / "tiny-clip"
@@ -20,7 +20,7 @@ def find(where: str | os.PathLike) -> Path:
     """
     if where == "tiny-clip":
         return BUNDLED
-    folder = expand(where)
+    folder = local_path(where)
     if where != "" and folder.is_dir():
         return _checked(folder)
     hub_id = HUB_ID.fullmatch(where) if isinstance(where, str) else None
@@ -37,5 +37,5 @@ def _checked(folder: Path) -> Path:
         return folder
     if (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is a diffusion pipeline and no CLIP; expected {LAYOUT}.")
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:12]) or "nothing"
+    found = ", ".join(list_folder(folder)[:12]) or "nothing"
     raise UserError(f"{folder} is no CLIP: expected {LAYOUT}, found {found}.")

@@ -1,6 +1,6 @@
 """Adapters on disk: pickles of the authors, safetensors of diffusers, PEFT and kohya."""
 
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from dsd_jax.command import tell
 from dsd_jax.conversion.adapter import Adapter, make_adapter
-from dsd_jax.conversion.adapter_names import Name
-from dsd_jax.errors import UserError
-from dsd_jax.folders import write_file
-from dsd_jax.json_file import read_json
+from dsd_jax.conversion.adapter_names import Name, is_peft
+from dsd_jax.conversion.peft_config import PeftConfig, parse_peft_config
+from dsd_jax.folders import explained, write_file
+from dsd_jax.json_file import json_object, read_json
 from dsd_jax.weights import pickle_file, safetensors_file
 from dsd_jax.weights.pickle_writer import state_dict
 
@@ -27,6 +28,7 @@ NAMES = (
     AUTHORS,
 )
 _CONFIG = "adapter_config.json"  # PEFT's, beside adapter_model.safetensors
+_DIFFUSERS = "pytorch_lora_weights."  # a file that diffusers wrote, with a scale of its own
 _METADATA = "lora_adapter_metadata"  # the same within diffusers' files
 
 
@@ -36,30 +38,39 @@ def read_adapter(file: Path) -> Adapter:
     Raises:
         UserError: the file is damaged, of another kind, or of layers that prompts don't reach.
     """
+    named: Mapping[str, Any]
     if file.suffix != ".safetensors":
-        named, config = pickle_file.read(file), {}
+        named, config = pickle_file.read(file), None
     else:
-        named, config = safetensors_file.read_header(file), _config_within(file)
-    beside = file.with_name(_CONFIG)
-    if not config and file.name.startswith("adapter_model") and beside.is_file():
-        config = read_json(beside)
+        named, metadata = safetensors_file.read_tensors(file)
+        config = _config_within(file, metadata)
+    if config is None and any(map(is_peft, named)) and not file.name.startswith(_DIFFUSERS):
+        config = _config_beside(file, named)
     return make_adapter(str(file), named, config)
 
 
-def _config_within(file: Path) -> dict[str, Any]:
+def _config_beside(file: Path, named: Mapping[str, Any]) -> PeftConfig | None:
+    """The config that PEFT writes into an adapter's folder, whatever the adapter is called."""
+    beside = file.with_name(_CONFIG)
+    if os.path.lexists(beside):
+        return parse_peft_config(read_json(beside), str(beside))
+    if not all(name.startswith("unet.") for name in named):  # as diffusers writes, whose scale is 1
+        tell(
+            "warning",
+            f"{file} has the names of PEFT but no {_CONFIG} beside it, which tells the scale; it "
+            "is taken as 1",
+        )
+    return None
+
+
+def _config_within(file: Path, metadata: Mapping[str, str]) -> PeftConfig | None:
     """The UNet's `LoraConfig` in diffusers' metadata; a pipeline's has the prefix "unet."."""
-    text = safetensors_file.read_metadata(file).get(_METADATA)
+    text = metadata.get(_METADATA)
     if text is None:
-        return {}
-    try:
-        config = json.loads(text)
-        whole = {key.removeprefix("unet."): config[key] for key in config}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{file}: its metadata {_METADATA} is no JSON object ({error}); save it again with "
-            "diffusers."
-        ) from error
-    return whole
+        return None
+    where = f"{file}: its metadata {_METADATA}"
+    config = json_object(text, where)
+    return parse_peft_config({key.removeprefix("unet."): config[key] for key in config}, where)
 
 
 def write_diffusers(folder: Path, lora: Mapping[str, Any]) -> None:
@@ -90,5 +101,6 @@ def _tensors(lora: Mapping[str, Any]) -> dict[Name, np.ndarray]:
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(f"{folder} cannot be written", "name another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
     write_file(epath.Path(folder) / name, content)

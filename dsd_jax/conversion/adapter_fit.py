@@ -50,6 +50,10 @@ def _wanted(adapter: Adapter, shapes: Shapes | None) -> set[Name]:
 def _wrong(adapter: Adapter, shapes: Shapes | None) -> Iterable[str]:
     for name, tensor in adapter.tensors.items():
         expected = _expected(adapter, name, (shapes or {}).get(name.path, {}).get(name.projection))
+        if name.part == "alpha":  # one number, in whatever shape
+            if tensor.size != 1:
+                yield f"  ~ {adapter.spelled[name]} is {tensor.shape}, expected one number"
+            continue
         fits = tensor.ndim == len(expected) and all(
             found and want in (None, found)
             for want, found in zip(expected, tensor.shape, strict=True)
@@ -64,8 +68,6 @@ def _expected(
 ) -> tuple[int | None, ...]:
     """The shape that a tensor should have; None where any number is right."""
     inputs, outputs = shape or (None, None)
-    if name.part == "alpha":
-        return ()
     down = adapter.tensors.get(name._replace(part="down"))
     rank = down.shape[0] if down is not None and down.ndim == 2 else None
     return (rank, inputs) if name.part == "down" else (outputs, rank)

@@ -15,7 +15,8 @@ from dsd_jax.errors import UserError
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.planning.published import UNETS
 from dsd_jax.prompt_files import read_tree
-from dsd_jax.prompts import attention_shapes, check_fit
+from dsd_jax.prompt_fit import check_fit
+from dsd_jax.prompts import attention_shapes
 from dsd_jax.weights.component import UNET
 from dsd_jax.weights.configs import read_config
 from dsd_jax.weights.folder import find
@@ -37,8 +38,7 @@ def read_lora(source: Source, model: str | None = None) -> dict[str, Any]:
         check_adapter(adapter, config and attention_shapes(config), model or "")
         return to_prompts(adapter)
     prompts = read_tree(epath.Path(source.path))
-    if config is not None:
-        check_fit(prompts, config)
+    check_fit(prompts, config)
     if not prompts.get("lora"):
         kinds = ", ".join(sorted(prompts)) or "nothing"
         raise UserError(

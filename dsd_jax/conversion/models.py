@@ -14,6 +14,7 @@ import numpy as np
 
 from dsd_jax.folders import explained
 from dsd_jax.json_file import read_json, write_json
+from dsd_jax.regular_file import list_folder, open_regular_file
 from dsd_jax.weights import msgpack_file, safetensors_file
 from dsd_jax.weights.component import UNET, Component, components
 from dsd_jax.weights.configs import read_config
@@ -54,7 +55,7 @@ class _Tensor:
 def form_of(folder: Path) -> str:
     """In which of the `FORMS` a model's UNet is."""
     part = folder / UNET.folder
-    name = choose((file.name for file in part.iterdir()), UNET, str(part))
+    name = choose(list_folder(part), UNET, str(part))
     return "safetensors" if ".safetensors" in name else "msgpack"
 
 
@@ -100,7 +101,7 @@ def _copy_small(source: Path, new: Path, form: str, networks: set[str]) -> list[
     Such a part, as the safety checker, is taken out of `model_index.json`, or no pipeline would
     load.
     """
-    index = read_json(source / _INDEX) if (source / _INDEX).is_file() else {}
+    index = read_json(source / _INDEX) if _INDEX in list_folder(source) else {}
     parts = {name for name, value in index.items() if isinstance(value, list)}
     parts |= networks | {"tokenizer", "scheduler"}
     folders = [source / part for part in sorted(parts) if (source / part).is_dir()]
@@ -110,7 +111,8 @@ def _copy_small(source: Path, new: Path, form: str, networks: set[str]) -> list[
         copied.mkdir()
         for file in _in(folder):
             if not _is_weights(file):
-                shutil.copyfile(file, copied / file.name)
+                with open_regular_file(file) as old, (copied / file.name).open("xb") as new_file:
+                    shutil.copyfileobj(old, new_file)
     if index:
         write_json(new / _INDEX, index | {part: [None, None] for part in left})
     if form == "safetensors":
@@ -119,8 +121,11 @@ def _copy_small(source: Path, new: Path, form: str, networks: set[str]) -> list[
 
 
 def _in(folder: Path) -> list[Path]:
-    """The files of a folder that are not hidden."""
-    return sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
+    """All in a folder but folders and what is hidden; links to nothing and the like too, which
+    nobody should find missing from the copy.
+    """
+    names = [name for name in list_folder(folder) if not name.startswith(".")]
+    return [folder / name for name in names if not (folder / name).is_dir()]
 
 
 def _is_weights(file: Path) -> bool:

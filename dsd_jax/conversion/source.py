@@ -7,10 +7,10 @@ from typing import Literal
 
 from dsd_jax.conversion import adapter_files
 from dsd_jax.errors import UserError
-from dsd_jax.home import expand
 from dsd_jax.prompt_files import holds_prompts
+from dsd_jax.regular_file import list_folder
 from dsd_jax.weights.component import UNET
-from dsd_jax.weights.folder import find
+from dsd_jax.weights.folder import find, local_path
 
 EXPECTED = (
     "a prompts folder that train wrote, an adapter (a .safetensors or .bin file, or its folder) or "
@@ -28,8 +28,8 @@ class Source:
 
 def find_source(where: str | os.PathLike) -> Source:
     """Looks what is at `where`; `UserError` where that is nothing that we convert."""
-    path = expand(where)
-    if path.is_file():
+    path = local_path(where)
+    if path.is_symlink() and not path.exists() or path.exists() and not path.is_dir():
         return Source("adapter", _checked(path))
     if where == "" or not path.is_dir() and (path.is_absolute() or path.suffix):
         raise UserError(f"There is nothing at '{where}'; expected {EXPECTED}.")
@@ -37,13 +37,14 @@ def find_source(where: str | os.PathLike) -> Source:
         return Source("model", find(where))
     if holds_prompts(path):
         return Source("prompts", path)
+    names = list_folder(path)
     for name in adapter_files.NAMES:
-        if (path / name).is_file():
+        if name in names:
             return Source("adapter", path / name)
-    others = sorted(path.glob("*.safetensors"))
+    others = [name for name in names if name.endswith(".safetensors")]
     if len(others) == 1:
-        return Source("adapter", others[0])
-    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+        return Source("adapter", path / others[0])
+    found = ", ".join(names[:8]) or "nothing"
     raise UserError(f"{where} holds {found}; expected {EXPECTED}.")
 
 

@@ -10,6 +10,7 @@ from dsd_jax.diffusion import Schedule
 from dsd_jax.errors import UserError
 from dsd_jax.json_file import read_json
 from dsd_jax.models.config import REMEDY, ConfigFile
+from dsd_jax.regular_file import list_folder
 from dsd_jax.validation import List, parse
 from dsd_jax.weights.component import Component
 
@@ -24,6 +25,30 @@ class _Class(ConfigFile):
     def stated(self) -> str | None:
         """The class's name; None where the file does not tell."""
         return self.class_name or next(iter(self.architectures or ()), None)
+
+
+class ModelIndex(ConfigFile):
+    """What `model_index.json` says of a model beside its components.
+
+    Attributes:
+        class_name: of diffusers' pipeline.
+        force_zeros_for_empty_prompt: SDXL's setting of what an empty caption is; diffusers takes
+            zeros where it is absent.
+    """
+
+    class_name: str | None = Field(None, alias="_class_name")
+    force_zeros_for_empty_prompt: bool | None = True
+
+
+def read_index(folder: Path) -> ModelIndex:
+    """Return what a model's folder says in `model_index.json`, which it need not have.
+
+    Raises:
+        UserError: the file is damaged, or a field is of another kind.
+    """
+    file = folder / "model_index.json"
+    stated = read_json(file) if file.name in list_folder(folder) else {}
+    return parse(ModelIndex, stated, str(file), "use the one that diffusers wrote for this model")
 
 
 def read_config(folder: Path, component: Component) -> Any:

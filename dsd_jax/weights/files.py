@@ -6,12 +6,13 @@ from pathlib import Path
 
 from dsd_jax.errors import UserError
 from dsd_jax.json_file import read_json
+from dsd_jax.regular_file import list_folder
 from dsd_jax.weights import msgpack_file, safetensors_file
 from dsd_jax.weights.component import Component
 from dsd_jax.weights.stored import Stored
 
 # Suffixes of published files, in order of preference: "" is what diffusers loads unasked.
-_VARIANTS = ("", ".fp32", ".fp16", ".bf16", ".non_ema")
+_VARIANTS = ("", ".fp32", ".fp16", ".bf16", ".ema", ".non_ema")
 
 
 def choose(names: Iterable[str], component: Component, folder: str) -> str:
@@ -58,7 +59,8 @@ def is_index(name: str) -> bool:
 
 def read_headers(folder: Path, component: Component) -> list[Stored]:
     """All tensors of the component in `folder`, of all its shards; nothing but headers is read."""
-    name = choose((file.name for file in folder.iterdir()), component, str(folder))
+    names = list_folder(folder)
+    name = choose(names, component, str(folder))
     read = _reader(name)
     if not is_index(name):
         return list(read(folder / name).values())
@@ -67,8 +69,10 @@ def read_headers(folder: Path, component: Component) -> list[Stored]:
         raise UserError(f"{folder / name} has no table 'weight_map' from tensors to files.")
     tensors = []
     for shard in sorted(set(table.values())):
-        if not (folder / shard).is_file():
-            raise UserError(f"{folder / shard} is missing, though {name} names it; fetch it again.")
+        if shard not in names:
+            raise UserError(
+                f"{folder / shard[:200]} is missing, though {name} names it; fetch it again."
+            )
         tensors += read(folder / shard).values()
     return tensors
 

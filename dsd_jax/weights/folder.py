@@ -6,9 +6,10 @@ from pathlib import Path
 
 from dsd_jax.errors import UserError
 from dsd_jax.home import expand
-from dsd_jax.json_file import read_json
+from dsd_jax.regular_file import list_folder
 from dsd_jax.weights import hub
 from dsd_jax.weights.component import TEXT_2
+from dsd_jax.weights.configs import read_index
 from dsd_jax.weights.layout import parts, refuse_others
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "tiny"
@@ -22,7 +23,7 @@ def find(where: str | os.PathLike) -> Path:
     """
     if where == "tiny":
         return _checked(BUNDLED)
-    folder = expand(where)
+    folder = local_path(where)
     if where != "" and folder.is_dir():
         return _checked(folder)
     if folder.is_file():
@@ -39,15 +40,32 @@ def find(where: str | os.PathLike) -> Path:
     return _checked(hub.fetch(*hub_id.groups()))
 
 
+def local_path(where: str | os.PathLike) -> Path:
+    """Return `where` as a path that can be looked at.
+
+    Raises:
+        UserError: the name is too long, has a NUL or an unknown user in it, or is in a folder that
+            may not be read.
+    """
+    path = expand(where)
+    try:
+        path.lstat()  # unlike `exists`, it tells of a NUL
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{str(where)[:200]} can't be read ({reason}).") from error
+    return path
+
+
 def subfolders(folder: Path) -> set[str]:
     """Their names."""
-    return {entry.name for entry in folder.iterdir() if entry.is_dir()}
+    return {name for name in list_folder(folder) if (folder / name).is_dir()}
 
 
 def _checked(folder: Path) -> Path:
     """`folder` if it is laid out like a model that we know; says what it is if not."""
-    index = folder / "model_index.json"
-    kind = str(read_json(index).get("_class_name", "")) if index.is_file() else ""
+    kind = read_index(folder).class_name or ""
     folders = subfolders(folder)
     refuse_others(folders, f"{folder} (a {kind})" if kind else str(folder))
     needed = parts(folders | {TEXT_2.folder} if "XL" in kind else folders)
@@ -58,7 +76,7 @@ def _checked(folder: Path) -> Path:
         hint = f"it looks like one component of a model, so give the folder above, {folder.parent}"
     else:
         found = [f"{part}/" for part in needed if part not in missing]
-        found = found or sorted(entry.name for entry in folder.iterdir())
+        found = found or list_folder(folder)
         hint = f"it has {', '.join(found[:12]) or 'nothing in it'}"
     pipeline = f" (a {kind})" if kind and "StableDiffusion" not in kind else ""
     raise UserError(

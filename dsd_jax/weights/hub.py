@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from dsd_jax.errors import UserError
 from dsd_jax.weights.component import TEXT_2, Component, components
@@ -15,6 +15,17 @@ from dsd_jax.weights.layout import checked_components
 
 LAYOUT = "a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
 _TIMEOUT = 10  # seconds until the Hub counts as out of reach
+# What HTTP's codes mean here, where the Hub gives no reason of its own.
+_STATUS = {
+    401: "log in with `hf auth login`",
+    403: "access is not allowed",
+    429: "too many requests; wait some minutes, or log in with `hf auth login`",
+    451: "not available for legal reasons",
+    500: "the Hub has a fault; try again later",
+    502: "the Hub has a fault; try again later",
+    503: "the Hub is out of service; try again later",
+    504: "the Hub is too slow; try again later",
+}
 
 
 class Wanted(NamedTuple):
@@ -112,16 +123,61 @@ def _reason(label: str, repo: str, error: Exception) -> str:
             f"{label} is gated: accept its terms at https://huggingface.co/{repo} and log in with "
             "`hf auth login`"
         )
+    if 401 in map(_status, _chain(error)) and huggingface_hub.get_token():
+        return (
+            f"{label} could not be fetched: the Hub does not accept the token in HF_TOKEN or of "
+            "`hf auth login`; take another one, or none"
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"the Hub has no public model {repo}: check the name, or log in if it is private"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repo} has no such revision ({label}): check the name after the @"
     if isinstance(error, errors.HFValidationError):
         return f"{label} is not a name of a model on the Hub (org/name or org/name@revision)"
+    cause = _cause(error)
     if isinstance(error, errors.LocalEntryNotFoundError):
+        answered = any(_status(one) for one in _chain(error))
+        why = "refuses it" if answered else "can't be reached"
         return (
-            f"{label} could not be fetched, because the Hub can't be reached (no network, or "
-            "HF_HUB_OFFLINE is set), and the local cache does not have it"
+            f"{label} could not be fetched, because the Hub {why} ({cause}), and the local cache "
+            "does not have it"
         )
-    first = str(error).strip().split("\n")[0]
-    return f"{label} could not be fetched from the Hub ({type(error).__name__}: {first})"
+    return f"{label} could not be fetched from the Hub ({cause})"
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status that the Hub answered with, if it did."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and those that it came from, the first of them last."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    return chain
+
+
+def _cause(error: Exception) -> str:
+    """Return in words why the Hub could not be asked; the first error that tells is taken."""
+    chain = _chain(error)
+    for one in chain:
+        if (status := _status(one)) is not None:
+            said = getattr(one, "server_message", None) or one.response.headers.get(
+                "x-error-message"
+            )
+            return f"HTTP {status}: {said or _STATUS.get(status, 'no reason is given')}"
+    text = " ".join(str(one) for one in chain)
+    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
+        return "its certificate is not trusted; is a proxy in between? SSL_CERT_FILE can name its"
+    if any(isinstance(one, ValueError) and "JSON" in type(one).__name__ for one in chain):
+        return "it answered with something else than JSON; does a login page stand in between?"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    last = chain[-1] if isinstance(error, errors.LocalEntryNotFoundError) else error
+    first = (str(last).strip() or type(last).__name__).split("\n")[0].removesuffix(".")
+    if isinstance(last, errors.LocalEntryNotFoundError):
+        return "no network, or HF_HUB_OFFLINE is set"
+    return f"{type(last).__name__}: {first}"

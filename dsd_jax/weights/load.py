@@ -11,16 +11,19 @@ from jax.sharding import Mesh
 
 from dsd_jax.devices import check_devices
 from dsd_jax.errors import UserError
-from dsd_jax.json_file import read_json
 from dsd_jax.model import Model
 from dsd_jax.sharding import host_mesh, place_weight
 from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE, Component, components
-from dsd_jax.weights.configs import read_config, read_schedule
+from dsd_jax.weights.configs import read_config, read_index, read_schedule
 from dsd_jax.weights.files import read_headers
 from dsd_jax.weights.fit import Leaf, fit
 from dsd_jax.weights.folder import find, subfolders
 from dsd_jax.weights.names import unflatten
 from dsd_jax.weights.tokenizer import read_tokenizer
+
+_MOST_SIDE = 4096  # pixels
+# What training frameworks put before all names, and what a published file has without it.
+_PREFIXES = ("_orig_mod.", "module.", "model.", "ema_model.", "unet.", "vae.")
 
 
 def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None) -> Model:
@@ -61,7 +64,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
         **tokenizers,
         schedule=schedule,
         params=read_weights(folder, leaves, dtype, mesh or host_mesh()),
-        zero_empty=TEXT_2 in ours and _zero_empty(folder),
+        zero_empty=TEXT_2 in ours and bool(read_index(folder).force_zeros_for_empty_prompt),
         image_size=configs[UNET.key].sample_size * configs[VAE.key].downscale,
     )
 
@@ -75,13 +78,6 @@ def float_type(dtype: Any) -> np.dtype:
     if dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
         raise UserError(f"dtype {dtype} can't hold weights; use float32, bfloat16 or float16.")
     return dtype
-
-
-def _zero_empty(folder: Path) -> bool:
-    """SDXL's own setting of what an empty caption is; diffusers takes zeros where it is absent."""
-    index = folder / "model_index.json"
-    stated = read_json(index) if index.is_file() else {}
-    return bool(stated.get("force_zeros_for_empty_prompt", True))
 
 
 def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str, Any]) -> None:
@@ -98,6 +94,11 @@ def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str
         ("unet's width of pooled text", unet.pooled_dim),
         ("text_encoder_2's projection_dim", texts[-1][1].projection),
     )
+    if (side := unet.sample_size * vae.downscale) > _MOST_SIDE:
+        raise UserError(
+            f"{folder}: unet's sample_size {unet.sample_size} stands for pictures of {side} pixels "
+            f"a side; expected at most {_MOST_SIDE}."
+        )
     lengths = {tokenizer.model_max_length for tokenizer in tokenizers.values()}
     if len(lengths) > 1:
         raise UserError(
@@ -136,16 +137,20 @@ def fitting(folder: Path, configs: Mapping[Component, Any]) -> dict[str, list[Le
 
     Nothing but headers is read.
     """
-    leaves, problems = {}, []
+    leaves, problems, prefixes = {}, [], set()
     for component, config in configs.items():
         abstract = component.abstract_params(config)
         stored = read_headers(folder / component.folder, component)
         leaves[component.key], lines = fit(component, abstract, stored)
         problems += lines
+        prefixes |= {x for x in _PREFIXES if lines and all(t.name.startswith(x) for t in stored)}
     if problems:
+        remedy = "use weights and config.json of one and the same model"
+        if prefixes:
+            remedy = f"take '{prefixes.pop()}' off the names of all tensors and save them again"
         raise UserError(
-            f"The weights in {folder} do not fit the configs there; use weights and config.json of "
-            "one and the same model:\n" + "\n".join(problems)
+            f"The weights in {folder} do not fit the configs there; {remedy}:\n"
+            + "\n".join(problems)
         )
     return leaves
 
@@ -163,7 +168,7 @@ def read_weights(
         for leaf in found:
             array = leaf.read(dtype if leaf.shape else np.dtype(np.float32))
             if not np.isfinite(array).all():
-                broken.append(f"  {leaf.stored.file.parent.name}: {leaf.stored.name}")
+                broken.append(f"  {leaf.stored.file.path.parent.name}: {leaf.stored.name}")
             tree[leaf.path] = place_weight("/".join(leaf.path), array, mesh)
         params[key] = unflatten(tree)
     if broken:

@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from dsd_jax.weights.stored import FLOATING, Stored, not_weights
+from dsd_jax.weights.stored import FLOATING, Stored, WeightsFile, not_weights
 
 _ARRAY = 1
 _FORM = "Flax msgpack"
@@ -21,6 +21,8 @@ _FORM = "Flax msgpack"
 _MAPS = {0xDE: 2, 0xDF: 4}
 _STRINGS = {0xD9: 1, 0xDA: 2}
 _EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}
+_LENGTHS = 2, 3, 5  # of what stands before a piece of bytes
+_DEEPEST = 100  # maps inside each other
 _FIXED_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 
 
@@ -30,10 +32,11 @@ class _TruncatedError(ValueError):
 
 def read_header(file: Path) -> dict[str, Stored]:
     """Names, shapes and types of all arrays; `UserError` where the file is broken or another."""
-    if not file.stat().st_size:
-        raise not_weights(file, _FORM, "is empty")
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        walk = _Walk(file, data)
+    opened = WeightsFile(file)
+    if not opened.size:
+        raise not_weights(opened, _FORM, "is empty")
+    with opened.map() as data:
+        walk = _Walk(opened, data)
         try:
             leaves = {leaf.name: leaf for leaf in walk.leaves()}
             if walk.at != len(data):
@@ -41,11 +44,11 @@ def read_header(file: Path) -> dict[str, Stored]:
             return leaves
         except _TruncatedError as error:
             raise not_weights(
-                file, _FORM, f"is cut off after {len(data):,} bytes; fetch it again"
+                opened, _FORM, f"is cut off after {len(data):,} bytes; fetch it again"
             ) from error
-        except (ValueError, LookupError, TypeError, RecursionError, msgpack.OutOfData) as error:
+        except (ValueError, LookupError, TypeError, msgpack.UnpackException) as error:
             raise not_weights(
-                file,
+                opened,
                 _FORM,
                 "is not a Flax checkpoint; fetch it again, or convert it to safetensors",
             ) from error
@@ -54,7 +57,7 @@ def read_header(file: Path) -> dict[str, Stored]:
 class _Walk:
     """A position in the file and what can stand there."""
 
-    def __init__(self, file: Path, data: mmap.mmap):
+    def __init__(self, file: WeightsFile, data: mmap.mmap):
         self.file, self.data, self.at = file, data, 0
 
     def take(self, count: int) -> int:
@@ -70,6 +73,8 @@ class _Walk:
 
     def leaves(self, prefix: str = "") -> Iterator[Stored]:
         """The arrays of the map that begins here and of those within."""
+        if prefix.count("/") > _DEEPEST:
+            raise ValueError("maps nested too deep")
         code = self.number(1)
         count = code & 0x0F if code & 0xF0 == 0x80 else self.number(_MAPS[code])
         for _ in range(count):
@@ -97,12 +102,15 @@ class _Walk:
         begin = self.take(length)
         front = msgpack.Unpacker()
         front.feed(self.data[begin : min(begin + 256, self.at)])
-        front.read_array_header()
-        shape, dtype = tuple(front.unpack()), front.unpack()
+        parts, shape, dtype = front.read_array_header(), front.unpack(), front.unpack()
+        sizes = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+        if parts != 3 or not sizes or not isinstance(dtype, str):
+            raise ValueError(f"{name} has the shape {shape}")
         bytes_ = math.prod(shape) * FLOATING[dtype].itemsize if dtype in FLOATING else 0
-        if bytes_ > length:
+        # Between shape and dtype and the numbers stands nothing but how many bytes these are.
+        if dtype in FLOATING and length - front.tell() - bytes_ not in _LENGTHS:
             raise ValueError(f"{name} has {length} bytes for the shape {shape}")
-        return Stored(self.file, name, shape, dtype, self.at - bytes_, flax=True)
+        return Stored(self.file, name, tuple(shape), dtype, self.at - bytes_, flax=True)
 
 
 def write(file: Path, tree: Mapping[str, Any]) -> None:

@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsd_jax.errors import UserError
+from dsd_jax.regular_file import open_regular_file
 from dsd_jax.weights.pickle_program import RefusedError, run
-from dsd_jax.weights.stored import FLOATING, not_weights
+from dsd_jax.weights.stored import FLOATING, WeightsFile, not_weights
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80\x02"
@@ -104,11 +105,11 @@ def read(file: Path) -> dict[str, np.ndarray]:
         UserError: the file is none that `torch.save` writes of a state dict, is damaged, or its
             pickle asks for anything but tensors.
     """
-    with file.open("rb") as stream:
+    with open_regular_file(file) as stream:
         start = stream.read(len(_ZIP))
         stream.seek(0)
         if not start.startswith((_ZIP, _PICKLE)):
-            raise not_weights(file, _FORM, f"is not {_FORM}")
+            raise not_weights(WeightsFile(file), _FORM, f"is not {_FORM}")
         try:
             if start.startswith(_ZIP):
                 return _read_zip(stream)

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from dsd_jax.conversion.adapter import to_prompts
 from dsd_jax.conversion.adapter_files import read_adapter, write_authors, write_diffusers
 from dsd_jax.errors import UserError
+from tests.files import replace_by
 
 PATH = "mid_block.attentions.0.transformer_blocks.0.attn1"
 A, B = f"unet.{PATH}.to_q.lora_A.weight", f"unet.{PATH}.to_q.lora_B.weight"
@@ -72,14 +73,55 @@ def test_alpha_in_pefts_config(tmp_path):
         save_file(TENSORS, tmp_path / f"{name}.safetensors")
         assert (up(tmp_path / f"{name}.safetensors") == value).all()
     tensors = {name: torch.from_numpy(tensor) for name, tensor in TENSORS.items()}
-    torch.save(tensors, tmp_path / "adapter_model.bin")
-    assert (up(tmp_path / "adapter_model.bin") == 0.5).all()
+    for name in ("adapter_model.bin", "mine.bin"):
+        torch.save(tensors, tmp_path / name)
+        assert (up(tmp_path / name) == 0.5).all()
+
+
+@pytest.mark.parametrize("prefix", ["unet.", "base_model.model.", ""])
+def test_alpha_in_pefts_config_beside_a_file_of_another_name(tmp_path, prefix, capsys):
+    file = tmp_path / "my_style.safetensors"
+    save_file({name.replace("unet.", prefix): TENSORS[name] for name in TENSORS}, file)
+    assert (up(file) == 1).all()
+    said = "no adapter_config.json beside it, which tells the scale; it is taken as 1"
+    assert (said in capsys.readouterr().err) == (prefix != "unet.")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 8}))
+    assert (up(file) == 4).all() and "taken as 1" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "adapter_config.json holds a list, expected a JSON object"),
+        ("[" * 50_000, "adapter_config.json is nested too deep"),
+        ('{"lora_alpha": ' + "9" * 5000 + "}", "adapter_config.json is not JSON"),
+        ('{"lora_alpha": NaN}', "NaN is no number"),
+        ('{"use_dora": true}', "adapter_config.json: use_dora is true"),
+        ('{"alpha_pattern": {"(.*)*x": 1}}', "adapter_config.json: alpha_pattern has"),
+        (None, "adapter_config.json is missing, a link to"),
+    ],
+)
+def test_a_config_beside_it_that_is_none(tmp_path, content, message):
+    file, config = tmp_path / "my_style.safetensors", tmp_path / "adapter_config.json"
+    save_file(TENSORS, file)
+    config.symlink_to("nowhere") if content is None else config.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_adapter(file)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "loop"])
+@pytest.mark.parametrize("name", ["x.safetensors", "x.bin"])
+def test_files_that_are_none(tmp_path, name, kind):
+    (tmp_path / name).touch()
+    replace_by(tmp_path / name, kind)
+    with pytest.raises(UserError, match=f"{name} (is no regular|is a folder|is missing|can't be)"):
+        read_adapter(tmp_path / name)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "1"])
 def test_metadata_that_is_damaged(tmp_path, text):
     save_file(TENSORS, tmp_path / "x.safetensors", {"lora_adapter_metadata": text})
-    with pytest.raises(UserError, match="x.safetensors: its metadata .* is no JSON object"):
+    with pytest.raises(UserError, match="x.safetensors: its metadata .* (JSON|object)"):
         read_adapter(tmp_path / "x.safetensors")
 
 
@@ -102,5 +144,5 @@ def test_damaged_safetensors(tmp_path):
 
 def test_types_of_numbers(tmp_path):
     save_file({A: TENSORS[A].astype(np.int8), B: TENSORS[B]}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="lora_A.weight is of I8, expected one of float16"):
+    with pytest.raises(UserError, match="lora_A.weight is of int8, expected one of float16"):
         read_adapter(tmp_path / "x.safetensors")

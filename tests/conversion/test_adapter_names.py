@@ -7,6 +7,10 @@ from dsd_jax.conversion.adapter_names import Name, parse
 PATH = "down_blocks.1.attentions.0.transformer_blocks.10.attn2"
 MID = "mid_block.attentions.0.transformer_blocks.0.attn1"
 
+# The original code's numbers, and what they are in diffusers.
+LDM, BLOCK, DOWN = "lora_unet_", "transformer_blocks_3_attn1_to_q", ("to_q", "down")
+ZERO, ONE, TWO = (f"attentions.{number}.transformer_blocks.3.attn1" for number in range(3))
+
 
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -23,6 +27,19 @@ MID = "mid_block.attentions.0.transformer_blocks.0.attn1"
         (f"lora_unet_{PATH.replace('.', '_')}_to_q.lora_down.weight", (PATH, "to_q", "down")),
         (f"lora_unet_{MID.replace('.', '_')}_to_out_0.lora_up.weight", (MID, "to_out", "up")),
         (f"lora_unet_{MID.replace('.', '_')}_to_out_0.alpha", (MID, "to_out", "alpha")),
+        (f"unet.{PATH}.to_k.lora_A.default.weight", (PATH, "to_k", "down")),
+        (f"base_model.model.unet.{PATH}.to_k.lora_B.default_0.weight", (PATH, "to_k", "up")),
+        (f"unet.unet.{PATH}.to_k.lora_B.weight", (PATH, "to_k", "up")),
+        (f"lora_unet.{PATH}.to_k.lora_up.weight", (PATH, "to_k", "up")),
+        (f"diffusion_model.{PATH}.to_k.lora_B.weight", (PATH, "to_k", "up")),
+        (f"unet.{PATH}.to_out.0.lora_linear_layer.down.weight", (PATH, "to_out", "down")),
+        (f"lycoris_{PATH.replace('.', '_')}_to_q.alpha", (PATH, "to_q", "alpha")),
+        (f"{LDM}input_blocks_4_1_{BLOCK}.lora_down.weight", (f"down_blocks.1.{ZERO}", *DOWN)),
+        (f"{LDM}input_blocks_8_1_{BLOCK}.lora_down.weight", (f"down_blocks.2.{ONE}", *DOWN)),
+        (f"{LDM}input_blocks_1_1_{BLOCK}.lora_down.weight", (f"down_blocks.0.{ZERO}", *DOWN)),
+        (f"{LDM}middle_block_1_{BLOCK}.lora_down.weight", (f"mid_block.{ZERO}", *DOWN)),
+        (f"{LDM}output_blocks_5_1_{BLOCK}.lora_down.weight", (f"up_blocks.1.{TWO}", *DOWN)),
+        (f"{LDM}output_blocks_0_1_{BLOCK}.lora_down.weight", (f"up_blocks.0.{ZERO}", *DOWN)),
     ],
 )
 def test_spellings(name, expected):
@@ -34,7 +51,7 @@ def test_spellings(name, expected):
     [
         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
         "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
-        "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight",
+        "lora_unet_input_blocks_4_0_transformer_blocks_0_attn1_to_q.lora_down.weight",
         "unet.down_blocks.0.attentions.0.transformer_blocks.0.ff.net.0.proj.lora_A.weight",
         "unet.down_blocks.0.resnets.0.conv1.lora_A.weight",
         f"unet.{PATH}.to_q.lora_B.bias",

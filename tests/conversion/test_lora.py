@@ -60,7 +60,10 @@ def test_an_adapter_that_is_not_whole(tmp_path):
 
 
 def test_prompts_without_lora(config, tmp_path):
-    prompts = {"tokens": init_tokens(config, jax.random.key(0)), "weights": {"a": np.zeros(1)}}
+    prompts = {
+        "tokens": init_tokens(config, jax.random.key(0)),
+        "weights": {"dsd": {"error": np.zeros(())}},
+    }
     write_prompts(tmp_path, prompts, {})
     with pytest.raises(UserError, match="has no LoRA but tokens, weights, which has no form"):
         read_lora(Source("prompts", tmp_path))

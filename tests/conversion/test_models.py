@@ -18,6 +18,7 @@ from dsd_jax.conversion.models import convert_model, form_of
 from dsd_jax.errors import UserError
 from dsd_jax.weights.component import UNET
 from dsd_jax.weights.folder import BUNDLED
+from tests.files import replace_by
 from tests.synthetic import torch_shapes, write_zeros
 
 ELEMENTS = ("unet", "vae", "text_encoder")
@@ -175,3 +176,16 @@ def test_memory(source, tmp_path, form):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     size = weights_file.stat().st_size
     assert size > 250e6 and int(done.stdout) < 0.7 * size, (done.stdout, size)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "loop"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer/vocab.json", "scheduler/scheduler_config.json", "model_index.json"]
+)
+def test_small_files_that_can_not_be_read(tmp_path, name, kind):
+    """They are not left out in silence."""
+    shutil.copytree(BUNDLED, tmp_path / "source")
+    replace_by(tmp_path / "source" / name, kind)
+    with pytest.raises(UserError, match=f"{name} (is no regular file|is missing|can't be read)"):
+        convert_model(tmp_path / "source", tmp_path / "target", "msgpack")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["source"]

@@ -72,7 +72,7 @@ def test_the_same_tensor_under_two_names(folder):
 
 def test_tensors_of_whole_numbers(folder):
     folder.change("vae", lambda t: t.update({"quant_conv.bias": np.zeros(8, np.int8)}))
-    assert "~ quant_conv.bias is I8, expected one of float16" in refusal(folder.path)
+    assert "~ quant_conv.bias is int8, expected one of float16" in refusal(folder.path)
 
 
 def test_linear_weights_do_not_fit_a_convolution(folder):
@@ -110,3 +110,9 @@ def test_names_are_compared_before_any_data_is_read(folder, monkeypatch):
     )
     with pytest.raises(AssertionError, match="data was read"):
         load(folder.path)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_prefixes_of_training_frameworks_are_named(folder, prefix):
+    folder.change("unet", lambda t: [t.update({prefix + n: t.pop(n)}) for n in list(t)])
+    assert f"take '{prefix}' off the names of all tensors and save" in refusal(folder.path)

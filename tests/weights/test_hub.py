@@ -161,6 +161,53 @@ def test_errors_of_the_hub_are_one_sentence(monkeypatch, error, message):
     assert text.endswith("; or give " + hub.LAYOUT + " instead.")
 
 
+def unreachable(cause: Exception) -> Exception:
+    """What the Hub's client raises where asking failed and the cache has nothing."""
+    error = errors.LocalEntryNotFoundError("an error happened while trying to locate the files")
+    error.__cause__ = cause
+    return error
+
+
+def refused(status: int, said: str | None = None) -> Exception:
+    return errors.HfHubHTTPError("no", response=response(status), server_message=said)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (unreachable(refused(429)), "the Hub refuses it (HTTP 429: too many requests; wait some"),
+        (unreachable(refused(429, "slow down")), "the Hub refuses it (HTTP 429: slow down)"),
+        (unreachable(refused(503)), "the Hub refuses it (HTTP 503: the Hub is out of service"),
+        (unreachable(refused(403, "disabled")), "the Hub refuses it (HTTP 403: disabled)"),
+        (unreachable(refused(451)), "(HTTP 451: not available for legal reasons)"),
+        (refused(401, "Invalid credentials"), "from the Hub (HTTP 401: Invalid credentials)"),
+        (
+            unreachable(httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")),
+            "the Hub can't be reached (its certificate is not trusted",
+        ),
+        (
+            unreachable(httpx2.ConnectError("[Errno -2] Name or service not known")),
+            "can't be reached (ConnectError: [Errno -2] Name or service not known)",
+        ),
+        (
+            json.JSONDecodeError("Expecting value", "<html>", 0),
+            "does a login page stand in between",
+        ),
+    ],
+)
+def test_why_the_hub_does_not_answer(monkeypatch, error, message):
+    replace(monkeypatch, Hub([], error=error))
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    assert message in refusal("org/name@v2")
+
+
+@pytest.mark.parametrize("error", [refused(401), unreachable(refused(401))])
+def test_a_token_that_is_not_valid(monkeypatch, error):
+    replace(monkeypatch, Hub([], error=error))
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_expired")
+    assert "the Hub does not accept the token in HF_TOKEN" in refusal("org/name")
+
+
 def cache(folder, monkeypatch, tmp_path, revision="main"):
     """Lays `folder` out as the Hub's client does in its cache, and takes the network away."""
     commit = "0123456789abcdef0123456789abcdef01234567"
