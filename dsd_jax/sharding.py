@@ -133,16 +133,23 @@ def shard_rows(mesh: Mesh, batch: Tree) -> Tree:
 
 def on_pod(mesh: Mesh, weights: Tree) -> Tree:
     """Weights that every host has on its own mesh, as arrays of the pod's, without a copy."""
+    return jax.tree.map(lambda x: _view(mesh, x), weights)
 
-    def view(x: jax.Array) -> jax.Array:
-        sharding = x.sharding
-        if not isinstance(sharding, NamedSharding) or mesh == sharding.mesh:
-            return x
-        parts = [part.data for part in x.addressable_shards]
-        everywhere = NamedSharding(mesh, sharding.spec)
-        return jax.make_array_from_single_device_arrays(x.shape, everywhere, parts)
 
-    return jax.tree.map(view, weights)
+def on_host(mesh: Mesh, weights: Tree) -> Tree:
+    """Weights on the pod's mesh, of which every host has a copy, as arrays of this host's mesh."""
+    return jax.tree.map(lambda x: _view(mesh, x), weights)
+
+
+def _view(mesh: Mesh, x: jax.Array) -> jax.Array:
+    """The parts of `x` on this host's devices as parts of an array on `mesh`."""
+    sharding = x.sharding
+    if not isinstance(sharding, NamedSharding) or mesh == sharding.mesh:
+        return x
+    parts = [part.data for part in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(
+        x.shape, NamedSharding(mesh, sharding.spec), parts
+    )
 
 
 def fetch(x: jax.Array | np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ when to stop, and whether what was learned is kept at all, which takes a gain of
 standard error.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.fitting import fit
 from dsd_jax.losses import cross_entropy
 from dsd_jax.model import padded_chunks
-from dsd_jax.sharding import fetch, in_mesh, replicate, shard_rows
+from dsd_jax.sharding import fetch, in_mesh, on_host, on_pod, pod_mesh, replicate, shard_rows
 from dsd_jax.shots import margin_unit, split
 from dsd_jax.tokens import check_captions
 
@@ -61,7 +61,7 @@ def fine_tune(
     checkpoints: Checkpoints | None = None,
     log: Path | None = None,
 ) -> Tuned:
-    """Fine-tune a CLIP on k items; on several hosts each does the same.
+    """Fine-tune a CLIP on k items; several hosts, each of which has all items, do it together.
 
     Args:
         clip: left as it is.
@@ -87,7 +87,8 @@ def fine_tune(
     checks, kept = held_out.verdict(course, recipe, clusters[held])
     if not kept:
         return Tuned(clip, checks, 0)
-    found = jax.tree.map(lambda x: x.astype(clip.dtype), course.best)
+    best = on_host(clip.mesh, course.best)
+    found = jax.tree.map(lambda x: x.astype(clip.dtype), best)
     return Tuned(replace(clip, params={**clip.params, **found}), checks, kept)
 
 
@@ -115,35 +116,33 @@ def _descend(
     log: Path | None,
 ) -> Course:
     """Gradient steps on some of the shots, until those held out stop improving."""
-    setting = Setting(clip.config, clip.dtype, clip.normalise)
+    setting, mesh = Setting(clip.config, clip.dtype, clip.normalise), pod_mesh(clip.mesh)
     step, batch = update_function(setting, recipe), min(recipe.batch, len(learn))
     # Of its own, and in float32 whatever the model's type: small steps would be rounded away.
     weights = {name: jax.tree.map(_master, clip.params[name]) for name in KINDS[recipe.kind]}
-    zero_shot = _scores(setting, clip, weights, shots, batch)
+    moments = jax.tree.map(partial(_like, clip.mesh), optimiser(recipe).init(weights))
+    params, weights, moments = on_pod(mesh, (clip.params, weights, moments))
+    scores = partial(_scores, mesh, partial(batch_scores, setting, params), batch)
+    zero_shot = scores(weights, shots)
     spread = margin_unit(zero_shot[:, 1:] - zero_shot[:, :1])
 
     def update(course: Course, batch: Examples) -> tuple[Course, dict[str, jax.Array]]:
-        with in_mesh(clip.mesh):
-            weights, moments, loss = step(
-                course.weights, course.optimiser, clip.params, batch, spread
-            )
+        with in_mesh(mesh):
+            weights, moments, loss = step(course.weights, course.optimiser, params, batch, spread)
         return course._replace(weights=weights, optimiser=moments), {"loss": loss}
 
     def losses(weights: Any) -> np.ndarray:
-        return np.asarray(
-            cross_entropy(_scores(setting, clip, weights, shots.take(held), batch) / spread)
-        )
+        return np.asarray(cross_entropy(scores(weights, shots.take(held)) / spread))
 
     def check(done: int, course: Course) -> tuple[Course, bool, float]:
         return held_out.look(course, done, losses(course.weights), course.weights, recipe)
 
     history = held_out.first_losses(losses(weights), recipe.steps, recipe.check_every)
-    moments = jax.tree.map(partial(_like, clip.mesh), optimiser(recipe).init(weights))
     return fit(
         progress or "fine-tuning",
         Course(weights, moments, jax.tree.map(jnp.copy, weights), np.asarray(0), history),
         update,
-        lambda number: shard_rows(clip.mesh, shots.take(drawn(learn, batch, seed, number))),
+        lambda number: _place(mesh, shots.take(drawn(learn, batch, seed, number))),
         recipe.steps,
         checkpoints,
         log,
@@ -163,11 +162,24 @@ def _like(mesh: Mesh, x: jax.Array) -> jax.Array:
     return x if isinstance(x.sharding, NamedSharding) else replicate(mesh, x)
 
 
-def _scores(setting: Setting, clip: Clip, weights: Any, items: Examples, batch: int) -> np.ndarray:
-    """(n, candidates) of n items, in chunks of a batch."""
+def _place(mesh: Mesh, items: Examples) -> Examples:
+    """Put items on all devices, each of which gets its part, or all where they do not divide."""
+    count, hosts = len(items.ids), jax.process_count()
+    if count % mesh.size:
+        return replicate(mesh, items)
+    return shard_rows(mesh, items.take(np.split(np.arange(count), hosts)[jax.process_index()]))
+
+
+def _scores(
+    mesh: Mesh,
+    batch_scores: Callable[[Any, Examples], tuple[jax.Array, ...]],
+    batch: int,
+    weights: Any,
+    items: Examples,
+) -> np.ndarray:
+    """(n, candidates) of n items, in chunks of a batch, on all hosts."""
     found, count = [], len(items.ids)
     for chunk in padded_chunks(np.arange(count), batch):
-        rows = shard_rows(clip.mesh, items.take(chunk))
-        with in_mesh(clip.mesh):
-            found.append(fetch(batch_scores(setting, clip.params, weights, rows)[0]))
+        with in_mesh(mesh):
+            found.append(fetch(batch_scores(weights, _place(mesh, items.take(chunk)))[0]))
     return np.concatenate(found)[:count]
