@@ -85,6 +85,11 @@ def _run_main(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> i
         main(argv)
     except SystemExit as stop:  # after --help and --version
         code = stop.code
+    except Preempted:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        _end_others(error)
+        raise
     sys.stdout.flush()
     return code
 
@@ -96,6 +101,20 @@ def _code_of_stop() -> int:
         return int(named[:4])
     tell("warning", f"DSD_STOPPED is '{named}', expected 0 to 255; 143 is taken for it.")
     return 143
+
+
+def _end_others(error: BaseException) -> None:
+    """End the processes that this one has joined, if any, and itself, by what it fails with."""
+    if "jax" in sys.modules:  # heavy; whoever has joined others has imported it
+        from dsd_jax.failure import BUG, end_together
+
+        codes = {
+            UserError: MISTAKE,
+            OutputError: MISTAKE,
+            DeviceError: TRY_AGAIN,
+            KeyboardInterrupt: INTERRUPTED,
+        }
+        end_together(error, next((codes[k] for k in codes if isinstance(error, k)), BUG))
 
 
 def _check_folder() -> None:
@@ -198,9 +217,19 @@ class RunParser(ConfigParser):
         """As `ConfigParser`; raises `UserError` for a workdir that can't be written to, too."""
         from dsd_jax.folders import make_folder
 
+        _join_others()  # first: whoever fails from here on ends the others, too
         flags = super().parse_args(args, namespace)
         flags.workdir = make_folder(flags.workdir, "--workdir")
         return flags
+
+
+def _join_others() -> None:
+    from dsd_jax.cluster import find_place
+
+    if find_place() is not None:
+        from dsd_jax import hosts  # heavy: for several processes only
+
+        hosts.join()
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

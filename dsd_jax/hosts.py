@@ -1,58 +1,90 @@
 """The processes of a run, one per host of a pod: how they join, agree, share work out."""
 
-import os
-from collections.abc import Hashable, Mapping
+import threading
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from dsd_jax import failure
+from dsd_jax.cluster import Detected, Place, find_place, warn_of_idle_tasks
 from dsd_jax.errors import UserError
+from dsd_jax.terminal import tell
 
 Tree = TypeVar("Tree")
 Key = TypeVar("Key", bound=Hashable)
 
-_HERE = ("DSD_COORDINATOR", "DSD_PROCESSES", "DSD_PROCESS")
-_CLUSTERS = ("tpu", "slurm")
-_TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+_SILENCE = 10.0  # seconds of waiting for the others before saying so
 
 
 def join() -> None:
     """Join the run's other processes, before JAX is first used; nothing happens where it has none.
 
-    `launch/run.sh` says in the environment where to look: `DSD_COORDINATOR`, `DSD_PROCESSES` and
-    `DSD_PROCESS` for processes on this machine or in pods with GPUs, `DSD_CLUSTER` for a cluster
-    that JAX finds its way in by itself. Slurm's own variables do, too, and those that GKE gives
-    to pods with TPUs.
+    `cluster.find_place` says where they are. May be called again.
 
     Raises:
-        UserError: the variables contradict each other.
+        UserError: the environment's variables contradict each other, or there is no such cluster.
     """
-    given = [name for name in _HERE if name in os.environ]
-    if given:
-        if len(given) < len(_HERE):
-            missing = next(name for name in _HERE if name not in given)
-            raise UserError(f"{given[0]} is set but {missing} is not; set {', '.join(_HERE)}.")
-        address, processes, number = (os.environ[name] for name in _HERE)
-        # Nothing is left to detect. JAX would: it warns in Kubernetes, takes one GPU in Slurm.
-        jax.distributed.initialize(
-            address, int(processes), int(number), cluster_detection_method="deactivate"
+    place = find_place()
+    if place is None:
+        warn_of_idle_tasks()
+        return
+    if jax.distributed.is_initialized():
+        return
+    options = {"heartbeat_timeout_seconds": failure.HEARTBEAT}
+    with _patience(place):
+        try:
+            if isinstance(place, Detected):
+                jax.distributed.initialize(**options)
+            else:
+                # Nothing is left to detect. JAX would: it warns in Kubernetes, takes one GPU in
+                # Slurm.
+                jax.distributed.initialize(
+                    place.address,
+                    place.processes,
+                    place.number,
+                    cluster_detection_method="deactivate",
+                    **options,
+                )
+        except (ValueError, RuntimeError) as error:
+            raise UserError(_why_alone(place, error)) from error
+    failure.listen()
+
+
+@contextmanager
+def _patience(place: Place | Detected) -> Iterator[None]:
+    """Say what is waited for, when it takes long: JAX does so in silence, then aborts."""
+    if isinstance(place, Detected):
+        whom = f"the other processes of the cluster ({place.because})"
+    elif place.number:
+        whom = f"process 0 of {place.processes} at {place.address}"
+    else:
+        whom = f"the other {place.processes - 1} processes, which look for this one at " + (
+            place.address
         )
-    elif in_cluster():
-        jax.distributed.initialize()
+    timer = threading.Timer(_SILENCE, tell, ("waiting", f"for {whom}, up to 5 minutes"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
-def in_cluster() -> bool:
-    """Whether the environment is that of one process of several that JAX can find by itself."""
-    named = os.environ.get("DSD_CLUSTER", "")
-    if named and named not in _CLUSTERS:
-        raise UserError(f"DSD_CLUSTER is '{named}'; expected one of {', '.join(_CLUSTERS)}.")
-    several_tpu_hosts = any("," in os.environ.get(name, "") for name in _TPU_HOSTS)
-    several_slices = os.environ.get("MEGASCALE_NUM_SLICES", "1") != "1"  # GKE tells one slice, too
-    # An interactive allocation has SLURM_JOB_ID, too; only srun's tasks have a number.
-    several_tasks = "SLURM_PROCID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
-    return bool(named) or several_tpu_hosts or several_slices or several_tasks
+def _why_alone(place: Place | Detected, error: Exception) -> str:
+    reason = str(error).splitlines()[0].rstrip(".")
+    if isinstance(place, Detected):
+        return (
+            f"{place.because} says that this is one of several hosts, but JAX finds no such "
+            f"cluster here ({reason}); run it on all hosts of the cluster, or unset that variable."
+        )
+    return (
+        f"process {place.number} of {place.processes} cannot join the others at {place.address} "
+        f"({reason}); name a free port of the first host in DSD_COORDINATOR."
+    )
 
 
 def are_several() -> bool:

@@ -7,7 +7,8 @@
 #   --devices D   simulated CPU devices of each (4)
 #
 # Lines of output begin with the process's number. SIGTERM and Ctrl-C reach every process; if one
-# fails, the others are told to stop. The exit code is that of the first process that failed.
+# fails, the others are told to stop. The exit code is that of the first process that failed, and the
+# last line says which one that was, and why.
 
 run_local() {
   ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) ||
@@ -35,21 +36,40 @@ run_local() {
   enter_environment
   export "${simulated[@]}" DSD_COORDINATOR="127.0.0.1:$port" DSD_PROCESSES="$procs"
   export JAX_NUM_CPU_DEVICES="$devices"
+  notes="$(mktemp -d)"
+  trap 'rm -rf "$notes"' EXIT
   start_processes
   trap 'signal_all TERM' TERM INT
-  wait_for_all
+  local code=0
+  wait_for_all || code=$?
+  if ((code)); then tell_failure "$code"; fi
+  return "$code"
 }
 
 simulated=(JAX_PLATFORMS=cpu PYTHONUNBUFFERED=1)
+numbers=() # of processes, by process id
+first=""   # number of the first process that failed
+notes=""   # folder with the last line of each process
 
-# Starts `procs` copies of `command` in sessions of their own; sets the array `pids`.
+# Starts `procs` copies of `command`; sets the array `pids`, and `numbers` of processes by them.
 start_processes() {
   pids=()
   local number
   for ((number = 0; number < procs; number++)); do
-    DSD_PROCESS="$number" "${command[@]}" > >(sed -u "s/^/[$number] /") 2>&1 </dev/null &
+    DSD_PROCESS="$number" "${command[@]}" > >(label "$number") 2>&1 </dev/null &
     pids+=("$!")
+    numbers[$!]="$number"
   done
+}
+
+# Prints what it reads with the process's number before each line, and notes the last one.
+label() {
+  local line="" last=""
+  while IFS= read -r line || [[ -n "$line" ]]; do
+    printf '[%s] %s\n' "$1" "$line"
+    if [[ -n "$line" ]]; then last="$line"; fi
+  done
+  printf '%s' "${last##*$'\r'}" >"$notes/$1"
 }
 
 signal_all() {
@@ -68,13 +88,25 @@ wait_for_all() {
     forget "$ended"
     if ((code && !failed)); then
       failed=$code
-      signal_all TERM
-      (sleep "${DSD_GRACE:-30}" && signal_all KILL) &>/dev/null &
+      first="${numbers[$ended]}"
+      # They hear of it from each other, and say what they heard; only who does not is told so.
+      (sleep 5 && signal_all TERM && sleep "${DSD_GRACE:-30}" && signal_all KILL) &>/dev/null &
       killer=$!
     fi
   done
   if [[ -n "$killer" ]]; then kill "$killer" 2>/dev/null || true; fi
   return "$failed"
+}
+
+# Says last, when all have been heard to their end, who failed first and what it said.
+tell_failure() {
+  local number said="" how="failed with exit code $1" tries=50
+  for number in "${numbers[@]}"; do
+    while [[ ! -f "$notes/$number" ]] && ((tries-- > 0)); do sleep 0.1; done
+  done
+  if (($1 > 128)); then how="was ended by SIG$(kill -l "$1")"; fi
+  if [[ -s "$notes/$first" ]]; then said="; its last line: $(<"$notes/$first")"; fi
+  echo "$(basename "$0"): process $first $how$said" >&2
 }
 
 forget() {

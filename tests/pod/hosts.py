@@ -8,16 +8,24 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run(procs: int, devices: int, module: str, *arguments: object) -> subprocess.CompletedProcess:
-    """`python -m MODULE ARGUMENTS` on every host; asserts that all end well."""
+def start(procs: int, devices: int, module: str, *arguments: object) -> subprocess.Popen:
+    """`python -m MODULE ARGUMENTS` on every host, all in one process group of their own."""
     pod = ["--procs", str(procs), "--devices", str(devices)]
-    done = subprocess.run(
+    return subprocess.Popen(
         ["bash", str(ROOT / "launch" / "run.sh"), "local", *pod]
         + ["--", "python", "-m", module, *map(str, arguments)],
         env={**os.environ, "DSD_VENV": sys.prefix, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=500,
+        cwd=ROOT,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+
+
+def run(procs: int, devices: int, module: str, *arguments: object) -> subprocess.CompletedProcess:
+    """As `start`; asserts that all end well."""
+    pod = start(procs, devices, module, *arguments)
+    out, error = pod.communicate(timeout=500)
+    assert pod.returncode == 0, out + error
+    return subprocess.CompletedProcess(pod.args, pod.returncode, out, error)
