@@ -52,23 +52,23 @@ def report(workdir: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def alone(models, tmp_path_factory) -> Path:
-    """What one process with two devices writes."""
+    """What one process writes."""
     workdir = tmp_path_factory.mktemp("alone")
-    run(1, 2, "dsd_jax.train", *options(models, workdir))
+    run(1, 1, "dsd_jax.train", *options(models, workdir))
     return workdir
 
 
 @pytest.fixture(scope="module")
 def together(models, tmp_path_factory) -> Path:
-    """What two hosts with two devices each write, both killed while they tuned the CLIP."""
+    """What two hosts write, both killed while they tuned the CLIP."""
     workdir = tmp_path_factory.mktemp("together")
-    pod = start(2, 2, "tests.pod.saving_often", *options(models, workdir))
+    pod = start(2, 1, "tests.pod.saving_often", *options(models, workdir))
     while not (workdir / "checkpoints" / "clip-25-0" / "2").exists():
         assert pod.poll() is None, pod.communicate()
         time.sleep(0.02)
     os.killpg(pod.pid, signal.SIGKILL)
     pod.communicate()
-    resumed = run(2, 2, "dsd_jax.train", *options(models, workdir))
+    resumed = run(2, 1, "dsd_jax.train", *options(models, workdir))
     bars = resumed.stdout
     assert (
         "authors-25-0:" not in bars and "clip-25-0:  50%" in bars and "clip-25-0:   0%" not in bars
