@@ -1,14 +1,17 @@
 """What the frozen encoders said of a picture or a caption, kept on disk for the next run.
 
 An entry is a `.npy` file named by a SHA-256 of everything that it depends on: the encoder's weights
-and their dtype, how pictures are prepared, and the pixels or the words. So nothing ever has to be
-thrown away because it is out of date, folders can be shared by runs and hosts, and deleting one
-costs time alone.
+and their dtype, its config, how images are prepared, and the pixels or the words. So nothing ever
+has to be thrown away because it is out of date, folders can be shared by runs and hosts, and
+deleting one costs time alone. Behind the array an entry has the SHA-256 of its name and array: one
+that was damaged is computed again.
 """
 
 import hashlib
+import io
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from dsd_jax.weights.digest import weights_digest
 
 # One or many numbers of rows -> what the encoder says of them, a row each.
 Compute = Callable[[list[int]], Any]
+_DIGEST = hashlib.sha256().digest_size
 
 
 class Cache:
@@ -28,7 +32,8 @@ class Cache:
     Args:
         folder: created if need be.
         params: the encoder's weights.
-        preparation: all else that decides what a row becomes, such as the size of pictures.
+        preparation: all else that decides what a row becomes, such as the encoder's config and the
+            size of images.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -36,7 +41,7 @@ class Cache:
 
     def __init__(self, folder: Path, params: Any, preparation: str):
         """Computes the weights' digest, about a second per gigabyte."""
-        self._folder = folder
+        self._folder, self._told = folder, False
         self._start = f"{weights_digest(params)} {preparation} ".encode()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +54,19 @@ class Cache:
     def rows(self, inputs: Sequence[bytes], compute: Compute) -> np.ndarray:
         """A row per input: from disk where it is there whole, the others computed in one go."""
         files = [self._file(content) for content in inputs]
-        found = {file: _read(file) for file in dict.fromkeys(files)}
+        found, damaged = {}, 0
+        for file in dict.fromkeys(files):
+            try:
+                found[file] = _read(file)
+            except ValueError:
+                found[file], damaged = None, damaged + 1
+        if damaged and not self._told:
+            self._told = True
+            warnings.warn(
+                f"cache: {damaged} of {len(found)} entries in {self._folder} are damaged; such "
+                "entries are computed again.",
+                stacklevel=2,
+            )
         missing = [file for file, row in found.items() if row is None]
         if missing:
             computed = np.asarray(compute([files.index(file) for file in missing]))
@@ -64,20 +81,35 @@ class Cache:
 
 
 def _read(file: Path) -> np.ndarray | None:
-    """None where there is no such file, or one that is damaged."""
+    """Return the entry's array; None where there is no such file.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
     try:
-        return np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        content = file.read_bytes()
+    except OSError:
         return None
+    array, digest = content[:-_DIGEST], content[-_DIGEST:]
+    if _digest(file, array) != digest:
+        raise ValueError(f"{file} is damaged")
+    return np.load(io.BytesIO(array), allow_pickle=False)
+
+
+def _digest(file: Path, array: bytes) -> bytes:
+    return hashlib.sha256(file.name.encode() + array).digest()
 
 
 def _write(file: Path, row: np.ndarray) -> None:
     """Whole or not at all; a full disk costs the entry, not the run."""
+    array = io.BytesIO()
+    np.save(array, row)
+    content = array.getvalue() + _digest(file, array.getvalue())
     try:
         file.parent.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
             try:
-                np.save(part, row)
+                part.write(content)
                 part.flush()
                 os.replace(part.name, file)
             except OSError:

@@ -3,6 +3,7 @@
 Reference: Ho et al. 2020 (DDPM); the authors' schedule is Stable Diffusion's `scaled_linear`.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.schedule_file import SCHEDULE_FILE, parse_schedule
 from dsd_jax.validation import shorten
 
+TRAINED = 1000  # timesteps of all Stable Diffusions
 _PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -50,6 +52,12 @@ class Schedule:
             raise UserError(
                 f"{file}: prediction_type is '{schedule.prediction}', expected one of "
                 f"{', '.join(_PREDICTIONS)}."
+            )
+        if schedule.steps != TRAINED:
+            raise UserError(
+                f"{file}: num_train_timesteps is {schedule.steps}, expected {TRAINED}: every "
+                "Stable Diffusion was trained with so many, and scores take their timesteps from "
+                "these; use the file of the model that the weights come from."
             )
         if stated.rescale_betas_zero_snr:
             raise UserError(
@@ -114,10 +122,11 @@ class Schedule:
 
 
 def timesteps(count: int) -> np.ndarray:
-    """About `count` timesteps, ascending, spread as the authors do (`METHOD`, pipe: step 3).
+    """Return about `count` timesteps, ascending, spread as the authors do (`METHOD`, pipe: step 3).
 
-    Their rule strides [10, 990) by `int(1000 / count)`, so it returns at least `count` values when
-    1000 / count is not whole: 49 for 50, 30 for 30, 980 for 1000.
+    Their rule strides [10, 990) by `int(1000 / count)`. Up to 30 that gives `count` of them, beyond
+    it may be more or fewer: 49 for 50, 55 for 53, 490 for 400, 980 for more than 500.
+    `warn_of_count` says so.
 
     Raises:
         UserError: `count` is not in 1..1000.
@@ -125,6 +134,17 @@ def timesteps(count: int) -> np.ndarray:
     if not 1 <= count <= 1000:
         raise UserError(f"timesteps is {count}; expected a number of timesteps from 1 to 1000.")
     return np.sort(999 - np.arange(10, 990, 1000 // count)).astype(np.int32)
+
+
+def warn_of_count(count: int) -> None:
+    """Warn if `timesteps(count)` are not `count`."""
+    found = len(timesteps(count))
+    if found != count:
+        warnings.warn(
+            f"{count} timesteps are asked for, {found} are scored: the authors' rule takes every "
+            f"{TRAINED // count}th from 10 to 990.",
+            stacklevel=3,
+        )
 
 
 @partial(jax.jit, static_argnums=3)

@@ -121,6 +121,5 @@ def _from(cache: Cache | None, contents: list[bytes], compute: Callable) -> np.n
 def _cache(folder: str | Path, part: str, model: Model) -> Cache | None:
     if not folder:
         return None
-    pictures = model.params["vae"], str(model.image_size)
-    weights, rest = pictures if part == "vae" else model.text_identity()
+    weights, rest = model.image_identity() if part == "vae" else model.text_identity()
     return Cache(expand(folder) / part, weights, rest)

@@ -203,12 +203,14 @@ def identity_of(encoders: Encoders, asked: Asked, settings: Any) -> str:
     from dsd_jax.version import __version__
 
     model = encoders.model
+    encoding = model.image_identity()[1], model.text_identity()[1]
     trees = {label: [*map(digest, one.prompts)] for label, one in asked.learned.items()}
     served = {label: list(one.methods) for label, one in asked.learned.items()}
     labels = [(reading.label, reading.stages) for reading in asked.readings]
     return json.dumps(
         [
-            *(__version__, model.weights_digest, model.image_size, repr(model.schedule)),
+            *(__version__, model.weights_digest, repr(model.unet), repr(model.schedule)),
+            *encoding,
             *(labels, asked.layers, asked.seed, asked.timesteps, trees, served, settings),
         ]
     )

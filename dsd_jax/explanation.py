@@ -24,6 +24,7 @@ from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompt_files import read_prompts
 from dsd_jax.prompts import by_layer
 from dsd_jax.scoring import pixel_key
+from dsd_jax.seeds import check_seed
 from dsd_jax.texts import Texts
 from dsd_jax.tokens import check_captions, words_of
 
@@ -68,7 +69,9 @@ def explain(
     chosen = methods.chosen_layers(model.unet, layers)
     _, timesteps = prompt_use.score_settings(prompts, None, timesteps, force=force)
     prompt_use.check_model(prompts, model, force=force)
+    seed = check_seed(seed)
     steps = diffusion.timesteps(timesteps)
+    diffusion.warn_of_count(timesteps)
     prompts = read_prompts(prompts, model.unet)
     picture = open_image(image)
     pixels = read_images([picture], model.image_size)

@@ -1,6 +1,5 @@
 """A loaded Stable Diffusion: its networks' configs and weights, tokenizers and schedule."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,7 +19,7 @@ from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 from dsd_jax.sharding import mesh_of, shard_rows
 from dsd_jax.texts import Texts, without_pooled
-from dsd_jax.tokens import tokenise
+from dsd_jax.tokens import check_texts, tokenise, tokenizer_digest
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,7 @@ class Model:
         is not given. Cross-attention then has zeros for keys, so that the empty caption's score is
         log L in every layer, and only its error depends on the picture.
         """
+        captions = check_texts(captions)
         towers = [("text", self.text, self.tokenizer)]
         if self.text_2 is not None:
             towers.append(("text_2", self.text_2, self.tokenizer_2))
@@ -142,13 +142,15 @@ class Model:
         chunks = [encode(chunk) for chunk in self._chunks(ids, TEXT_ROWS)]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[: len(ids)], *chunks)
 
+    def image_identity(self) -> tuple[Any, str]:
+        """Return the weights, and in a string all else, that decide what images are encoded to."""
+        return self.params["vae"], f"{self.image_size} {self.vae!r}"
+
     def text_identity(self) -> tuple[Any, str]:
-        """The weights, and in a string all else, that decide what captions are encoded to."""
-        if self.text_2 is None:
-            return self.params["text"], _tokenizer_digest(self.tokenizer)
-        weights = {key: self.params[key] for key in ("text", "text_2")}
-        digests = [_tokenizer_digest(part) for part in (self.tokenizer, self.tokenizer_2)]
-        return weights, " ".join([*digests, f"{self.zero_empty} {self.text_2.end_token}"])
+        """Return the weights, and in a string all else, that decide what texts are encoded to."""
+        weights = {key: self.params[key] for key in ("text", "text_2") if key in self.params}
+        tokenizers = [tokenizer_digest(part) for part in (self.tokenizer, self.tokenizer_2) if part]
+        return weights, f"{self.text!r} {self.text_2!r} {self.zero_empty} {tokenizers}"
 
 
 def padded_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -175,7 +177,3 @@ def text_states(config: TextConfig, xl: bool, dtype: Any, params: Any, ids: jax.
     if xl:
         return Texts(*XLText(config, dtype).apply({"params": params}, ids))
     return without_pooled(CLIPText(config, dtype).apply({"params": params}, ids))
-
-
-def _tokenizer_digest(tokenizer: Any) -> str:
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()

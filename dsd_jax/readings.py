@@ -11,6 +11,7 @@ Pruning is Diffusion Classifier's (arXiv 2303.16203, algorithm 2), for every met
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -87,12 +88,12 @@ def parse(label: str, timesteps: int) -> Reading:
 
 
 def _check_stages(reading: Reading) -> None:
-    for number, (_, count) in enumerate(reading.stages):
-        reading.timesteps(number)  # raises for a number that can't be
-        if number and count <= reading.stages[number - 1][1]:
-            raise UserError(
-                f"method '{reading.label}': every round needs more timesteps than the one before."
-            )
+    counts = [len(reading.timesteps(number)) for number in range(len(reading.stages))]
+    if any(count <= before for before, count in pairwise(counts)):
+        raise UserError(
+            f"method '{reading.label}': every round needs more timesteps than the one before, and "
+            f"these have {', '.join(map(str, counts))}."
+        )
     kept = [keep for keep, _ in reading.stages[1:]]
     if any(keep < 1 for keep in kept) or kept != sorted(set(kept), reverse=True):
         raise UserError(

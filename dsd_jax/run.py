@@ -99,6 +99,10 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     layers = methods.chosen_layers(model.unet, config.layers or None)
     encoders = Encoders(model, config.cache)
     tell_counts(splits)
+    if hosts.is_main():
+        asked = {count for reading in readings for _, count in reading.stages}
+        for count in sorted(asked | {config.timesteps}):
+            diffusion.warn_of_count(count)
     clip = load_clip(config.clip, config.dtype, model.mesh) if config.clip else None
     check_prepared(config.data, model.image_size, clip.image_size if clip else 0)
     if hosts.is_main():

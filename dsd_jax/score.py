@@ -105,6 +105,7 @@ def check(flags: Namespace) -> list["Image.Image"]:
     from dsd_jax.data.images import open_image
     from dsd_jax.folders import make_local_folder
     from dsd_jax.prompt_use import score_settings
+    from dsd_jax.seeds import check_seed
 
     for number, caption in enumerate(flags.caption, 1):
         check_text(caption, f"--caption number {number}")
@@ -112,8 +113,7 @@ def check(flags: Namespace) -> list["Image.Image"]:
             raise UserError(f"--caption number {number} is empty; give each caption some text.")
     if flags.timesteps is not None and not 1 <= flags.timesteps <= 1000:
         raise UserError(f"--timesteps={flags.timesteps} should be from 1 to 1000.")
-    if flags.seed < 0:
-        raise UserError(f"--seed={flags.seed} should be 0 or more.")
+    check_seed(flags.seed, "--seed")
     if flags.prompts and not Path(flags.prompts).is_dir():
         raise UserError(
             f"--prompts={flags.prompts} is not a folder; give the one train has written."

@@ -17,6 +17,7 @@ from dsd_jax.matching import Rows, even_pieces, one_set, score_terms
 from dsd_jax.model import Model
 from dsd_jax.progress import advance
 from dsd_jax.prompt_files import read_prompts
+from dsd_jax.seeds import check_seed
 from dsd_jax.sharding import shard_rows
 from dsd_jax.terms import floats_of
 from dsd_jax.tokens import check_captions
@@ -75,7 +76,9 @@ def match_scores(
     if methods.method_named(method).attention and isinstance(prompts, str | Path):
         prompt_use.check_layers(prompts, chosen, force=force)
     prompt_use.check_model(prompts, model, force=force)
+    seed = check_seed(seed)
     steps = diffusion.timesteps(timesteps)
+    diffusion.warn_of_count(timesteps)
     prompts = read_prompts(prompts, model.unet)
     learned = prompts.get("weights", {}).get(method)
     pixels = read_images(images, model.image_size)

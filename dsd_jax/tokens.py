@@ -1,5 +1,6 @@
 """Captions to token ids."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +15,11 @@ WORD_END = "</w>"  # closes a word in CLIP's vocabulary
 def tokenise(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
     """Token ids (C, L) int32, padded as the tokenizer's folder says; L is 77 for Stable Diffusion.
 
-    A caption that is too long is cut, with a warning that shows what was lost.
+    A caption that is too long is cut, with a warning that shows what was lost. The names of special
+    tokens are text where they stand in a caption: "<|endoftext|>" ends no caption.
     """
     length = tokenizer.model_max_length
-    # Not verbose: transformers would foretell "indexing errors" for captions that are cut below.
-    ids = tokenizer(list(captions), truncation=False, padding=False, verbose=False)["input_ids"]
+    ids = _ids(tokenizer, list(captions))
     for row, caption in zip(ids, captions, strict=True):
         if len(row) > length:
             lost = tokenizer.decode(row[length - 1 : -1]).strip()
@@ -32,11 +33,34 @@ def tokenise(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
     return np.array([[*row, *[pad] * (length - len(row))] for row in cut], np.int32)
 
 
-def check_captions(captions: Sequence[str]) -> list[str]:
-    """The captions as a list, each a string that says something.
+def _ids(tokenizer: Any, captions: list[str]) -> list[list[int]]:
+    """Return the token ids of each caption, from the start token to the end token.
+
+    Captions with a special token's name take a call of their own. SD 2.x pads with "!", a special
+    token of one letter, which stays what diffusers takes it for.
+    """
+    names = [name for name in tokenizer.all_special_tokens if len(name) > 1]
+    quoted = [any(name in caption for name in names) for caption in captions]
+    found: dict[int, list[int]] = {}
+    for split in (False, True):
+        rows = [row for row, special in enumerate(quoted) if special == split]
+        if rows:
+            ids = tokenizer(
+                [captions[row] for row in rows],
+                truncation=False,
+                padding=False,
+                verbose=False,  # it would foretell "indexing errors" for what `tokenise` cuts
+                split_special_tokens=split,
+            )["input_ids"]
+            found |= zip(rows, ids, strict=True)
+    return [found[row] for row in range(len(captions))]
+
+
+def check_texts(captions: Sequence[str]) -> list[str]:
+    """Return captions as a list of strings, which may be empty.
 
     Raises:
-        UserError: there is none, or one is empty or not a string.
+        UserError: there is none, or one is not a string.
     """
     captions = [captions] if isinstance(captions, str) else list(captions)
     if not captions:
@@ -45,6 +69,17 @@ def check_captions(captions: Sequence[str]) -> list[str]:
         if not isinstance(caption, str):
             kind = type(caption).__name__
             raise UserError(f"caption {number} is a {kind}; expected a string.")
+    return captions
+
+
+def check_captions(captions: Sequence[str]) -> list[str]:
+    """The captions as a list, each a string that says something.
+
+    Raises:
+        UserError: there is none, or one is empty or not a string.
+    """
+    captions = check_texts(captions)
+    for number, caption in enumerate(captions, 1):
         if not caption.strip():
             raise UserError(f"caption {number} is empty; say what should be in the picture.")
         if any("\ud800" <= letter <= "\udfff" for letter in caption):
@@ -69,3 +104,9 @@ def words_of(tokenizer: Any, caption: str) -> tuple[list[str], list[tuple[int, i
             spans.append((start, position + 1))
             start = position + 1
     return words, spans
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return a SHA-256 of all that decides what `tokenise` makes of a caption."""
+    numbers = tokenizer.model_max_length, tokenizer.eos_token_id, tokenizer.pad_token_id
+    return hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {numbers}".encode()).hexdigest()

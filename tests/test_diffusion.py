@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax.diffusion import Schedule, keyed_noise, timesteps
+from dsd_jax.diffusion import Schedule, keyed_noise, timesteps, warn_of_count
 from dsd_jax.errors import UserError
 
 SHAPE = (4, 4, 4)
@@ -128,3 +128,22 @@ def test_schedules_of_sdxl_and_of_turbo_models(kind, spacing):
         "use_karras_sigmas": False,
     }
     assert Schedule.from_json(json) == Schedule()
+
+
+@pytest.mark.parametrize("steps", [500, 50, 4000])
+def test_refuses_models_of_another_number_of_timesteps(steps):
+    """Timesteps and levels of noise would not belong together: silently other scores."""
+    with pytest.raises(UserError, match=f"num_train_timesteps is {steps}, expected 1000"):
+        Schedule.from_json(Schedule().to_json() | {"num_train_timesteps": steps})
+
+
+@pytest.mark.parametrize(("asked", "found"), [(50, 49), (53, 55), (400, 490), (600, 980)])
+def test_another_number_of_timesteps_than_asked_for_is_said(asked, found):
+    assert len(timesteps(asked)) == found
+    with pytest.warns(UserWarning, match=f"^{asked} timesteps are asked for, {found} are scored"):
+        warn_of_count(asked)
+
+
+def test_as_many_timesteps_as_asked_for_are_no_news():
+    for count in range(1, 31):
+        warn_of_count(count)  # a warning would be an error

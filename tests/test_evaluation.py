@@ -1,5 +1,8 @@
 """A benchmark's table: zero-shot and few-shot on the same items under the same noise."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,6 +155,23 @@ def test_other_runs_scores_are_not_taken(encoders, asked, change):
     assert evaluation.identity_of(encoders, asked._replace(**change), {}) != before
     assert evaluation.identity_of(encoders, asked, {"folder": "x"}) != before
     assert evaluation.identity_of(encoders, asked, {}) == before
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("unet", {"norm_num_groups": 2}),
+        ("vae", {"scaling_factor": 0.5}),
+        ("text", {"activation": "gelu"}),
+        ("schedule", {"prediction": "v_prediction"}),
+    ],
+)
+def test_scores_of_another_config_are_not_taken(encoders, asked, part, change):
+    """The same weights compute other scores under another config.json."""
+    model = encoders.model
+    other = replace(model, **{part: replace(getattr(model, part), **change)})
+    before = evaluation.identity_of(encoders, asked, {})
+    assert evaluation.identity_of(SimpleNamespace(model=other), asked, {}) != before
 
 
 def test_table(table, scores):

@@ -40,6 +40,12 @@ def test_a_map_of_the_pictures_size_for_each_word(explained):
     assert maps.shape == (len(words), 12, 20) and maps.dtype == np.float32
 
 
+def test_special_tokens_are_words_like_others(model, picture):
+    """They are text in a caption, and end neither it nor the words."""
+    words, maps = dsd_jax.explain(model, picture, "a <|endoftext|> cat", timesteps=1)
+    assert "".join(words) == "a<|endoftext|>cat" and len(maps) == len(words)
+
+
 def test_maps_are_shares_of_attention(explained):
     _, maps = explained
     assert maps.min() >= 0 and maps.max() <= 1
@@ -77,7 +83,7 @@ def test_coarser_maps_are_enlarged_in_place():
     ("options", "message"),
     [
         ({"caption": " "}, "caption 1 is empty"),
-        ({"caption": "<|endoftext|>"}, "endoftext"),  # has no words
+        ({"seed": 2**32}, "seed is 4294967296; expected a whole number"),
         ({"layers": "mid"}, "layer 'mid' is unknown"),
         ({"timesteps": 0}, "timesteps is 0"),
         ({"image": "nowhere.png"}, "nowhere.png is missing"),

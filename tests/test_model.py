@@ -112,3 +112,26 @@ def test_dtype_is_that_of_the_weights_and_results_are_float32(model):
 def test_one_picture_is_not_a_list_of_pictures(model):
     with pytest.raises(UserError, match="images is one picture; put it in a list"):
         model.encode_images(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("vae", {"scaling_factor": 0.5}),
+        ("vae", {"force_upcast": True}),
+        ("vae", {"norm_num_groups": 2}),
+        ("text", {"activation": "gelu"}),
+        ("text", {"heads": 1}),
+        ("text", {"norm_eps": 1e-3}),
+    ],
+)
+def test_identities_hold_the_configs(model, part, change):
+    """What was encoded under a wrong config.json is not what a right one encodes."""
+    other = replace(model, **{part: replace(getattr(model, part), **change)})
+    images = model.image_identity()[1] == other.image_identity()[1]
+    texts = model.text_identity()[1] == other.text_identity()[1]
+    assert (images, texts) == (part != "vae", part != "text")
+
+
+def test_identity_of_an_empty_caption_that_is_zeros(model):
+    assert replace(model, zero_empty=True).text_identity()[1] != model.text_identity()[1]

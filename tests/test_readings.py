@@ -29,6 +29,8 @@ def test_forms():
         ("noise@0", "timesteps is 0; expected a number of timesteps from 1 to 1000"),
         ("noise@2000", "timesteps is 2000"),
         ("noise@10>5@10", "every round needs more timesteps than the one before"),
+        ("noise@501>5@900", "needs more timesteps than .* and these have 980, 980"),
+        ("noise@334>5@500", "these have 490, 490"),
         ("noise@10>5@20>5@30", "every round keeps fewer candidates"),
         ("noise@10>0@20", "and at least one"),
         ("noise/compat", "only methods with an attention score have /compat"),

@@ -13,6 +13,8 @@ from PIL import Image
 
 from dsd_jax.report import Decision, format_table, print_table, write_report
 from dsd_jax.report.chart import Axis, Point, axis_around, track
+from dsd_jax.report.page import means_section
+from dsd_jax.report.rows import by_split
 
 HEADER = {
     "benchmark": "emoji <scenes>",
@@ -75,7 +77,8 @@ def test_table_is_aligned_and_marks_the_best(capsys):
     unseen, seen = text.split("\n\n")
     title, head, rule, *lines = unseen.splitlines()
     assert title == (
-        "unseen: accuracy in % ± standard error; n = 1000 for the mean, 500 to 1500 a kind; "
+        "unseen: accuracy in % ± standard error; n = 1000 for the mean over all items, "
+        "500 to 1500 a kind; "
         "chance 50 %; * best of its column"
     )
     assert head.split() == ["method", "prompts", "subject", "relation", "mean"]
@@ -301,3 +304,19 @@ def test_markdown_says_what_was_run_and_what_methods_cost(tmp_path):
     first, *_, last = (tmp_path / "report.md").read_text().strip().splitlines()
     assert first.startswith("Benchmark emoji <scenes>: weights ") and "minutes on" in first
     assert last == "Rows that an item sends through the UNet: `noise@30` 1,200."
+
+
+def test_every_chart_has_the_chance_of_its_own_metric(tmp_path):
+    """Of Winoground's scores, the group's is 1/6, not the others' 1/4."""
+    chances = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
+    rows = [row(metric=name, chance=chance) for name, chance in chances.items()]
+    charts = means_section(by_split(rows)).split("<figure>")[1:]
+    positions = [re.search(r'class="reference" x1="([0-9.]+)%"', chart)[1] for chart in charts]
+    low = 10.0  # 1/6 rounded down to a tick of 10
+    expected = [100 * (100 * chance - low) / (80 - low) for chance in chances.values()]
+    np.testing.assert_allclose([float(x) for x in positions], expected, atol=0.01)
+
+
+def test_means_are_over_items(tmp_path):
+    text = "".join(page_of(tmp_path, ROWS).text)
+    assert "mean over all items" in text and "mean over the kinds" not in text

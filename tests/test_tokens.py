@@ -1,5 +1,6 @@
 """Captions to token ids."""
 
+import copy
 import io
 import logging
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.tokens import check_captions, tokenise
+from dsd_jax.tokens import check_captions, check_texts, tokenise, tokenizer_digest
 from tests.random_model import random_model
 
 
@@ -26,11 +27,23 @@ def test_begin_words_end_padding(tokenizer):
 
 
 def test_as_transformers_does(tokenizer):
-    captions = ["a red apple above a tree", "Two  CATS!", "é", "a <|endoftext|> b"]
+    captions = ["a red apple above a tree", "Two  CATS!", "é"]
     options = {"padding": "max_length", "max_length": 77, "truncation": True}
     np.testing.assert_array_equal(
         tokenise(tokenizer, captions), tokenizer(captions, **options)["input_ids"]
     )
+
+
+@pytest.mark.parametrize("name", ["<|endoftext|>", "<|startoftext|>"])
+def test_special_tokens_in_captions_are_text(tokenizer, name):
+    """So that nothing behind them is lost; other captions beside them stay as they are."""
+    alone, quoted, other = tokenise(tokenizer, [name, f"a {name} cat", "a cat!"])
+    np.testing.assert_array_equal(other, tokenise(tokenizer, ["a cat!"])[0])
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    for ids, text in ((alone, name), (quoted, f"a {name} cat")):
+        words = [int(i) for i in ids[1 : ids.tolist().index(tokenizer.eos_token_id)]]
+        assert words and not special & set(words)
+        assert tokenizer.decode(words).replace(" ", "") == text.replace(" ", "")
 
 
 @pytest.fixture
@@ -72,3 +85,21 @@ def test_captions_that_say_nothing(captions, message):
 def test_captions_as_a_list():
     assert check_captions("a cat") == ["a cat"]
     assert check_captions(("a", "b")) == ["a", "b"]
+
+
+def test_texts_may_be_empty_but_not_missing():
+    assert check_texts(["", "a"]) == ["", "a"] and check_texts("a") == ["a"]
+    with pytest.raises(UserError, match="no caption given"):
+        check_texts([])
+
+
+def test_no_caption_to_encode():
+    with pytest.raises(UserError, match="no caption given; expected at least one"):
+        random_model().encode_texts([])
+
+
+def test_a_tokenizers_digest(tokenizer):
+    before = tokenizer_digest(tokenizer)
+    shorter = copy.deepcopy(tokenizer)
+    shorter.model_max_length = 20
+    assert tokenizer_digest(shorter) != before == tokenizer_digest(copy.deepcopy(tokenizer))

@@ -18,7 +18,7 @@ class Parts(NamedTuple):
 
     rule: "official": not at all; "apart": by seed, no cluster in two parts; "authors": the first
         rows are the shots, the others the test, whatever pictures they share.
-    shots, validation: how many items, or if less than 1, which part of them.
+    shots, validation: how many items, or as a float up to 1.0, which part of them.
     seed: what "apart" draws by.
     """
 
@@ -95,8 +95,11 @@ def apart(kinds: Sequence[str], clusters: Sequence[Hashable], parts: Parts) -> d
 
 
 def amount(part: float, count: int) -> int:
-    """How many of `count` items a part is."""
-    return int(part * count) if part < 1 else int(part)
+    """Return how many of `count` items a part is: up to 1.0 a fraction of them, else a number.
+
+    The same rule as for `shots`: 1.0 is all of them. A config's number is a float.
+    """
+    return int(part * count) if isinstance(part, float) and part <= 1 else int(part)
 
 
 def draw_clusters(members: dict, kinds: Sequence[str], count: int, field: str) -> list[int]:

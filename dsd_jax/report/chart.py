@@ -44,9 +44,14 @@ class Axis:
         return [self.low + i * self.step for i in range(count + 1)]
 
 
-def axis_around(points: Sequence[Point], reference: float, limit: float | None = None) -> Axis:
-    """An axis that holds all points with their bars and the reference, on round numbers."""
-    ends = [reference]
+def axis_around(
+    points: Sequence[Point], reference: float, *others: float, limit: float | None = None
+) -> Axis:
+    """Return an axis that holds all points with their bars and the reference, on round numbers.
+
+    `others` are the references of charts that share the axis.
+    """
+    ends = [reference, *others]
     for point in points:
         ends += [point.value - BAR * point.stderr, point.value + BAR * point.stderr]
     width = max(ends) - min(ends)

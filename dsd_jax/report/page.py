@@ -1,6 +1,7 @@
 """`report.html`: one file that needs nothing else, on a phone or a desk, light or dark."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -98,9 +99,13 @@ def headline_number(name: str, rows: Sequence[Row]) -> str:
 
 
 def means_section(splits: Mapping[str, Sequence[Row]]) -> str:
-    """Charts of the means, all on one axis so that splits can be compared."""
-    charts = {}
+    """Return charts of the means, all on one scale so that splits can be compared.
+
+    Each has the chance of its own metric.
+    """
+    charts, chances = {}, {}
     for split, rows in splits.items():
+        chances[split] = 100 * rows[0]["chance"]
         charts[split] = [
             Point(
                 group=method,
@@ -116,13 +121,17 @@ def means_section(splits: Mapping[str, Sequence[Row]]) -> str:
     points = [point for chart_points in charts.values() for point in chart_points]
     if not points:
         return ""
-    rows = [row for split_rows in splits.values() for row in split_rows]
-    axis = axis_around(points, reference=100 * rows[0]["chance"], limit=100)
+    axis = axis_around(points, *chances.values(), limit=100)
+    figures = [
+        figure(split, chart(charts[split], replace(axis, reference=chance), "dashed: chance"))
+        for split, chance in chances.items()
+    ]
     return section(
-        "Percent correct, mean over the kinds",
+        "Percent correct, mean over all items",
         '<span class="key zero"></span> zero-shot <span class="key few"></span> few-shot. '
-        "Bars reach two standard errors to each side (about 95 %). The dashed line is chance.",
-        "".join(figure(split, chart(charts[split], axis, "dashed: chance")) for split in charts),
+        "Bars reach two standard errors to each side (about 95 %). The dashed line is chance by "
+        "the chart's own metric. Kinds count by their numbers of items.",
+        "".join(figures),
     )
 
 
@@ -154,8 +163,9 @@ def comparisons_section(comparisons: Sequence[Row]) -> str:
     charts = {split: chart(group, axis, "dashed: no difference") for split, group in points.items()}
     return section(
         "What learning changes",
-        "Differences in points of percent, item by item on the same items and the same noise, so "
-        "with smaller errors than the two rows have each. Bars reach two standard errors to each "
+        "Differences in percentage points, item by item on the same items, the same noise and, "
+        "where both learn, the same draws of shots, so with smaller errors than the two rows have "
+        "each. Bars reach two standard errors to each "
         "side; right of the dashed line learning helps.",
         f'<div class="wide">{"".join(figure(*item) for item in charts.items())}</div>',
     )

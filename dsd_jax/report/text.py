@@ -49,7 +49,7 @@ def table_caption(rows: Sequence[Row]) -> str:
     """What the numbers of a split are, with n and chance."""
     sizes, chances = {}, {}
     for row in rows:
-        group = "for the mean" if row["kind"] == "mean" else "a kind"
+        group = "for the mean over all items" if row["kind"] == "mean" else "a kind"
         sizes.setdefault(group, set()).add(row["n"])
         chances.setdefault(row["chance"], None)
     count = ", ".join(f"{spread(values)} {group}" for group, values in sizes.items())

@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING
 
 from dsd_jax.errors import UserError
 from dsd_jax.json_file import read_json, write_json
+from dsd_jax.tokens import WORD_END
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
+# What CLIP takes for the tokens that every caption needs.
+_SPECIAL = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|> (SD 1.x) or ! (SD 2.x)",
+}
 _FORMS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
 def read_tokenizer(folder: Path) -> "CLIPTokenizer":
-    """Loads `folder`, which pads as its own files say (SD 1.x with the end token, SD 2.x with `!`).
+    """Load `folder`, which pads as its own files say (SD 1.x with the end token, SD 2.x with `!`).
 
-    `UserError` where a file is missing or damaged.
+    Raises:
+        UserError: a file is missing or damaged, or they don't belong together.
     """
     if not any(all((folder / name).is_file() for name in form) for form in _FORMS):
         raise UserError(
@@ -29,12 +37,50 @@ def read_tokenizer(folder: Path) -> "CLIPTokenizer":
         from transformers import CLIPTokenizer
 
         try:
-            return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # whatever its Rust core and its JSON readers raise
             reason = str(error).strip().split("\n")[0]
             raise UserError(
                 f"{folder} is not a CLIP tokenizer that can be read: {reason}."
             ) from error
+    _check_special(tokenizer, folder)
+    _check_merges(tokenizer, folder)
+    return tokenizer
+
+
+def _check_special(tokenizer: "CLIPTokenizer", folder: Path) -> None:
+    """Check that captions can be begun, ended and filled up; raises `UserError`."""
+    for role, usual in _SPECIAL.items():
+        if getattr(tokenizer, f"{role}_id") is None:
+            raise UserError(
+                f"{folder}: {role} is {getattr(tokenizer, role)!r}, expected a token of its "
+                f"vocabulary, such as {usual}; set it in tokenizer_config.json."
+            )
+
+
+def _check_merges(tokenizer: "CLIPTokenizer", folder: Path) -> None:
+    """Check that merges and vocabulary belong together: each makes the other's tokens.
+
+    CLIP's vocabulary is made of single letters, what merges make of them, and special tokens. With
+    merges missing, words would silently become other tokens.
+
+    Raises:
+        UserError: they don't.
+    """
+    stored = json.loads(tokenizer.backend_tokenizer.to_str())
+    added = {token["content"] for token in stored["added_tokens"]}
+    vocabulary = set(stored["model"]["vocab"]) - added
+    made = {"".join(pair) for pair in stored["model"]["merges"]}
+    longer = {token for token in vocabulary if len(token.removesuffix(WORD_END)) > 1}
+    for tokens, problem in (
+        (longer - made, "of the vocabulary are made by no merge"),
+        (made - vocabulary - added, "that merges make are not in the vocabulary"),
+    ):
+        if tokens:
+            raise UserError(
+                f"{folder}: {len(tokens)} tokens {problem}, such as {min(tokens)!r}, so its files "
+                "don't belong together or one was cut short; fetch all of them again."
+            )
 
 
 def write_tokenizer(tokenizer: "CLIPTokenizer", folder: Path) -> None:

@@ -57,6 +57,17 @@ def test_the_authors_take_the_first_rows():
     assert set(parts["shots"].clusters) & set(parts["test"].clusters)  # theirs are not apart
 
 
+@pytest.mark.parametrize(("part", "count"), [(1.0, COUNT), (1, 1), (2.0, 2), (0.5, COUNT // 2)])
+def test_one_rule_for_parts_and_numbers(part, count):
+    """Up to 1.0 a float is a part of the items, as for `shots`; 1.0 is all of them."""
+    assert with_parts(whole(), Parts("authors", part, 0)).load("shots").count == count
+    assert cut_shots("apart", part) == count
+
+
+def cut_shots(rule, part):
+    return with_parts(whole(), Parts(rule, part, 0)).load("shots").count
+
+
 def test_official_splits_are_left_alone():
     benchmark = whole(("train", "test"))
     assert with_parts(benchmark, Parts()) is benchmark

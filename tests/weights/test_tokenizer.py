@@ -66,6 +66,34 @@ def test_damaged_file(folder, file, content):
     assert "tokenizer" in text and "\n" not in text and text.endswith(".")
 
 
+def test_merges_cut_short(folder):
+    file = folder.path / "tokenizer" / "merges.txt"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:50]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"/tokenizer: \d+ tokens of the vocabulary are made by no"):
+        read_tokenizer(folder.path / "tokenizer")
+
+
+def test_vocabulary_of_another_model(folder):
+    file = folder.path / "tokenizer" / "vocab.json"
+    vocabulary = json.loads(file.read_text(encoding="utf-8"))
+    dropped = [token for token in vocabulary if len(token) > 6 and "|" not in token][0]
+    del vocabulary[dropped]
+    file.write_text(json.dumps(vocabulary), encoding="utf-8")
+    with pytest.raises(UserError, match="tokenizer"):
+        read_tokenizer(folder.path / "tokenizer")
+
+
+@pytest.mark.parametrize("role", ["pad_token", "eos_token", "bos_token"])
+def test_a_special_token_is_null(folder, role):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        file = folder.path / "tokenizer" / name
+        settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        file.write_text(json.dumps(settings | {role: None}), encoding="utf-8")
+    with pytest.raises(UserError, match=f"/tokenizer: {role} is None, expected a token of its vo"):
+        read_tokenizer(folder.path / "tokenizer")
+
+
 def test_no_advice_to_install_pytorch(golden_folder):
     program = (
         "import importlib.util, os, sys\n"
