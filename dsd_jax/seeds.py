@@ -19,5 +19,5 @@ def check_seed(seed: Any, name: str = "seed") -> int:
     except TypeError:
         number = -1
     if isinstance(seed, bool) or not 0 <= number <= MOST_SEED:
-        raise UserError(f"{name} is {seed}; expected a whole number from 0 to {MOST_SEED}.")
+        raise UserError(f"{name} is {seed!r}; expected a whole number from 0 to {MOST_SEED}.")
     return number

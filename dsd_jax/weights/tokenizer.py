@@ -33,6 +33,7 @@ def read_tokenizer(folder: Path) -> "CLIPTokenizer":
         raise UserError(
             f"{folder} is not a tokenizer: expected vocab.json and merges.txt, or tokenizer.json."
         )
+    _check_stated(folder)
     with _no_advice():
         from transformers import CLIPTokenizer
 
@@ -43,19 +44,29 @@ def read_tokenizer(folder: Path) -> "CLIPTokenizer":
             raise UserError(
                 f"{folder} is not a CLIP tokenizer that can be read: {reason}."
             ) from error
-    _check_special(tokenizer, folder)
+    for role in _SPECIAL:
+        _check_special(folder, role, getattr(tokenizer, f"{role}_id"))
     _check_merges(tokenizer, folder)
     return tokenizer
 
 
-def _check_special(tokenizer: "CLIPTokenizer", folder: Path) -> None:
-    """Check that captions can be begun, ended and filled up; raises `UserError`."""
-    for role, usual in _SPECIAL.items():
-        if getattr(tokenizer, f"{role}_id") is None:
-            raise UserError(
-                f"{folder}: {role} is {getattr(tokenizer, role)!r}, expected a token of its "
-                f"vocabulary, such as {usual}; set it in tokenizer_config.json."
-            )
+def _check_stated(folder: Path) -> None:
+    """Check that no special token is null in the folder's files; raises `UserError`."""
+    files = [folder / name for name in ("tokenizer_config.json", "special_tokens_map.json")]
+    stated = [read_json(file) for file in files if file.is_file()]
+    for role in _SPECIAL:
+        values = [settings[role] for settings in stated if role in settings]
+        if values:
+            _check_special(folder, role, next((x for x in values if x is not None), None))
+
+
+def _check_special(folder: Path, role: str, value: object) -> None:
+    """Check that there is a token by which captions begin, end or are filled up."""
+    if value is None:
+        raise UserError(
+            f"{folder}: {role} is null, expected a token of its vocabulary, such as "
+            f"{_SPECIAL[role]}; set it in tokenizer_config.json."
+        )
 
 
 def _check_merges(tokenizer: "CLIPTokenizer", folder: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_special_token_is_null(folder, role):
         file = folder.path / "tokenizer" / name
         settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         file.write_text(json.dumps(settings | {role: None}), encoding="utf-8")
-    with pytest.raises(UserError, match=f"/tokenizer: {role} is None, expected a token of its vo"):
+    with pytest.raises(UserError, match=f"/tokenizer: {role} is null, expected a token of its vo"):
         read_tokenizer(folder.path / "tokenizer")
 
 
