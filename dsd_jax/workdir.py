@@ -5,50 +5,36 @@ might write again. What it does not name was not written by the run, and is left
 """
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from etils import epath
 
 from dsd_jax import hosts
 from dsd_jax.errors import UserError
 from dsd_jax.folders import explained, is_address, write_file
-from dsd_jax.identity import differences
-from dsd_jax.json_file import parse_json
-from dsd_jax.regular_file import read_regular_file
-from dsd_jax.validation import Checked, List, parse
+from dsd_jax.run_marker import (
+    CONFIG,
+    MARKER,
+    REMEDY,
+    REPORTS,
+    Marker,
+    adopt,
+    differences_from,
+    digest,
+    read_marker,
+    write_marker,
+)
 from dsd_jax.version import __version__
 
-REPORTS = ("report.json", "report.md", "report.html")
-_MARKER, _CONFIG, _LOG = "run.json", "config.json", "metrics.jsonl"
+_LOG = "metrics.jsonl"
 _FOLDERS = ("checkpoints", "prompts", "scores", "evaluate")
-_FILES = (_MARKER, _CONFIG, _LOG, *REPORTS)
-_REMEDY = "name another --workdir"
-# Fields that say how a run is computed, not what: a stopped run may go on elsewhere.
-_HOW = ("cache", "cpu_devices", "fsdp")
-
-
-class _Marker(Checked):
-    """The content of `run.json`.
-
-    Attributes:
-        settings: the config and what else decides the report, JSON values.
-        files: {name: SHA-256 of each content that the run has written}.
-        finished: whether all reports were written once.
-    """
-
-    program: Literal["dsd_jax"]
-    version: str
-    command: str
-    settings: dict[str, Any]
-    files: dict[str, List[str]]
-    finished: bool
+_FILES = (MARKER, CONFIG, _LOG, *REPORTS)
 
 
 @dataclass(frozen=True)
@@ -73,13 +59,13 @@ class Workdir:
         Raises:
             UserError: they cannot be written.
         """
-        marker = _read_marker(self.folder)
-        if marker is None or _differences(marker, self.settings):
-            found = marker or _adopt(self.folder, self.command, self.settings)
-            _write_marker(self.folder, self._marker(found.files if found else {}, finished=False))
-            self._write({_CONFIG: config})
-        elif not (self.folder / _CONFIG).exists():
-            self._write({_CONFIG: config})
+        marker = read_marker(self.folder)
+        if marker is None or differences_from(marker, self.settings):
+            found = marker or adopt(self.folder, self.command, self.settings)
+            write_marker(self.folder, self._marker(found.files if found else {}, finished=False))
+            self._write({CONFIG: config})
+        elif not (self.folder / CONFIG).exists():
+            self._write({CONFIG: config})
 
     def write_reports(self, contents: Mapping[str, str]) -> None:
         """Write the reports, of which `contents` has all; the main process's part.
@@ -87,24 +73,24 @@ class Workdir:
         Raises:
             UserError: one of them is there, and the run has not written it; or there is no room.
         """
-        _check_own(self.folder, _read_marker(self.folder), REPORTS)
+        _check_own(self.folder, read_marker(self.folder), REPORTS)
         self._write(contents, finished=True)
 
     def _write(self, contents: Mapping[str, str], *, finished: bool = False) -> None:
         """Write files that the marker names before they are there, whenever the process ends."""
-        marker = _read_marker(self.folder)
+        marker = read_marker(self.folder)
         files = dict(marker.files) if marker else {}
         for name, content in contents.items():
-            files[name] = tuple(dict.fromkeys([*files.get(name, ()), _digest(content.encode())]))
+            files[name] = tuple(dict.fromkeys([*files.get(name, ()), digest(content.encode())]))
         was_finished = marker is not None and marker.finished
-        _write_marker(self.folder, self._marker(files, finished=was_finished))
+        write_marker(self.folder, self._marker(files, finished=was_finished))
         for name, content in contents.items():
             write_file(self.folder / name, content)
         if finished:
-            _write_marker(self.folder, self._marker(files, finished=True))
+            write_marker(self.folder, self._marker(files, finished=True))
 
-    def _marker(self, files: Mapping[str, tuple[str, ...]], *, finished: bool) -> _Marker:
-        return _Marker(
+    def _marker(self, files: Mapping[str, tuple[str, ...]], *, finished: bool) -> Marker:
+        return Marker(
             program="dsd_jax",
             version=__version__,
             command=self.command,
@@ -155,10 +141,10 @@ def open_workdir(
 def _choose(folder: epath.Path, command: str) -> epath.Path:
     """Return the folder for a command's files; it exists."""
     _check_parts(folder)
-    marker = _read_marker(folder)
+    marker = read_marker(folder)
     if command != "evaluate" or marker is None or marker.command != "train":
         return folder
-    with explained(f"{folder / 'evaluate'} cannot be written to", _REMEDY):
+    with explained(f"{folder / 'evaluate'} cannot be written to", REMEDY):
         if not is_address(folder):
             (folder / "evaluate").mkdir(exist_ok=True)
     return folder / "evaluate"
@@ -171,7 +157,7 @@ def _lock(folder: epath.Path) -> int | None:
     """
     if is_address(folder):
         return None
-    with explained(f"{folder} cannot be opened", _REMEDY):
+    with explained(f"{folder} cannot be opened", REMEDY):
         opened = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,7 +165,7 @@ def _lock(folder: epath.Path) -> int | None:
     except BlockingIOError as error:
         os.close(opened)
         raise UserError(
-            f"{folder} is in use by another run at this moment; wait for its end, or {_REMEDY}."
+            f"{folder} is in use by another run at this moment; wait for its end, or {REMEDY}."
         ) from error
     except OSError:
         os.close(opened)
@@ -193,18 +179,18 @@ def _examine(folder: epath.Path, command: str, settings: Mapping[str, Any]) -> b
         UserError: the folder is not for this run.
     """
     _check_parts(folder)
-    marker = _read_marker(folder) or _adopt(folder, command, settings)
+    marker = read_marker(folder) or adopt(folder, command, settings)
     if marker is None:
         _check_own(folder, None, _FILES)
         return False
     if marker.command != command:
-        raise UserError(f"{folder} holds a run of {marker.command}, not {command}; {_REMEDY}.")
-    found = _differences(marker, settings)
+        raise UserError(f"{folder} holds a run of {marker.command}, not {command}; {REMEDY}.")
+    found = differences_from(marker, settings)
     if found and _holds_results(folder):
-        raise UserError(f"{folder} holds a run with {found}; {_REMEDY}, or take the same config.")
+        raise UserError(f"{folder} holds a run with {found}; {REMEDY}, or take the same config.")
     if not found and marker.finished and all((folder / name).exists() for name in REPORTS):
         return True
-    _check_own(folder, marker, (_CONFIG, *REPORTS) if found else REPORTS)
+    _check_own(folder, marker, (CONFIG, *REPORTS) if found else REPORTS)
     return False
 
 
@@ -220,83 +206,27 @@ def _check_parts(folder: epath.Path) -> None:
         if links:
             raise UserError(
                 f"{links[0]} is a link to {os.readlink(links[0])}; a run writes into its --workdir "
-                f"alone: put what it leads to in its place, or {_REMEDY}."
+                f"alone: put what it leads to in its place, or {REMEDY}."
             )
         if name in _FOLDERS and not place.is_dir():
-            raise UserError(f"{place} is no folder; move it away, or {_REMEDY}.")
+            raise UserError(f"{place} is no folder; move it away, or {REMEDY}.")
         if name in _FILES and not place.is_file():
-            raise UserError(f"{place} is no regular file; move it away, or {_REMEDY}.")
+            raise UserError(f"{place} is no regular file; move it away, or {REMEDY}.")
 
 
-def _check_own(folder: epath.Path, marker: _Marker | None, names: tuple[str, ...]) -> None:
+def _check_own(folder: epath.Path, marker: Marker | None, names: tuple[str, ...]) -> None:
     """Refuse files of these names with a content that the run has not written."""
     for name in names:
         place = folder / name
         written = marker.files.get(name, ()) if marker else ()
-        if place.exists() and _digest(place.read_bytes()) not in written:
+        if place.exists() and digest(place.read_bytes()) not in written:
             raise UserError(
                 f"{place} was not written by this run, which would overwrite it; move it away, or "
-                f"{_REMEDY}."
+                f"{REMEDY}."
             )
-
-
-def _adopt(folder: epath.Path, command: str, settings: Mapping[str, Any]) -> _Marker | None:
-    """Return a marker for a folder that an earlier version wrote, which left none."""
-    names = [name for name in (_CONFIG, *REPORTS) if (folder / name).exists()]
-    if _CONFIG not in names:
-        return None
-    with suppress(ValueError):
-        config = json.loads((folder / _CONFIG).read_bytes())
-        settings = {name: settings.get(name) for name in config}
-        files = {name: (_digest((folder / name).read_bytes()),) for name in names}
-        marker = _Marker(
-            program="dsd_jax",
-            version=__version__,
-            command="train" if (folder / "prompts").exists() else command,
-            settings=config,
-            files=files,
-            finished=len(names) == 1 + len(REPORTS),
-        )
-        return None if _differences(marker, settings) else marker
-    return None
-
-
-def _read_marker(folder: epath.Path) -> _Marker | None:
-    """Return what `run.json` says; None where there is none.
-
-    Raises:
-        UserError: no run wrote it, or it is damaged.
-    """
-    file = folder / _MARKER
-    if not file.exists():
-        return None
-    content = file.read_bytes() if is_address(folder) else read_regular_file(file)
-    remedy = f"it is not what a run writes: {_REMEDY}"
-    try:
-        values = parse_json(content, os.fspath(file))
-    except UserError as error:
-        raise UserError(f"{str(error).removesuffix('.')}; {remedy}.") from error
-    return parse(_Marker, values, os.fspath(file), remedy)
-
-
-def _write_marker(folder: epath.Path, marker: _Marker) -> None:
-    write_file(folder / _MARKER, marker.model_dump_json(indent=1) + "\n")
-
-
-def _differences(marker: _Marker, settings: Mapping[str, Any]) -> str:
-    """Return in words how the run that the marker is of differs from that of the settings."""
-    there, here = (
-        {name: value for name, value in one.items() if name not in _HOW}
-        for one in (marker.settings, settings)
-    )
-    return differences(there, here)
 
 
 def _holds_results(folder: epath.Path) -> bool:
     """Return whether a run got further there than to say what it is."""
     names = ("checkpoints", "prompts", "scores", _LOG, *REPORTS)
     return any((folder / name).exists() for name in names)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

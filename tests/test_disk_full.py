@@ -14,7 +14,8 @@ from dsd_jax.folders import write_file
 from dsd_jax.kept import Kept
 from dsd_jax.log import Log
 from dsd_jax.prompt_files import write_prompts
-from dsd_jax.workdir import REPORTS, open_workdir
+from dsd_jax.run_marker import REPORTS
+from dsd_jax.workdir import open_workdir
 from tests.test_workdir import content_of
 
 MOST = 8192  # bytes of a file

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dsd_jax import hosts, workdir
+from dsd_jax import hosts, run_marker, workdir
 from dsd_jax.errors import UserError
-from dsd_jax.workdir import REPORTS, open_workdir
+from dsd_jax.run_marker import REPORTS
+from dsd_jax.workdir import open_workdir
 
 SETTINGS = {"seed": 0, "learn": {"lora": {"rank": 4}}, "methods": ["dsd"], "cpu_devices": 2}
 CONTENTS = {name: f"{name} of a run\n" for name in REPORTS}
@@ -96,6 +97,12 @@ def test_files_that_no_run_wrote_are_refused(tmp_path, name):
     assert_refused(tmp_path, f"{name} was not written by this run, which would overwrite it; move")
 
 
+@pytest.mark.parametrize("content", ["[[1]]", "5", "{}", "[" * 5000, "\0", '{"seed": 0}'])
+def test_a_config_that_no_run_wrote_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    assert_refused(tmp_path, "config.json was not written by this run, which would overwrite it")
+
+
 def test_files_of_other_names_stay(tmp_path):
     mine = {name: tmp_path / name for name in ("notes.txt", "report.md.unfinished", "scores/a.npz")}
     for place in mine.values():
@@ -157,6 +164,7 @@ def test_killed_at_any_write_it_goes_on(tmp_path, writes, monkeypatch):
         done.append(file.name)
 
     monkeypatch.setattr(workdir, "write_file", killed)
+    monkeypatch.setattr(run_marker, "write_file", killed)
     with pytest.raises(KeyboardInterrupt):
         finish(tmp_path)
     monkeypatch.undo()
