@@ -39,7 +39,9 @@ def get_config(model: str = "sd21") -> ConfigDict:
     prompts.batch = 64  # items with two pictures; 8 for each of 8 devices
     prompts.timesteps = 1
     prompts.learning_rate = 1e-4
-    prompts.accumulate = 2  # 16 pairs then fit into a v5e's memory, with nothing recomputed
+    prompts.accumulate = 2  # 8 pairs at a time then fit into a v5e's memory beside all weights
     prompts.check_every = 50
+    if model.startswith("sdxl"):
+        prompts.remat = "blocks"  # a pair of 1024 pixels would keep 12 GiB otherwise
     config.learn = ConfigDict({"prompts": prompts})
     return config

@@ -2,7 +2,7 @@
 and J captions, the matching candidate first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,18 +12,21 @@ from dsd_jax import diffusion, hosts
 from dsd_jax.bootstrap import numbered
 from dsd_jax.data.examples import Examples
 from dsd_jax.encoders import Encoders
-from dsd_jax.matching import Sets, Tick, group_terms
+from dsd_jax.host_arrays import stacked
+from dsd_jax.matching import Sets, Tick, even_pieces, group_terms
 from dsd_jax.model import Model
 from dsd_jax.sharding import shard_rows
 from dsd_jax.terms import Terms, Wanted
 from dsd_jax.texts import Texts
 
+TOGETHER = 1024  # pictures or captions that are encoded at a time
+
 
 class Items(NamedTuple):
-    """Encoded items in the host's memory, each different picture and caption once.
+    """Encoded items on the host, each different picture and caption once.
 
-    latents: (U, h, w, channels) float32, scaled.
-    texts: of V captions.
+    latents: (U, h, w, channels) float32, scaled; mapped to a file where they are large.
+    texts: of V captions, likewise.
     pictures: (n, P) int, which latents each item has; the matching one first.
     captions: (n, J) int, which texts.
     numbers: (n,) int, each item's number in its split: what its noise is keyed by, so that all its
@@ -74,8 +77,8 @@ def encode(
     """
     keys = [key for number in numbers for key in examples.pictures[number]]
     captions = [text for number in numbers for text in examples.captions[number]]
-    latents, pictures = encoders.pictures(examples, keys, together)
-    texts, words = encoders.captions(captions, together)
+    latents, pictures = _encoded(keys, lambda some: encoders.pictures(examples, some, together)[0])
+    texts, words = _encoded(captions, lambda some: encoders.captions(some, together)[0])
     return Items(
         latents,
         texts,
@@ -84,6 +87,16 @@ def encode(
         np.asarray(numbers),
         numbered([examples.clusters[number] for number in numbers]),
     )
+
+
+def _encoded(keys: Sequence[Hashable], compute: Callable[[list], Any]) -> tuple[Any, np.ndarray]:
+    """Return what `compute` makes of the different ones of `keys`, and which of them each is."""
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    different = list(numbers)
+    parts = (
+        compute([different[i] for i in piece]) for piece in even_pieces(len(different), TOGETHER)
+    )
+    return stacked(parts, len(different)), np.array([numbers[key] for key in keys])
 
 
 def item_terms(

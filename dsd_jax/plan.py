@@ -1,11 +1,13 @@
-"""Compiles the real training and scoring steps for TPU slices that are not there."""
+"""Compiles every stage of a config's run for TPU slices, without access to one."""
 
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from dsd_jax.command import ConfigParser, run_command
 
-STEPS = ("train", "score")
+STAGES = ("encode", "shots", "train", "held-out", "score", "tune")
 FORMATS = ("table", "markdown", "json")
 
 
@@ -13,10 +15,10 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = ConfigParser(
         "plan",
-        "Says what a config's steps take on a TPU slice, by compiling them: memory, arithmetic,\n"
-        "communication, and whether they fit. It needs no TPU, but a TPU's compiler:\n"
-        "pip install libtpu.",
-        "python -m dsd_jax.plan --config=configs/full_size.py --topology=v5e:2x4 --batch=8",
+        "Says what the stages of a config's run take on a TPU slice, by compiling them: memory,\n"
+        "arithmetic, communication, and whether they fit. It needs no TPU, but a TPU's compiler,\n"
+        "and says how to install it. A stage takes minutes to compile.",
+        "python -m dsd_jax.plan --config=configs/full_size.py --topology=v5e:2x4",
     )
     parser.add_argument(
         "--topology",
@@ -29,90 +31,119 @@ def main(argv: Sequence[str]) -> None:
         "--gpus",
         type=int,
         metavar="N",
-        help="lower the steps for so many NVIDIA GPUs, too, as far as that goes without one",
+        help="lower the stages for so many NVIDIA GPUs, too, as far as that goes without one",
     )
-    parser.add_argument("--step", choices=STEPS, help="only this step")
     parser.add_argument(
-        "--batch", type=int, help="items per device; by default the recipe's batch, divided"
+        "--step",
+        choices=("all", *STAGES),
+        default="all",
+        help="only this stage; by default all that the config's run has",
     )
-    parser.add_argument("--fit", action="store_true", help="the largest batch that fits instead")
-    parser.add_argument("--recipe", metavar="NAME", help="of config.learn; the first of recipes")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help="items per device of a training step; by default the recipe's batch, divided",
+    )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="the largest batch that can be trained instead, in the parts that the recipe says",
+    )
+    parser.add_argument("--recipe", metavar="NAME", help="of config.learn, instead of its recipes")
     parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed")
     flags = parser.parse_args(argv)
-    import jax
-
     from dsd_jax.errors import UserError
     from dsd_jax.planning import table
-    from dsd_jax.planning.topology import make_slice
+    from dsd_jax.planning.topology import find_compiler, make_slice
 
     for option in ("batch", "gpus"):
         value = getattr(flags, option)
         if value is not None and value < 1:
             raise UserError(f"--{option}={value}; expected 1 or more.")
-    jax.config.update("jax_enable_compilation_cache", False)  # it can't hold other machines' code
     if not flags.topology and not flags.gpus:
         raise UserError("nothing to plan for; name a slice by --topology=v5e:2x4, or --gpus=8.")
+    find_compiler()
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)  # it can't hold other machines' code
     slices = [make_slice(name) for name in flags.topology]  # finds mistakes before hours of work
     from dsd_jax.planning.job import read_job
 
-    job, steps = read_job(flags.config, flags.recipe), (flags.step,) if flags.step else STEPS
-    if flags.gpus:
-        for step in steps:
-            print(lower(flags, job, step))
-    plans = [make_plan(flags, job, where, step) for where in slices for step in steps]
+    job = read_job(flags.config, flags.recipe)
+    stages = asked_stages(flags, job)
+    for stage in stages if flags.gpus else ():
+        print(lower(flags, job, stage))
+    plans = [make_plan(flags, job, where, stage) for where in slices for stage in stages]
     if plans:
         print(getattr(table, f"format_{flags.format}")(plans), end="")
+        print(table.largest(plans), file=sys.stderr)
 
 
-def lower(flags: Any, job: Any, step: str) -> str:
-    """A line on how a step lowers for GPUs; `UserError` where it does not."""
+def asked_stages(flags: Any, job: Any) -> list[Any]:
+    """The stages that the run has, or those of them that `--step` names."""
+    from dsd_jax.errors import UserError
+    from dsd_jax.planning.steps import stages_of
+
+    every = stages_of(job, flags.batch, split=not flags.fit)
+    found = [one for one in every if flags.step in ("all", one.name.partition(" ")[0])]
+    if not found:
+        names = ", ".join(one.name for one in every)
+        raise UserError(
+            f"--step={flags.step}: a run of this config has no such stage, but {names}."
+        )
+    return found
+
+
+def lower(flags: Any, job: Any, stage: Any) -> str:
+    """A line on how a stage lowers for GPUs; `UserError` where it does not."""
     from jax.sharding import AbstractMesh, AxisType
 
     from dsd_jax.errors import UserError
+    from dsd_jax.memory import Device
     from dsd_jax.planning.gpu import lower_for_cuda
-    from dsd_jax.planning.steps import scoring_step, training_step
     from dsd_jax.sharding import AXES
 
     if job.fsdp < 1 or flags.gpus % job.fsdp:
         raise UserError(f"fsdp is {job.fsdp}, which does not divide {flags.gpus} GPUs.")
     shape = flags.gpus // job.fsdp, job.fsdp
     mesh = AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * 2)
-    make = {"train": training_step, "score": scoring_step}[step]
-    function, arguments = make(job, mesh, flags.batch or -(-job.recipe.batch // flags.gpus))
-    found = lower_for_cuda(function, *arguments)
+    program = stage.make(job, mesh, Device.of("gpu", None))
+    found = lower_for_cuda(program.function, *program.arguments)
     calls = ", ".join(found.custom_calls) or "no kernel by name"
     return (
-        f"{step} for {found.devices} NVIDIA GPUs: lowered and read back, "
+        f"{stage.name} for {found.devices} NVIDIA GPUs: lowered and read back, "
         f"{found.size / 1e6:.1f} MB of program, {len(found.inputs)} inputs, "
         f"{len(found.outputs)} outputs, calls {calls}"
     )
 
 
-def make_plan(flags: Any, job: Any, where: Any, step: str) -> Any:
-    """One step on one slice, with the batch that is asked for or the largest that fits."""
-    import sys
-    import time
-
-    from dsd_jax.planning.figures import GIB
+def make_plan(flags: Any, job: Any, where: Any, stage: Any) -> Any:
+    """One stage on one slice, with the batch that is asked for or the largest that fits."""
+    from dsd_jax.planning.figures import GIB, Shortage
     from dsd_jax.planning.fit import largest_fit
-    from dsd_jax.planning.steps import plan_scoring, plan_training
+    from dsd_jax.planning.steps import plan_stage, stages_of
 
-    started, plan = time.monotonic(), {"train": plan_training, "score": plan_scoring}[step]
-    batch = flags.batch or -(-job.recipe.batch // len(where.devices))
-    tried = {}
+    started, tried, room = time.monotonic(), {}, where.chip.hbm * GIB
+    print(f"{stage.name} on {where.name}: compiling", file=sys.stderr)
 
     def compile_batch(size: int) -> Any:
-        print(f"compiling {step} for {where.name}, {size} items per device", file=sys.stderr)
-        tried[size] = plan(job, where, size)
-        return tried[size].found
+        print(f"{stage.name} on {where.name}: {size} items per device", file=sys.stderr)
+        every = {one.name: one for one in stages_of(job, size, split=False)}
+        plan = tried[size] = plan_stage(job, where, every[stage.name])
+        # With the other networks' weights, which are on the device, too.
+        return plan.found._replace(peak=plan.needed) if plan.fits else Shortage(plan.needed, room)
 
-    if flags.fit:
-        available = where.chip.hbm * GIB
-        batch = largest_fit(compile_batch, available, batch).batch or min(tried)
+    if flags.fit and stage.recipe:
+        first = flags.batch or -(-stage.recipe.batch // len(where.devices))
+        plan = tried[largest_fit(compile_batch, room, first).batch or min(tried)]
     else:
-        compile_batch(batch)
-    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
-    return tried[batch]
+        plan = plan_stage(job, where, stage)
+    needed, seconds = plan.needed / GIB, time.monotonic() - started
+    print(
+        f"{stage.name} on {where.name}: {needed:.2f} of {where.chip.hbm:.2f} GiB ({seconds:.0f} s)",
+        file=sys.stderr,
+    )
+    return plan
 
 
 if __name__ == "__main__":

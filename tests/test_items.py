@@ -1,10 +1,12 @@
 """Items: the two pictures of one share their noise, and nothing else does."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
-from dsd_jax import diffusion
+from dsd_jax import diffusion, host_arrays
 from dsd_jax.encoders import Encoders
 from dsd_jax.items import Items, encode, item_terms
 from dsd_jax.matching import match_terms
@@ -52,6 +54,15 @@ def test_what_items_share_is_encoded_once(model):
     np.testing.assert_array_equal(items.pictures[0], items.pictures[1][::-1])
     np.testing.assert_array_equal(items.captions[0], items.captions[1])
     np.testing.assert_array_equal(items.numbers, [1, 0])
+
+
+def test_many_items_are_encoded_in_pieces_and_mapped(model, items, monkeypatch):
+    monkeypatch.setattr(host_arrays, "IN_MEMORY", 0)
+    monkeypatch.setattr("dsd_jax.items.TOGETHER", 3)
+    found = random_items(model)
+    assert isinstance(found.latents, np.memmap) and isinstance(found.texts.states, np.memmap)
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, found[:4], items[:4])
 
 
 @pytest.mark.parametrize("several", ["pictures", "captions"])

@@ -1,1 +1,1 @@
-"""What a step would cost on a machine that is not there: memory, arithmetic, communication."""
+"""What the stages of a run take on a TPU slice, found by compiling them without a TPU."""

@@ -1,7 +1,7 @@
-"""The UNets of published models, so that plans for them need no download."""
+"""The networks of published models, so that plans for them need no download."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 # unet/config.json of stable-diffusion-v1-5, without what is the same in all of Stable Diffusion.
 _SD15: Mapping[str, Any] = {
@@ -49,3 +49,79 @@ SCHEDULE: Mapping[str, Any] = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
+# vae/config.json of all of them, as far as shapes go.
+_BLOCKS = 4
+VAE: Mapping[str, Any] = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * _BLOCKS,
+    "up_block_types": ["UpDecoderBlock2D"] * _BLOCKS,
+    "latent_channels": 4,
+}
+# text_encoder/config.json of CLIP ViT-L, of OpenCLIP ViT-H without its last layer as Stable
+# Diffusion 2 has it, and text_encoder_2/config.json of OpenCLIP ViT-bigG.
+_VIT_L: Mapping[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+_VIT_H: Mapping[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+    "hidden_act": "gelu",
+}
+_VIT_G: Mapping[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
+# By the UNet's cross_attention_dim: the text encoders, of which a second one is projected.
+TEXTS: Mapping[int, tuple[Mapping[str, Any], ...]] = {
+    768: (_VIT_L,),
+    1024: (_VIT_H,),
+    2048: (_VIT_L, _VIT_G),
+}
+_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+_LARGE |= {"num_hidden_layers": 24, "patch_size": 14}
+_BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+_BASE |= {"num_hidden_layers": 12}
+# config.json of OpenAI's CLIPs.
+CLIPS: Mapping[str, Mapping[str, Any]] = {
+    f"openai/clip-vit-{name}": {
+        "projection_dim": width,
+        "text_config": text,
+        "vision_config": tower,
+    }
+    for name, width, text, tower in (
+        ("base-patch32", 512, {}, {**_BASE, "patch_size": 32, "image_size": 224}),
+        ("base-patch16", 512, {}, {**_BASE, "patch_size": 16, "image_size": 224}),
+        ("large-patch14", 768, _VIT_L, {**_LARGE, "image_size": 224}),
+        ("large-patch14-336", 768, _VIT_L, {**_LARGE, "image_size": 336}),
+    )
+}
+
+
+class Item(NamedTuple):
+    """How many pictures and captions an item of a benchmark has."""
+
+    pictures: int
+    captions: int
+
+
+# By `data.name`; of VQA those that prompts are learned from, of classes a hundred.
+ITEMS: Mapping[str, Item] = {
+    "vqa": Item(1, 10),
+    "refcocog": Item(1, 10),
+    "winoground": Item(2, 2),
+    "classify": Item(1, 100),
+}
+ITEM = Item(2, 1)  # of the other benchmarks

@@ -1,8 +1,8 @@
-"""The real training and scoring steps with shapes for arguments, ready for a compiler."""
+"""The stages of a run, compiled with shapes for arguments: what each takes on a slice."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,87 +11,180 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from dsd_jax import learning
 from dsd_jax.batches import Batch, Rows
-from dsd_jax.diffusion import Schedule
 from dsd_jax.errors import UserError
-from dsd_jax.models.blocks import Blocks
+from dsd_jax.held_out_losses import CHECKED_NOISES
+from dsd_jax.memory import Device, bytes_per_device
 from dsd_jax.models.unet import abstract_params
-from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.planning.figures import QUICK, compile_figures
+from dsd_jax.planning.calls import (
+    POSITIONS,
+    Program,
+    all_weights,
+    gathered,
+    image_call,
+    network,
+    place,
+    text_call,
+    tuning_step,
+    unet_call,
+    whole,
+    whole_bytes,
+    words,
+)
+from dsd_jax.planning.figures import GIB, QUICK, compile_figures
+from dsd_jax.planning.job import Job
 from dsd_jax.planning.minimum import forward_flops, least_training_flops
-from dsd_jax.planning.plan import Plan, device_bytes
+from dsd_jax.planning.plan import Plan
 from dsd_jax.planning.topology import Slice
-from dsd_jax.sharding import AXES, ROWS, WHOLE, spec_of
-from dsd_jax.shots import Recipe
-from dsd_jax.steps import State, Step, batch_loss, hardest_candidates, optimiser, update_function
-from dsd_jax.terms import Network, Wanted, forward_terms
+from dsd_jax.recipe import Recipe
+from dsd_jax.sharding import AXES, ROWS, WHOLE
+from dsd_jax.shots import read_by
+from dsd_jax.steps import (
+    State,
+    Step,
+    batch_loss,
+    gradient,
+    hardest_candidates,
+    optimiser,
+    parts_that_fit,
+    update_function,
+)
+from dsd_jax.terms import Wanted
 from dsd_jax.texts import Texts
-from dsd_jax.weights.names import flatten, unflatten
 
-POSITIONS = 77  # of a caption
-DOWNSCALE = 8  # pixels per latent position, in all published families
+# In the order of a run.
+STAGES = ("encode", "shots", "train", "held-out", "score", "tune")
 
 
-class Job(NamedTuple):
-    """What is planned.
+# From what is planned, a mesh of all devices and one device's memory to what is compiled.
+Make = Callable[[Job, Mesh | AbstractMesh, Device], Program]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run, before it is compiled.
 
     Attributes:
-        unet: the network.
-        schedule: of its noise.
-        dtype: of the weights and matrix products.
-        recipe: how prompts are learned; its batch is not read.
-        pictures, captions: of an item.
-        fsdp: devices that share one copy of the weights.
+        name: one of `STAGES`, and of which part or recipe where there are several.
+        make: what is compiled.
+        recipe: by which prompts are trained, None in other stages.
     """
 
-    unet: UNetConfig
-    schedule: Schedule
-    dtype: Any
-    recipe: Recipe
-    pictures: int
-    captions: int
-    fsdp: int
+    name: str
+    make: Make
+    recipe: Recipe | None = None
 
 
-def plan_training(job: Job, where: Slice, batch: int) -> Plan:
-    """One step of learning from `batch` items per device, rounded up to equal parts."""
-    mesh, batch = mesh_on(where, job.fsdp), batch + -batch % job.recipe.accumulate
-    items, (function, arguments) = batch * mesh.size, training_step(job, mesh, batch)
-    pairs = items * job.pictures * job.captions * job.recipe.timesteps
-    found = compile_figures(function, *arguments, options=QUICK)
-    weights, least = device_bytes(arguments[2]), items * least_of_item(job)
-    return Plan("train", where, batch, pairs, weights, least, found)
+def stages_of(job: Job, batch: int | None = None, split: bool = True) -> list[Stage]:
+    """Return the stages that a run of `job` has, in the order of a run.
+
+    Args:
+        job: what is planned.
+        batch: items per device of a training step; by default the recipe's, divided.
+        split: whether a batch that does not fit is computed in more parts than the recipe says.
+    """
+    stages = [
+        Stage("encode pictures", lambda job, mesh, _: image_call(job, mesh)),
+        Stage("encode captions", lambda job, mesh, _: text_call(job, mesh)),
+    ]
+    if job.recipes:
+        wanted = read_by(job.unet, job.recipes.values())
+        stages.append(_unet_stage("shots", wanted, job.timesteps * job.noises))
+    for label, recipe in job.trained.items():
+        name = f" {label}" if len(job.trained) > 1 else ""
+        stages.append(_training_stage(f"train{name}", recipe, batch, split))
+        wanted = learning.wanted_by(job.unet, recipe, {})
+        times = job.timesteps * min(CHECKED_NOISES, job.noises)
+        stages.append(_unet_stage(f"held-out{name}", wanted, times, recipe))
+    stages.append(_unet_stage("score", job.scored, job.timesteps))
+    if job.tune and job.recipes:
+        stages.append(Stage("tune", lambda job, mesh, _: tuning_step(job, mesh)))
+    return stages
 
 
-def plan_scoring(job: Job, where: Slice, batch: int) -> Plan:
-    """One call that scores `batch` items per device at one timestep, the empty caption too."""
-    mesh = mesh_on(where, job.fsdp)
-    items, (function, arguments) = batch * mesh.size, scoring_step(job, mesh, batch)
+def _unet_stage(name: str, wanted: Wanted, times: int, recipe: Recipe | None = None) -> Stage:
+    """A stage without gradients, under prompts of `recipe` or without any."""
+
+    def make(job: Job, mesh: Mesh | AbstractMesh, device: Device) -> Program:
+        tree = jax.eval_shape(lambda: learning.init(job.unet, recipe, 0)) if recipe else None
+        return unet_call(job, mesh, device, wanted, times, prompts=tree)
+
+    return Stage(name, make)
+
+
+def _training_stage(name: str, recipe: Recipe, batch: int | None, split: bool) -> Stage:
+    def make(job: Job, mesh: Mesh | AbstractMesh, device: Device) -> Program:
+        size = batch or -(-recipe.batch // mesh.size)
+        return training_step(job, recipe, mesh, device if split else None, size)
+
+    return Stage(name, make, recipe)
+
+
+def plan_stage(job: Job, where: Slice, stage: Stage) -> Plan:
+    """Compile a stage for a slice."""
+    mesh, device = mesh_on(where, job.fsdp), Device.of("tpu", int(where.chip.hbm * GIB))
+    program = stage.make(job, mesh, device)
     with jax.set_mesh(mesh):
-        found = compile_figures(function, *arguments, options=QUICK)
-    alone = scoring_step(job._replace(fsdp=1), _one_device(), 1)
-    least = forward_flops(alone[0], *alone[1])
-    pairs = items * job.pictures * job.captions
-    return Plan("score", where, batch, pairs, device_bytes(arguments[0]), items * least, found)
+        found = compile_figures(program.function, *program.arguments, options=QUICK)
+    resident = bytes_per_device(all_weights(job, mesh))
+    flops, least = arithmetic(job, stage, program, device)
+    return Plan(
+        step=stage.name,
+        slice=where,
+        size=program.size,
+        pairs=program.pairs,
+        weights=resident,
+        beside=resident - bytes_per_device(program.weights),
+        flops=flops,
+        least=least,
+        sent=program.sent,
+        found=found,
+    )
 
 
-def training_step(job: Job, mesh: Mesh | AbstractMesh, batch: int) -> tuple[Callable, tuple]:
-    """The jitted update of a run and its arguments, of which the third are the weights."""
-    wanted = learning.wanted_by(job.unet, job.recipe, {})
-    step = Step(_network(job, wanted, job.recipe.remat), job.recipe, mesh)
-    tree = _whole(mesh, jax.eval_shape(lambda: learning.init(job.unet, job.recipe, 0)))
-    state = State(tree, _whole(mesh, jax.eval_shape(optimiser(job.recipe).init, tree)))
+def arithmetic(job: Job, stage: Stage, program: Program, device: Device) -> tuple[int, int]:
+    """Floating-point operations of a program's products, and those it cannot do without."""
+    if stage.recipe:
+        items = len(program.arguments[3].rows.share)
+        least = items * least_of_item(job, stage.recipe)
+        return flops_of_step(job, stage.recipe, program), least
+    alone = stage.make(replace(job, fsdp=1), _one_device(), device)
+    flops = _forward(alone) * program.pairs // alone.pairs
+    return flops, flops
+
+
+def training_step(
+    job: Job, recipe: Recipe, mesh: Mesh | AbstractMesh, device: Device | None, batch: int
+) -> Program:
+    """Return the update of a run, in the parts that it has there.
+
+    Args:
+        job: what is planned.
+        recipe: how prompts are learned; its batch is not read.
+        mesh: of all devices.
+        device: whose memory says how many parts; the recipe's where it is None.
+        batch: items per device, rounded up to equal parts.
+    """
+    wanted = learning.wanted_by(job.unet, recipe, {})
+    batch += -batch % recipe.accumulate
+    step = Step(network(job, wanted, recipe.remat), recipe, mesh)
+    tree = whole(mesh, jax.eval_shape(lambda: learning.init(job.unet, recipe, 0)))
     unit = jax.ShapeDtypeStruct((), jnp.float32)
-    spreads = _whole(mesh, dict.fromkeys(job.recipe.methods, unit))
-    rows = abstract_batch(job, mesh, batch * mesh.size)
-    return update_function(step), (state, {}, abstract_weights(job, mesh), rows, spreads)
-
-
-def scoring_step(job: Job, mesh: Mesh | AbstractMesh, batch: int) -> tuple[Callable, tuple]:
-    """The jitted forward pass of evaluation and its arguments; the first are the weights."""
-    net = _network(job, learning.wanted_by(job.unet, job.recipe, {}))
-    function = jax.jit(lambda params, *rest: forward_terms(net, params, {}, *rest))
-    inputs = _scoring_inputs(job, mesh, batch * mesh.size)
-    return function, (abstract_weights(job, mesh), *inputs)
+    spreads = whole(mesh, dict.fromkeys(recipe.methods, unit))
+    params = place(job, mesh, abstract_params(job.unet))
+    rows = abstract_batch(job, recipe, mesh, batch * mesh.size)
+    if device is not None:
+        inputs = tree, {}, params, rows, spreads
+        resident = bytes_per_device(all_weights(job, mesh))
+        parts = parts_that_fit(step, inputs, device, resident)
+        step = step._replace(recipe=recipe.model_copy(update={"accumulate": parts}))
+    state = State(tree, whole(mesh, jax.eval_shape(optimiser(recipe).init, tree)))
+    arguments = (state, {}, params, rows, spreads)
+    parts = step.recipe.accumulate
+    size = words(batch, "item") + (f" in {parts} parts" if parts > 1 else "")
+    pairs = batch * mesh.size * job.pictures * job.captions * recipe.timesteps
+    passes = parts * (3 if recipe.loss == "hinge" else 2)  # and one to find the hardest candidates
+    sent = passes * gathered(job, params) + whole_bytes(tree)
+    return Program(update_function(step), arguments, params, size, pairs, sent)
 
 
 def mesh_on(where: Slice, fsdp: int) -> Mesh:
@@ -103,22 +196,9 @@ def mesh_on(where: Slice, fsdp: int) -> Mesh:
     return Mesh(np.array(devices).reshape(-1, fsdp), AXES)
 
 
-def abstract_weights(job: Job, mesh: Mesh | AbstractMesh) -> Any:
-    """The UNet's parameters as they are placed when they are loaded."""
-    leaves = {
-        path: jax.ShapeDtypeStruct(
-            leaf.shape,
-            job.dtype,
-            sharding=NamedSharding(mesh, spec_of("/".join(path), leaf.shape, mesh)),
-        )
-        for path, leaf in flatten(abstract_params(job.unet)).items()
-    }
-    return unflatten(leaves)
-
-
-def abstract_batch(job: Job, mesh: Mesh | AbstractMesh, items: int) -> Batch:
+def abstract_batch(job: Job, recipe: Recipe, mesh: Mesh | AbstractMesh, items: int) -> Batch:
     """A batch of `items` at the recipe's timesteps."""
-    times, pictures = job.recipe.timesteps, job.pictures
+    times, pictures = recipe.timesteps, job.pictures
 
     def rows(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((items, *shape), dtype, sharding=NamedSharding(mesh, ROWS))
@@ -126,31 +206,30 @@ def abstract_batch(job: Job, mesh: Mesh | AbstractMesh, items: int) -> Batch:
     def alike(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, WHOLE))
 
+    texts = Texts(
+        rows(job.captions, POSITIONS, job.unet.cross_attention_dim),
+        rows(job.captions, job.unet.pooled_dim),
+    )
+    numbers = rows(dtype=jnp.int32)
     return Batch(
-        Rows(
-            rows(pictures, *_latent(job)),
-            texts_like(job, job.captions, rows),
-            rows(dtype=jnp.int32),
-            rows(),
-            {},
-            rows(pictures, times),
-        ),
+        Rows(rows(pictures, *job.latent), texts, numbers, rows(), {}, rows(pictures, times)),
         alike(times),
         alike(times),
         alike(),
     )
 
 
-def least_of_item(job: Job) -> int:
+def least_of_item(job: Job, recipe: Recipe) -> int:
     """Floating-point operations that learning from one item cannot do without.
 
     Those candidates that the loss does not depend on are scored, too, but have no gradient.
     """
-    job, mesh = job._replace(fsdp=1), _one_device()
-    step = Step(_network(job, learning.wanted_by(job.unet, job.recipe, {})), job.recipe, mesh)
-    tree = jax.eval_shape(lambda: learning.init(job.unet, job.recipe, 0))
-    params, batch = abstract_weights(job, mesh), abstract_batch(job, mesh, 1)
-    spreads = dict.fromkeys(job.recipe.methods, 1.0)
+    job, mesh = replace(job, fsdp=1), _one_device()
+    step = Step(network(job, learning.wanted_by(job.unet, recipe, {})), recipe, mesh)
+    tree = jax.eval_shape(lambda: learning.init(job.unet, recipe, 0))
+    params = place(job, mesh, abstract_params(job.unet))
+    batch = abstract_batch(job, recipe, mesh, 1)
+    spreads = dict.fromkeys(recipe.methods, 1.0)
 
     def loss(tree: Any, params: Any, batch: Batch) -> jax.Array:
         few = hardest_candidates(step, tree, {}, params, batch, spreads)
@@ -159,43 +238,42 @@ def least_of_item(job: Job) -> int:
     return least_training_flops(loss, 0, tree, params, batch)
 
 
+def flops_of_step(job: Job, recipe: Recipe, program: Program) -> int:
+    """Floating-point operations of a training step's products, what is recomputed included."""
+    rows, mesh = program.arguments[3].rows, _one_device()
+    remat = "blocks" if job.fsdp > 1 and recipe.remat == "nothing" else recipe.remat
+    job = replace(job, fsdp=1)
+    wanted = learning.wanted_by(job.unet, recipe, {})
+    recipe = recipe.model_copy(update={"accumulate": 1})
+    step = Step(network(job, wanted, remat), recipe, mesh)
+    tree = jax.eval_shape(lambda: learning.init(job.unet, recipe, 0))
+    params = place(job, mesh, abstract_params(job.unet))
+    batch, spreads = abstract_batch(job, recipe, mesh, 1), dict.fromkeys(recipe.methods, 1.0)
+
+    def run(tree: Any, params: Any, batch: Batch) -> Any:
+        return gradient(step, tree, {}, params, batch, spreads)
+
+    return len(rows.share) * forward_flops(run, tree, params, batch)
+
+
+def _forward(program: Program) -> int:
+    """Floating-point operations of a call without gradients."""
+    static = [i for i, x in enumerate(program.arguments) if _is_static(x)]
+    fixed = {i: program.arguments[i] for i in static}
+    arrays = [x for i, x in enumerate(program.arguments) if i not in fixed]
+
+    def call(*arrays: Any) -> Any:
+        rest = iter(arrays)
+        every = [fixed[i] if i in fixed else next(rest) for i in range(len(program.arguments))]
+        return program.function(*every)
+
+    return forward_flops(call, *arrays)
+
+
+def _is_static(argument: Any) -> bool:
+    leaves = jax.tree.leaves(argument)
+    return not all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+
+
 def _one_device() -> Mesh:
     return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
-
-
-def _network(job: Job, wanted: Wanted, remat: str = "nothing") -> Network:
-    blocks = Blocks(remat, gather=job.fsdp > 1)
-    size = job.unet.sample_size * DOWNSCALE
-    return Network(job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks, size)
-
-
-def _scoring_inputs(job: Job, mesh: Mesh | AbstractMesh, items: int) -> tuple:
-    """Latents, noise, timesteps and texts of items with the empty caption beside their own."""
-
-    def rows(count: int, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(
-            (count, *shape), jnp.float32, sharding=NamedSharding(mesh, ROWS)
-        )
-
-    grid = rows(items * job.pictures, 1, *_latent(job))
-    times = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=NamedSharding(mesh, WHOLE))
-    texts = texts_like(job, 1 + job.captions, partial(rows, items))
-    return grid, grid, times, texts
-
-
-def texts_like(job: Job, captions: int, rows: Callable[..., jax.ShapeDtypeStruct]) -> Texts:
-    """Texts of so many captions of every item; `rows` makes an array with items in front."""
-    return Texts(
-        rows(captions, POSITIONS, job.unet.cross_attention_dim),
-        rows(captions, job.unet.pooled_dim),
-    )
-
-
-def _latent(job: Job) -> tuple[int, int, int]:
-    return job.unet.sample_size, job.unet.sample_size, job.unet.in_channels
-
-
-def _whole(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
-    """The same shapes, whole on every device."""
-    place = NamedSharding(mesh, WHOLE)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsd_jax.planning.figures import GIB, Figures
-from dsd_jax.planning.plan import UTILISATION, Plan, estimate, traffic
+from dsd_jax.planning.plan import UTILISATION, Plan, estimate
 
 NONE = "–"
 _SPEED = f"pairs/s at {100 * UTILISATION:.0f} % of peak"
-_COLUMNS = ("step", "slice", "devices", "batch per device", "weights per device")
-_COLUMNS += ("memory per device", "TFLOP per pair", "least", "sent per step", _SPEED)
+_COLUMNS = ("stage", "slice", "devices", "per device and call", "weights per device")
+_COLUMNS += ("memory per device", "TFLOP per pair", "least", "sent per call", _SPEED)
 
 
 def format_table(plans: Sequence[Plan]) -> str:
@@ -39,85 +39,82 @@ def format_json(plans: Sequence[Plan]) -> str:
 
 def to_dict(plan: Plan) -> dict[str, Any]:
     """All numbers of a plan, with nothing but what JSON has."""
-    found, guess = plan.found, estimate(plan)
-    fields = found._asdict()
-    if isinstance(found, Figures):
-        fields["collectives"] = [one._asdict() for one in found.collectives]
+    guess = estimate(plan)
     return {
-        "step": plan.step,
+        "stage": plan.step,
         "topology": plan.slice.name,
         "devices": len(plan.slice.devices),
         "hosts": plan.slice.hosts,
         "hbm": int(plan.slice.chip.hbm * GIB),
         "peak_flops_per_second": plan.slice.chip.tflops * 1e12,
-        "batch": plan.batch,
+        "size": plan.size,
         "pairs": plan.pairs,
         "weights": plan.weights,
+        "beside": plan.beside,
+        "memory": int(plan.needed),
+        "fits": plan.fits,
+        "flops": plan.flops,
         "least_flops": plan.least,
-        "fits": found.fits,
-        **fields,
+        "sent": plan.sent,
+        **plan.found._asdict(),
         "estimate": guess and {"utilisation": UTILISATION, **guess._asdict()},
     }
 
 
 def _texts(plan: Plan) -> dict[str, str]:
-    """{label: text} of every quantity; those that only a program that fits has come last."""
-    found, hosts = plan.found, plan.slice.hosts
+    """{label: text} of every quantity."""
+    found, hosts, guess = plan.found, plan.slice.hosts, estimate(plan)
     texts = {
-        "step": plan.step,
+        "stage": plan.step,
         "slice": plan.slice.name,
         "devices": f"{len(plan.slice.devices)} on {hosts} host{'s' if hosts > 1 else ''}",
         "peak of a device": f"{plan.slice.chip.tflops:g} TFLOP/s",
-        "batch per device": str(plan.batch),
-        "pairs per step": str(plan.pairs),
-        "least FLOPs per pair": tflop(plan.least / plan.pairs),
+        "per device and call": plan.size,
+        "pairs per call": str(plan.pairs),
         "weights per device": gib(plan.weights),
-        "memory per device": _peak(plan),
-        "fits": "yes" if found.fits else "no",
+        "memory per device": _memory(plan),
+        "fits": "yes" if plan.fits else "no",
     }
-    return texts | _texts_of(plan, found) if isinstance(found, Figures) else texts
-
-
-def _texts_of(plan: Plan, found: Figures) -> dict[str, str]:
-    guess, sent = estimate(plan), traffic(found.collectives)
-    between = {True: " between hosts", False: " within a host", None: ", devices unknown"}
-    return {
-        "temporaries per device": gib(found.temporaries),
-        "FLOPs per device": tflop(found.flops),
-        "FLOPs per pair": tflop(guess.flops_per_pair),
-        "FLOPs by the least": f"{guess.overhead:.2f}",
-        _SPEED: rounded(guess.pairs_per_second),
-        "loops of unknown length": str(found.unknown_loops),
-        "sent per step": decimal(sum(one.bytes for one in sent)),
-        **{
-            f"  {one.kind}{between[one.across_hosts]}": f"{decimal(one.bytes)} in {one.times}"
-            for one in sent
-        },
-    }
+    if isinstance(found, Figures):
+        texts["temporaries per device"] = gib(found.temporaries)
+    if guess:
+        texts["FLOPs per pair"] = tflop(guess.flops_per_pair)
+        texts["least FLOPs per pair"] = tflop(guess.least_per_pair)
+        texts["FLOPs by the least"] = f"{guess.overhead:.2f}"
+        texts[_SPEED] = rounded(guess.pairs_per_second)
+    return texts | {"sent per call": decimal(plan.sent)}
 
 
 def _row(plan: Plan) -> list[str]:
-    found, guess = plan.found, estimate(plan)
-    known = isinstance(found, Figures)
+    guess = estimate(plan)
     return [
         plan.step,
         f"`{plan.slice.name}`",
         str(len(plan.slice.devices)),
-        str(plan.batch),
+        plan.size,
         gib(plan.weights),
-        _peak(plan),
+        _memory(plan),
         f"{guess.flops_per_pair / 1e12:.3g}" if guess else NONE,
-        f"{plan.least / plan.pairs / 1e12:.3g}",
-        decimal(sum(one.total for one in found.collectives)) if known else NONE,
+        f"{guess.least_per_pair / 1e12:.3g}" if guess else NONE,
+        decimal(plan.sent),
         rounded(guess.pairs_per_second) if guess else NONE,
     ]
 
 
-def _peak(plan: Plan) -> str:
-    found, chip = plan.found, plan.slice.chip
-    if isinstance(found, Figures):
-        return f"{found.peak / GIB:.2f} of {chip.hbm:.2f} GiB"
-    return f"{found.needed / GIB:.2f} of {found.available / GIB:.2f} GiB"
+def _memory(plan: Plan) -> str:
+    return f"{plan.needed / GIB:.2f} of {plan.slice.chip.hbm:.2f} GiB"
+
+
+def largest(plans: Sequence[Plan]) -> str:
+    """A sentence for each slice: which stage needs the most memory, and whether all fit."""
+    lines = []
+    for name in dict.fromkeys(plan.slice.name for plan in plans):
+        here = [plan for plan in plans if plan.slice.name == name]
+        most = max(here, key=lambda plan: plan.needed)
+        missing = [plan.step for plan in here if not plan.fits]
+        fits = f"{', '.join(missing)} does not fit" if missing else "every stage fits"
+        lines.append(f"{name}: {fits}; the largest is {most.step}, {_memory(most)} per device.")
+    return "\n".join(lines)
 
 
 def gib(size: float) -> str:

@@ -1,10 +1,12 @@
-"""TPU slices that are not there: their devices as the compiler knows them, and their chips."""
+"""TPU slices: their devices as a compiler knows them without access to one, and their chips."""
 
 import importlib.util
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +14,9 @@ from jax.experimental import topologies
 
 from dsd_jax.errors import UserError
 
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+# Off the search path: JAX complains about a TPU's compiler where there is no TPU.
+COMPILER = Path(sys.prefix) / "planning"
 _SHAPE = re.compile(r"(\w+):(\d+(?:x\d+)*)", re.ASCII)
 # libtpu asks the metadata server of Google's cloud who it is, and complains where there is none,
 # unless these say it; they say nothing about the slice that is compiled for.
@@ -75,6 +80,12 @@ class Slice(NamedTuple):
         return len({device.process_index for device in self.devices})
 
 
+def find_compiler() -> None:
+    """Let Python find a compiler that was installed beside its packages; before JAX is imported."""
+    if str(COMPILER) not in sys.path:
+        sys.path.append(str(COMPILER))
+
+
 def make_slice(name: str) -> Slice:
     """The slice `name`, such as "v5e:16x16", for the compiler alone.
 
@@ -86,9 +97,11 @@ def make_slice(name: str) -> Slice:
     """
     chip, shape = _parse(name)
     if importlib.util.find_spec("libtpu") is None:
+        requirement = next(x for x in REQUIREMENTS.read_text().splitlines() if x[0] != "#")
         raise UserError(
             "compiling for a TPU needs its compiler, libtpu, which is not installed; run "
-            "pip install 'dsd_jax[plan]', or pip install libtpu."
+            f"{sys.executable} -m pip install --target {COMPILER} '{requirement}' (there it is "
+            "out of the way of all other commands)."
         )
     for variable, value in _ANSWERS.items():
         os.environ.setdefault(variable, value)

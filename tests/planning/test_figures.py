@@ -1,16 +1,14 @@
-"""Programs compiled for TPUs that are not there, against what is known of them beforehand."""
+"""Programs compiled for TPUs, against what is known of them beforehand."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dsd_jax.planning.figures import GIB, Figures, Shortage, compile_figures, read_shortage
-from dsd_jax.planning.minimum import least_training_flops
 from dsd_jax.planning.topology import make_slice
 
 TURNS, ROWS, WIDTH = 6, 128, 512
@@ -58,7 +56,7 @@ def test_memory_per_device(figures):
     assert figures.arguments == pytest.approx(learned + frozen + x, rel=0.01)
     assert figures.aliased == learned  # donation is kept
     assert figures.outputs == pytest.approx(learned, rel=0.01)
-    assert figures.temporaries > 0 and figures.code > 0 and figures.accessed > 0
+    assert figures.temporaries > 0 and figures.code > 0
 
 
 def test_peak_is_what_the_compiler_holds_against_its_memory():
@@ -70,50 +68,6 @@ def test_peak_is_what_the_compiler_holds_against_its_memory():
 
     assert found(32_200).peak == pytest.approx(2 * 32_200 * 65_536 * 4, rel=1e-3)
     assert found(32_300) == Shortage(15.77 * GIB, 15.75 * GIB)
-
-
-def test_arithmetic_per_device_is_the_least(mesh, figures):
-    assert figures.unknown_loops == 0
-    least = least_training_flops(loss, 0, *arguments(mesh))
-    # In the first turn the first product has no gradient, and the second none by its left operand;
-    # the loop, which is the same at every turn, does not know.
-    first = 2 * 2 * ROWS * WIDTH**2
-    assert figures.flops * 8 == least + first
-
-
-def test_communication(figures):
-    gathered = [one for one in figures.collectives if one.kind == "all-gather"]
-    assert {(one.bytes, one.group, one.across_hosts) for one in gathered} == {
-        (2 * WIDTH**2, 4, False)
-    }
-    assert sum(one.times for one in gathered) == 2 * TURNS  # forward and back
-    reduced = [one for one in figures.collectives if one.kind == "all-reduce"]
-    assert sum(one.total for one in reduced) == pytest.approx(4 * WIDTH**2, rel=0.01)
-    assert all(one.group == 8 and one.across_hosts for one in reduced)
-
-
-def test_on_one_chip_nothing_is_sent():
-    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=make_slice("v6e:1x1").devices)
-    x = on(one, (ROWS, WIDTH), jnp.bfloat16, "data")
-    found = compile_figures(jax.jit(lambda x: x @ x.T), x)
-    assert found.collectives == () and found.flops == 2 * ROWS * ROWS * WIDTH
-
-
-def test_convolutions_of_a_tpu_program_as_xla_counts_them():
-    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=make_slice("v5e:1x1").devices)
-    x = on(one, (4, 16, 16, 64), jnp.bfloat16)
-    kernel = on(one, (3, 3, 64, 128), jnp.bfloat16)
-
-    def both(x, kernel):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        y = lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=numbers)
-        y = y.reshape(4, 64, 2, 64)
-        return jnp.einsum("bind,bjnd->bnij", y, y)
-
-    function = jax.jit(both)
-    compiled = function.lower(x, kernel).compile()
-    found = compile_figures(function, x, kernel)
-    np.testing.assert_allclose(found.flops, compiled.cost_analysis()["flops"], rtol=0.02)
 
 
 def test_too_large_a_program_is_a_result(mesh):

@@ -5,7 +5,7 @@ import pytest
 from dsd_jax.planning.figures import GIB, Figures, Shortage
 from dsd_jax.planning.fit import largest_fit
 
-NOTHING = Figures(0, 0, 0, 0, 0, 0, 0, 0.0, (), 0)
+NOTHING = Figures(0, 0, 0, 0, 0, 0)
 
 
 def compiler(peak_of, available=16.0):

@@ -1,11 +1,12 @@
-"""Names of slices, and devices that are not there."""
+"""Names of slices, and their devices as a compiler knows them."""
 
 import importlib.util
+import sys
 
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.planning.topology import CHIPS, make_slice
+from dsd_jax.planning.topology import CHIPS, find_compiler, make_slice
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,14 @@ def test_mistakes(name, said):
 
 def test_without_the_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"libtpu, which is not installed; run pip install 'dsd_jax"
-    ):
+    with pytest.raises(UserError) as error:
         make_slice("v5e:2x4")
+    command = f"{sys.executable} -m pip install --target {sys.prefix}/planning 'libtpu>="
+    assert f"libtpu, which is not installed; run {command}" in str(error.value)
+
+
+def test_the_compiler_is_found_beside_the_environment(monkeypatch):
+    monkeypatch.setattr(sys, "path", ["elsewhere"])
+    find_compiler()
+    find_compiler()
+    assert sys.path == ["elsewhere", f"{sys.prefix}/planning"]
