@@ -33,7 +33,7 @@ def test_rows_without_gradients_need_no_more_than_estimated(model):
 
 
 def test_items_with_gradients_need_no_more_than_estimated():
-    """And the recipe's two parts fit a v5e, so that a run of `configs/full_size.py` says nothing."""
+    """And the recipe's two parts fit a v5e: a run of the config says nothing of more."""
     job = planned("sd21")
     recipe = job.recipes["prompts"]
     step = Step(network(job, wanted_by(job.unet, recipe, {}), recipe.remat), recipe, MESH)
