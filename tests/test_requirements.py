@@ -11,7 +11,13 @@ from dsd_jax.version import __version__
 
 ROOT = Path(__file__).parents[1]
 # What a package is called where its name differs from the module's.
-PACKAGES = {"PIL": "pillow", "orbax": "orbax_checkpoint", "yaml": "pyyaml"}
+PACKAGES = {
+    "PIL": "pillow",
+    "google": "protobuf",
+    "orbax": "orbax_checkpoint",
+    "pydantic_core": "pydantic",
+    "yaml": "pyyaml",
+}
 OURS = {"dsd_jax", "configs", "tests"}
 # Needed without being imported by us, and why.
 INDIRECT = {
