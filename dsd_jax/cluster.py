@@ -34,10 +34,22 @@ class Place(Checked):
     number: int = Field(alias="DSD_PROCESS", ge=0, le=_MOST)
 
 
+class _Step(Checked):
+    """What srun says of the step that it started."""
+
+    processes: int = Field(alias="SLURM_STEP_NUM_TASKS", ge=1, le=_MOST)
+
+
 class Detected(NamedTuple):
-    """One process among several that JAX finds by itself; `because`: the variable that says so."""
+    """One process among several that JAX finds by itself.
+
+    Attributes:
+        because: the variable that says so.
+        processes: how many there are, where JAX would look for it in the wrong place.
+    """
 
     because: str
+    processes: int | None = None
 
 
 def find_place() -> Place | Detected | None:
@@ -55,13 +67,8 @@ def find_place() -> Place | Detected | None:
     named = os.environ.get("DSD_CLUSTER", "")
     if named and named not in _CLUSTERS:
         raise UserError(f"DSD_CLUSTER is '{named}'; expected one of {', '.join(_CLUSTERS)}.")
-    tasks = [os.environ.get(name) for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")]
-    if named == "slurm" and (tasks[0] is None or tasks[0] != tasks[1]):
-        raise UserError(
-            "DSD_CLUSTER is slurm, but srun did not start this process: SLURM_STEP_NUM_TASKS is "
-            f"{tasks[1]} where SLURM_NTASKS is {tasks[0]}; put srun before the command, or unset "
-            "DSD_CLUSTER."
-        )
+    if named == "slurm":
+        return _named_slurm_place()
     if named:
         return Detected(f"DSD_CLUSTER={named}")
     for name in _TPU_HOSTS:
@@ -96,8 +103,29 @@ def _slurm_place() -> Detected | None:
     """
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if "SLURM_PROCID" in os.environ and tasks != "1":
-        return Detected(f"SLURM_STEP_NUM_TASKS={tasks}")
+        return Detected(f"SLURM_STEP_NUM_TASKS={tasks}", _step_tasks())
     return None
+
+
+def _named_slurm_place() -> Detected:
+    """Return the place of a task of srun, of which there may be one alone.
+
+    An interactive shell is a step of one task, too, in a job of several. Otherwise the step's
+    number counts: SLURM_NTASKS is the job's under `srun --preserve-env`.
+    """
+    job, step = (os.environ.get(name) for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"))
+    if step is None or "SLURM_PROCID" not in os.environ or (step == "1" and job not in (None, "1")):
+        raise UserError(
+            "DSD_CLUSTER is slurm, but srun did not start this process: SLURM_STEP_NUM_TASKS is "
+            f"{step or 'not set'} where SLURM_NTASKS is {job or 'not set'}; put srun before the "
+            "command, or unset DSD_CLUSTER."
+        )
+    return Detected("DSD_CLUSTER=slurm", _step_tasks())
+
+
+def _step_tasks() -> int:
+    values = {"SLURM_STEP_NUM_TASKS": _number(os.environ["SLURM_STEP_NUM_TASKS"])}
+    return parse(_Step, values, "the environment", "put srun before the command").processes
 
 
 def warn_of_idle_tasks() -> None:

@@ -38,7 +38,7 @@ def join() -> None:
     with _patience(place):
         try:
             if isinstance(place, Detected):
-                jax.distributed.initialize(**options)
+                jax.distributed.initialize(num_processes=place.processes, **options)
             else:
                 # Nothing is left to detect. JAX would: it warns in Kubernetes, takes one GPU in
                 # Slurm.

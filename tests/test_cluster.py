@@ -13,6 +13,7 @@ GIVEN = {"DSD_COORDINATOR": "run-0.run:8476", "DSD_PROCESSES": "2", "DSD_PROCESS
 BATCH = {"SLURM_JOB_ID": "12", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}
 STEP = {**BATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "localhost"}
 SRUN = {**STEP, "SLURM_STEP_NUM_TASKS": "4"}
+FEWER = {**STEP, "SLURM_STEP_NUM_TASKS": "2"}  # srun --preserve-env -n 2 in a job of 4
 SHELL = {**STEP, "SLURM_STEP_NUM_TASKS": "1"}  # of salloc
 
 
@@ -45,6 +46,8 @@ def environment(monkeypatch):
         (SHELL, None),
         (SRUN, "SLURM_STEP_NUM_TASKS=4"),
         ({**SRUN, "DSD_CLUSTER": "slurm"}, "DSD_CLUSTER=slurm"),
+        ({**FEWER, "DSD_CLUSTER": "slurm"}, "DSD_CLUSTER=slurm"),
+        ({**SHELL, "SLURM_NTASKS": "1", "DSD_CLUSTER": "slurm"}, "DSD_CLUSTER=slurm"),
     ],
 )
 def test_clusters_are_recognised(environment, names, because):
@@ -60,6 +63,10 @@ def test_clusters_are_recognised(environment, names, because):
         ({"DSD_CLUSTER": "moon"}, "DSD_CLUSTER is 'moon'; expected one of tpu, slurm"),
         ({**BATCH, "DSD_CLUSTER": "slurm"}, "srun did not start this process"),
         ({**SHELL, "DSD_CLUSTER": "slurm"}, "srun did not start this process"),
+        (
+            {**SRUN, "SLURM_STEP_NUM_TASKS": "4(x2)"},
+            "SLURM_STEP_NUM_TASKS is '4.x2.'",
+        ),
         ({**GIVEN, "DSD_PROCESSES": "two"}, "DSD_PROCESSES is 'two', expected a whole number"),
         ({**GIVEN, "DSD_PROCESSES": "0"}, "DSD_PROCESSES is 0, expected 1 or more"),
         ({**GIVEN, "DSD_PROCESS": "-1"}, "DSD_PROCESS is '-1', expected a whole number"),
@@ -93,6 +100,17 @@ def test_a_given_place_is_not_looked_for(environment, monkeypatch):
     ((arguments, options),) = calls
     assert arguments == ("run-0.run:8476", 2, 1) and listening
     assert options["cluster_detection_method"] == "deactivate"
+
+
+@pytest.mark.parametrize("named", [{}, {"DSD_CLUSTER": "slurm"}])
+def test_a_step_of_fewer_tasks_than_the_job_waits_for_no_more(environment, monkeypatch, named):
+    """JAX itself reads SLURM_NTASKS."""
+    calls = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda *a, **k: calls.append(k))
+    monkeypatch.setattr("dsd_jax.failure.listen", lambda: None)
+    environment({**FEWER, **named})
+    hosts.join()
+    assert [options["num_processes"] for options in calls] == [2]
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(environment):
