@@ -1,4 +1,10 @@
-"""One step of fine-tuning a CLIP: which items, their scores, the loss, the update."""
+"""One step of fine-tuning a CLIP: which items, their scores, the loss, the update.
+
+Every device computes the scores, losses and gradient of its own items. All that crosses devices is
+one gather of unit vectors, for the loss between items, and then one sum of losses and gradients.
+Left to itself XLA makes ten such operations of a step, several of which can be under way at once;
+each holds one of the threads that carry simulated devices, which are as many as there are cores.
+"""
 
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -7,12 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
 from dsd_jax.clip.clip import item_logits
 from dsd_jax.clip.pixels import Normaliser
 from dsd_jax.clip.recipe import ClipRecipe
 from dsd_jax.losses import contrastive, cross_entropy
 from dsd_jax.models.clip import CLIP, CLIPConfig, unit
+from dsd_jax.sharding import WHOLE
+
+_ROWS = PartitionSpec("data")
 
 
 class Examples(NamedTuple):
@@ -44,8 +54,15 @@ def drawn(rows: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
     return np.array([passes[n // len(rows)][n % len(rows)] for n in numbers])
 
 
-@partial(jax.jit, static_argnums=0)
-def batch_scores(
+class Layout(NamedTuple):
+    """What programs are made for; `divided`: each device has its part of the items, not all."""
+
+    setting: Setting
+    mesh: Mesh
+    divided: bool
+
+
+def embed(
     setting: Setting, params: Any, weights: Any, batch: Examples
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Scores (B, candidates); unit vectors (B, E) of the matching pictures, and captions."""
@@ -59,6 +76,16 @@ def batch_scores(
     return logits.reshape(items, -1), images[::pictures], texts[::captions]
 
 
+@cache
+def scores_function(layout: Layout) -> Any:
+    """The jitted (params, weights, batch) -> scores (B, candidates), divided as the batch is."""
+
+    def scores(params: Any, weights: Any, batch: Examples) -> jax.Array:
+        return embed(layout.setting, params, weights, batch)[0]
+
+    return jax.jit(_by_device(layout, scores, (WHOLE, WHOLE, _ROWS), _ROWS))
+
+
 def optimiser(recipe: ClipRecipe) -> optax.GradientTransformation:
     """AdamW on a cosine, as the diffusion prompts are learned."""
     schedule = optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps, alpha=0.1)
@@ -68,21 +95,64 @@ def optimiser(recipe: ClipRecipe) -> optax.GradientTransformation:
 
 
 @cache
-def update_function(setting: Setting, recipe: ClipRecipe) -> Any:
+def update_function(layout: Layout, recipe: ClipRecipe) -> Any:
     """The jitted (weights, moments, params, batch, spread) -> (weights, moments, loss)."""
     transform = optimiser(recipe)
 
-    def objective(weights: Any, params: Any, batch: Examples, spread: jax.Array) -> jax.Array:
-        scores, images, texts = batch_scores(setting, params, weights, batch)
-        loss = cross_entropy(scores / spread).mean()
-        if recipe.contrast:
-            others, _ = contrastive(images, texts, jnp.exp(params["logit_scale"]))
-            loss += recipe.contrast * others
-        return loss
+    def mine(weights: Any, params: Any, batch: Examples, spread: jax.Array):
+        objective = partial(_objective, layout, recipe.contrast)
+        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
+            weights, params, batch, spread
+        )
+        return jax.lax.psum((loss, grads), "data") if layout.divided else (loss, grads)
+
+    gradient = _by_device(layout, mine, (WHOLE, WHOLE, _ROWS, WHOLE), WHOLE)
 
     def update(weights: Any, moments: Any, params: Any, batch: Examples, spread: jax.Array):
-        loss, grads = jax.value_and_grad(objective)(weights, params, batch, spread)
+        loss, grads = gradient(weights, params, batch, spread)
         updates, moments = transform.update(grads, moments, weights)
         return optax.apply_updates(weights, updates), moments, loss
 
     return jax.jit(update, donate_argnums=(0, 1))
+
+
+def _objective(
+    layout: Layout, contrast: float, weights: Any, params: Any, batch: Examples, spread: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A value whose gradient is this device's part of the loss's, and its part of the loss."""
+    scores, images, texts = embed(layout.setting, params, weights, batch)
+    parts = layout.mesh.shape["data"] if layout.divided else 1
+    own = cross_entropy(scores / spread).mean() / parts
+    if not contrast:
+        return own, own
+    if layout.divided:
+        images, texts = _with_others(images, texts)
+    others, _ = contrastive(images, texts, jnp.exp(params["logit_scale"]))
+    # Every device has the whole of it, but its gradient for its own vectors alone.
+    return own + contrast * others, own + contrast * others / parts
+
+
+def _with_others(images: jax.Array, texts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Unit vectors (b, E) of a device's items among those of all B items, which are constants."""
+    own = jnp.stack([images, texts], axis=1)
+    every = jax.lax.all_gather(jax.lax.stop_gradient(own), "data", tiled=True)
+    start = len(own) * jax.lax.axis_index("data")
+    every = jax.lax.dynamic_update_slice_in_dim(every, own, start, axis=0)
+    return every[:, 0], every[:, 1]
+
+
+def _by_device(layout: Layout, function: Any, inputs: tuple, outputs: PartitionSpec) -> Any:
+    """The function of a batch on devices that have parts of it, manual over `data`.
+
+    As in `dsd_jax.steps` XLA divides what is left over `fsdp` as the weights lie.
+    """
+    if not layout.divided:
+        return function
+    return jax.shard_map(
+        function,
+        mesh=layout.mesh,
+        axis_names={"data"},
+        in_specs=inputs,
+        out_specs=outputs,
+        check_vma=False,
+    )

@@ -5,7 +5,7 @@ when to stop, and whether what was learned is kept at all, which takes a gain of
 standard error.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,15 @@ from dsd_jax.bootstrap import numbered
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.clip.clip import Clip, check_items, check_pixels
 from dsd_jax.clip.recipe import KINDS, ClipRecipe
-from dsd_jax.clip.steps import Examples, Setting, batch_scores, drawn, optimiser, update_function
+from dsd_jax.clip.steps import (
+    Examples,
+    Layout,
+    Setting,
+    drawn,
+    optimiser,
+    scores_function,
+    update_function,
+)
 from dsd_jax.errors import UserError
 from dsd_jax.fitting import fit
 from dsd_jax.losses import cross_entropy
@@ -117,12 +125,13 @@ def _descend(
 ) -> Course:
     """Gradient steps on some of the shots, until those held out stop improving."""
     setting, mesh = Setting(clip.config, clip.dtype, clip.normalise), pod_mesh(clip.mesh)
-    step, batch = update_function(setting, recipe), min(recipe.batch, len(learn))
+    batch = min(recipe.batch, len(learn))
+    step = update_function(Layout(setting, mesh, _divides(mesh, batch)), recipe)
     # Of its own, and in float32 whatever the model's type: small steps would be rounded away.
     weights = {name: jax.tree.map(_master, clip.params[name]) for name in KINDS[recipe.kind]}
     moments = jax.tree.map(partial(_like, clip.mesh), optimiser(recipe).init(weights))
     params, weights, moments = on_pod(mesh, (clip.params, weights, moments))
-    scores = partial(_scores, mesh, partial(batch_scores, setting, params), batch)
+    scores = partial(_scores, setting, mesh, batch, params)
     zero_shot = scores(weights, shots)
     spread = margin_unit(zero_shot[:, 1:] - zero_shot[:, :1])
 
@@ -162,24 +171,26 @@ def _like(mesh: Mesh, x: jax.Array) -> jax.Array:
     return x if isinstance(x.sharding, NamedSharding) else replicate(mesh, x)
 
 
+def _divides(mesh: Mesh, count: int) -> bool:
+    """Whether each device gets its part of so many items, and not all of them."""
+    return mesh.size > 1 and count % mesh.size == 0
+
+
 def _place(mesh: Mesh, items: Examples) -> Examples:
     """Put items on all devices, each of which gets its part, or all where they do not divide."""
     count, hosts = len(items.ids), jax.process_count()
-    if count % mesh.size:
+    if not _divides(mesh, count):
         return replicate(mesh, items)
     return shard_rows(mesh, items.take(np.split(np.arange(count), hosts)[jax.process_index()]))
 
 
 def _scores(
-    mesh: Mesh,
-    batch_scores: Callable[[Any, Examples], tuple[jax.Array, ...]],
-    batch: int,
-    weights: Any,
-    items: Examples,
+    setting: Setting, mesh: Mesh, batch: int, params: Any, weights: Any, items: Examples
 ) -> np.ndarray:
     """(n, candidates) of n items, in chunks of a batch, on all hosts."""
     found, count = [], len(items.ids)
     for chunk in padded_chunks(np.arange(count), batch):
+        scores = scores_function(Layout(setting, mesh, _divides(mesh, len(chunk))))
         with in_mesh(mesh):
-            found.append(fetch(batch_scores(weights, _place(mesh, items.take(chunk)))[0]))
+            found.append(fetch(scores(params, weights, _place(mesh, items.take(chunk)))))
     return np.concatenate(found)[:count]
