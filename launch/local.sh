@@ -37,11 +37,12 @@ run_local() {
   export "${simulated[@]}" DSD_COORDINATOR="127.0.0.1:$port" DSD_PROCESSES="$procs"
   export JAX_NUM_CPU_DEVICES="$devices"
   notes="$(mktemp -d)"
-  trap 'rm -rf "$notes"' EXIT
+  trap 'rm -rf "$notes" || true' EXIT # what a process leaves behind may still be writing
   start_processes
   trap 'signal_all TERM' TERM INT
   local code=0
   wait_for_all || code=$?
+  wait_for_notes
   if ((code)); then tell_failure "$code"; fi
   return "$code"
 }
@@ -69,7 +70,7 @@ label() {
     printf '[%s] %s\n' "$1" "$line"
     if [[ -n "$line" ]]; then last="$line"; fi
   done
-  printf '%s' "${last##*$'\r'}" >"$notes/$1"
+  { printf '%s' "${last##*$'\r'}" >"$notes/$1.part" && mv "$notes/$1.part" "$notes/$1"; } 2>/dev/null
 }
 
 signal_all() {
@@ -98,12 +99,17 @@ wait_for_all() {
   return "$failed"
 }
 
-# Says last, when all have been heard to their end, who failed first and what it said.
-tell_failure() {
-  local number said="" how="failed with exit code $1" tries=50
+# Waits until all have been heard to their end, but not for what a process left behind.
+wait_for_notes() {
+  local number tries=250
   for number in "${numbers[@]}"; do
-    while [[ ! -f "$notes/$number" ]] && ((tries-- > 0)); do sleep 0.1; done
+    while [[ ! -f "$notes/$number" ]] && ((tries-- > 0)); do sleep 0.02; done
   done
+}
+
+# Says last who failed first and what it said.
+tell_failure() {
+  local said="" how="failed with exit code $1"
   if (($1 > 128)); then how="was ended by SIG$(kill -l "$1")"; fi
   if [[ -s "$notes/$first" ]]; then said="; its last line: $(<"$notes/$first")"; fi
   echo "$(basename "$0"): process $first $how$said" >&2
