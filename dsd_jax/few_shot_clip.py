@@ -23,6 +23,7 @@ def tune_all(config: RunConfig, workdir: Path, job: Any) -> dict[str, list]:
         about = {
             "clip": config.clip,
             "clip_digest": digest,
+            "clip_settings": job.clip.settings(),
             "recipe": config.tune.model_dump(mode="json"),
             "data": config.data.model_dump(mode="json"),
             "shots": [config.shots_from, count, seed],

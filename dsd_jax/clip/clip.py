@@ -16,7 +16,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.model import padded_chunks
 from dsd_jax.models.clip import CLIP, CLIPConfig, unit
 from dsd_jax.sharding import mesh_of, shard_rows
-from dsd_jax.tokens import check_captions, tokenise
+from dsd_jax.tokens import check_captions, tokenise, tokenizer_digest
 
 _IMAGE_CHUNK = 256  # pictures of 64 pixels encoded at a time; fewer of larger ones
 _TEXT_CHUNK = 64
@@ -58,6 +58,10 @@ class Clip:
     def logit_scale(self) -> float:
         """What cosines are multiplied by to be logits: the exponential of the parameter."""
         return float(np.exp(np.asarray(self.params["logit_scale"], np.float32)))
+
+    def settings(self) -> str:
+        """Return all but the weights that decides what images and captions become, in a string."""
+        return f"{self.config!r} {self.normalise!r} {tokenizer_digest(self.tokenizer)}"
 
     def embed_images(self, pixels: np.ndarray) -> jax.Array:
         """Pictures, uint8 (I, S, S, 3) with S = `image_size` -> unit vectors (I, E) float32.

@@ -11,10 +11,9 @@ from dsd_jax.clip.captions import LEGACY_END
 from dsd_jax.clip.clip import Clip
 from dsd_jax.clip.component import COMPONENT, PREPROCESSOR
 from dsd_jax.clip.folder import find
-from dsd_jax.clip.pixels import Normaliser
+from dsd_jax.clip.preprocessor_file import read_normaliser
 from dsd_jax.devices import check_devices
 from dsd_jax.errors import UserError
-from dsd_jax.json_file import read_json
 from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.sharding import host_mesh
 from dsd_jax.weights.configs import read_config
@@ -43,7 +42,7 @@ def load_clip(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | N
     folder = find(where)
     config = read_config(folder, COMPONENT)
     tokenizer = _tokenizer(folder, config)
-    normalise = _read_normaliser(folder / PREPROCESSOR)
+    normalise = read_normaliser(folder / PREPROCESSOR)
     leaves = fitting(folder, {COMPONENT: config})
     params = read_weights(folder, leaves, dtype, mesh or host_mesh())
     return Clip(str(where), config, params[COMPONENT.key], tokenizer, normalise)
@@ -64,23 +63,3 @@ def _tokenizer(folder: Path, config: CLIPConfig) -> Any:
         )
     tokenizer.model_max_length = min(tokenizer.model_max_length, text.positions)
     return tokenizer
-
-
-def _read_normaliser(file: Path) -> Normaliser:
-    """What a `preprocessor_config.json` says of pixels; OpenAI's numbers where it says nothing."""
-    json = read_json(file) if file.is_file() else {}
-    stated = {"mean": json.get("image_mean"), "std": json.get("image_std")}
-    for name, values in stated.items():
-        if values is not None and not _is_colour(values):
-            raise UserError(f"{file}: image_{name} is {values!r}; expected three numbers.")
-    if stated["std"] is not None and min(stated["std"]) <= 0:
-        raise UserError(f"{file}: image_std is {stated['std']}; expected numbers above 0.")
-    return Normaliser(**{name: tuple(x) for name, x in stated.items() if x is not None})
-
-
-def _is_colour(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) == 3
-        and all(isinstance(value, int | float) for value in values)
-    )

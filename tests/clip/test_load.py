@@ -1,5 +1,6 @@
 """Every form in which a CLIP may lie in a folder loads to the same; what doesn't fit is said."""
 
+import dataclasses
 import json
 import re
 
@@ -12,8 +13,10 @@ from flax import serialization
 from safetensors.numpy import load_file, save_file
 
 from dsd_jax.clip.load import load_clip
+from dsd_jax.clip.pixels import Normaliser
 from dsd_jax.errors import UserError
 from dsd_jax.sharding import host_mesh
+from tests.files import replace_by
 from tests.random_clip import CLIP, random_clip
 
 
@@ -147,19 +150,42 @@ def test_how_pixels_are_normalised(folder):
     assert load_clip(folder).normalise == random_clip().normalise
 
 
-@pytest.mark.parametrize("values", [[0.5, 0.5], "0.5", ["a", "b", "c"]])
-def test_a_mean_that_is_no_colour(folder, values):
-    change_json(folder / "preprocessor_config.json", image_mean=values)
-    with pytest.raises(
-        UserError, match=r"preprocessor_config.json: image_mean is .* three numbers"
-    ):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_mean": [0.5, 0.5]}, "image_mean is [0.5, 0.5], expected at least 3 entries"),
+        ({"image_mean": "0.5"}, "image_mean is '0.5', expected a list"),
+        ({"image_mean": ["a", 0, 0]}, "image_mean.0 is 'a', expected a number"),
+        ({"image_mean": [True, 0, 0]}, "image_mean.0 is True, expected a number"),
+        ({"image_mean": [1e39, 0, 0]}, "image_mean.0 is 1e+39, expected 1000 or less"),
+        ({"image_std": [1, 0, 1]}, "image_std.1 is 0, expected 0.001 or more"),
+        ({"do_normalize": False}, "do_normalize is False, expected True"),
+        ({"rescale_factor": 1}, "rescale_factor is 1, expected 0.00"),
+    ],
+)
+def test_pixels_that_are_normalised_otherwise(folder, values, message):
+    file = folder / "preprocessor_config.json"
+    change_json(file, **values)
+    with pytest.raises(UserError, match=re.escape(f"{file}: {message}")):
         load_clip(folder)
 
 
-def test_a_std_of_nothing(folder):
-    change_json(folder / "preprocessor_config.json", image_std=[1, 0, 1])
-    with pytest.raises(UserError, match=r"image_std is .*; expected numbers above 0"):
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
+def test_what_is_no_preprocessor_file(folder, kind):
+    replace_by(folder / "preprocessor_config.json", kind)
+    with pytest.raises(UserError, match="preprocessor_config.json is"):
         load_clip(folder)
+
+
+def test_settings_tell_what_changes_numbers():
+    clip = random_clip()
+    text = dataclasses.replace(clip.config.text, activation="gelu")
+    others = [
+        dataclasses.replace(clip, config=dataclasses.replace(clip.config, text=text)),
+        dataclasses.replace(clip, normalise=Normaliser(std=(1.0, 1.0, 1.0))),
+    ]
+    assert random_clip().settings() == clip.settings()
+    assert len({clip.settings(), *(other.settings() for other in others)}) == 3
 
 
 def test_captions_are_cut_where_the_tower_ends(folder):
