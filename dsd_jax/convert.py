@@ -55,6 +55,9 @@ def main(argv: Sequence[str]) -> None:
     flags = parse(argv)
     check_target(flags.target)
     from dsd_jax.conversion.source import find_source  # only now: it takes seconds
+    from dsd_jax.devices import check_devices
+
+    check_devices()
 
     source = find_source(flags.source)
     check_options(flags, source.kind)
@@ -72,6 +75,8 @@ def check_target(target: str) -> None:
     with explained(f"TO={target[:200]} cannot be written", "name another folder"):
         if "\0" in target:
             raise UserError("TO has a NUL in it; name a folder.")
+        if any("\ud800" <= letter <= "\udbff" for letter in target):  # no bytes of a name
+            raise UserError("TO has half of a surrogate pair in it; name a folder.")
         taken = path.is_symlink() and not path.exists()
         taken |= path.exists() and (not path.is_dir() or any(path.iterdir()))
         above = next(parent for parent in path.absolute().parents if parent.exists())

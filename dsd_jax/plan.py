@@ -53,7 +53,6 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed")
     flags = parser.parse_args(argv)
     from dsd_jax.errors import UserError
-    from dsd_jax.planning import table
     from dsd_jax.planning.topology import find_compiler, make_slice
 
     for option in ("batch", "gpus"):
@@ -65,8 +64,12 @@ def main(argv: Sequence[str]) -> None:
     find_compiler()
     import jax
 
+    from dsd_jax.devices import check_devices
+    from dsd_jax.planning import table
+
     jax.config.update("jax_enable_compilation_cache", False)  # it can't hold other machines' code
     slices = [make_slice(name) for name in flags.topology]  # finds mistakes before hours of work
+    check_devices()
     from dsd_jax.planning.job import read_job
 
     job = read_job(flags.config, flags.recipe)

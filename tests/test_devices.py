@@ -1,14 +1,18 @@
 """Devices that are not there, in use, or that their jaxlib computes wrong sums on."""
 
+from pathlib import Path
+
 import jax
 import jaxlib
 import pytest
 
 import dsd_jax
+from dsd_jax import convert, plan
 from dsd_jax.clip.load import load_clip
 from dsd_jax.devices import check_devices
 from dsd_jax.errors import DeviceError, UserError
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 BUSY = (
     "Unable to initialize backend 'tpu': ABORTED: The TPU is already in use by process with pid 7."
     " (set JAX_PLATFORMS='' to automatically choose an available backend)\nmore"
@@ -40,6 +44,19 @@ def test_busy_device_is_named_before_anything_is_loaded(without_devices):
     for load in (dsd_jax.load, load_clip):
         with pytest.raises(DeviceError, match=said):
             load("no such model")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [(convert, ["tiny", "new"]), (plan, [f"--config={CONFIGS}/emoji.py", "--gpus=1"])],
+)
+def test_busy_device_ends_commands_that_load_no_model(
+    without_devices, command, arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeviceError, match="JAX finds no cpu device"):
+        command.main(arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_device_has_a_reason_where_jax_gives_none(without_devices):
