@@ -19,11 +19,13 @@ from pydantic import ValidationError
 
 from dsd_jax.config_fields import Kind, class_of, defaults_of, flatten, known_fields
 from dsd_jax.errors import UserError
+from dsd_jax.printable import printable
 from dsd_jax.regular_file import read_regular_file
-from dsd_jax.validation import mistakes_of, summarize
+from dsd_jax.validation import mistakes_of, shorten, summarize
 
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 _MOST = 2**20  # bytes of a config file
+_LONGEST = 900  # characters of an error of the file itself, or of a list of fields
 _SHOWN = 80  # characters of an argument in a message
 Overrides = Sequence[tuple[str, str]]  # (dotted field, text) as typed
 
@@ -124,7 +126,8 @@ def run_user_code(path: Path, function: Callable[[], object]) -> object:
         ) from error
     except Exception as error:
         line = _line_in(path, error)
-        raise UserError(f"{path}{line}: {type(error).__name__}: {error}.") from error
+        reason = printable(" ".join(str(error).split()))[:_LONGEST]
+        raise UserError(f"{path}{line}: {type(error).__name__}: {reason}.") from error
 
 
 def _line_in(path: Path, error: BaseException) -> str:
@@ -169,7 +172,7 @@ def origin_of(field: str, overrides: Overrides) -> str:
 
 def as_typed(field: str, text: str) -> str:
     """Return the argument that sets a field, in one line of limited length."""
-    text = text if text.isprintable() else ascii(text)
+    text, field = (x if x.isprintable() else ascii(x) for x in (text, field))
     return f"--config.{field}={text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}"
 
 
@@ -220,7 +223,11 @@ def unknown_field(
     """Return the sentence for a field that is not there."""
     known = list(dict.fromkeys([*field_names(config), *(defaults or {})]))
     hint = _did_you_mean(field, known)
-    return f"the config has no field '{name}'; {hint and f'{hint} '}Fields: {', '.join(known)}."
+    listed = ", ".join(known)
+    if len(listed) > _LONGEST:
+        shown = listed[:_LONGEST].rpartition(", ")[0]
+        listed = f"{shown} and others, which --help lists"
+    return f"the config has no field {shorten(name)}; {hint and f'{hint} '}Fields: {listed}."
 
 
 def _did_you_mean(field: str, known: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dsd_jax.errors import UserError
+from dsd_jax.printable import printable
 
 
 def open_regular_file(file: str | os.PathLike) -> BinaryIO:
@@ -24,7 +25,7 @@ def open_regular_file(file: str | os.PathLike) -> BinaryIO:
         where = f", a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
         raise UserError(f"{path} is missing{where}.") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -46,7 +47,7 @@ def read_regular_file(file: str | os.PathLike, *, most: int = 2**28) -> bytes:
         try:
             return opened.read()
         except OSError as error:
-            raise _unreadable(Path(file), error) from error
+            raise unreadable(Path(file), error) from error
 
 
 def list_folder(folder: str | os.PathLike) -> list[str]:
@@ -54,9 +55,10 @@ def list_folder(folder: str | os.PathLike) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except (OSError, ValueError) as error:
-        raise _unreadable(Path(folder), error) from error
+        raise unreadable(Path(folder), error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def unreadable(path: Path, error: Exception) -> UserError:
+    """Return the `UserError` for a file or folder that the system does not let us read."""
     reason = getattr(error, "strerror", None) or error
-    return UserError(f"{str(path)[:200]} can't be read ({reason}).")
+    return UserError(f"{printable(str(path)[:200])} can't be read ({reason}).")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dsd_jax.command import Parser, check_text, run_command
 from dsd_jax.errors import UserError
+from dsd_jax.printable import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -201,11 +202,15 @@ def column(name: str, scores: "np.ndarray") -> list[str]:
     range_of_scores = float(np.ptp(scores)) or 1.0
     digits = int(np.clip(2 - np.floor(np.log10(range_of_scores)), 2, 9))
     marks = ["*" if len(scores) > 1 and score == scores.max() else " " for score in scores]
-    return [f"{name} ", *(f"{s:.{digits}f}{mark}" for s, mark in zip(scores, marks, strict=True))]
+    return [
+        f"{printable(name)} ",
+        *(f"{s:.{digits}f}{mark}" for s, mark in zip(scores, marks, strict=True)),
+    ]
 
 
 def block(captions: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     """The table of some of the pictures."""
+    captions = [printable(" ".join(caption.split())) for caption in captions]
     width = max(len("caption"), *(min(len(caption), CAPTION_WIDTH) for caption in captions))
     widths = [max(map(len, cells)) for cells in columns]
     lines = []

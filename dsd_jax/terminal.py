@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from dsd_jax.printable import printable
+
 
 class OutputError(Exception):
     """Standard output can't be written to; the cause, an `OSError`, says why."""
@@ -13,8 +15,8 @@ class OutputError(Exception):
 
 def tell(kind: str, message: object) -> None:
     """Print one line `kind: message` on stderr, whatever line breaks the message has."""
-    line = " ".join(part.strip() for part in str(message).splitlines())
-    print(f"{kind}: {line}", file=sys.stderr, flush=True)
+    line = " ".join(part.strip() for part in str(message).split("\n"))
+    print(f"{kind}: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from dsd_jax.errors import UserError
+from dsd_jax.printable import printable
 
 _SHOWN = 60  # characters of a wrong value in a message
 _MISTAKES = 5  # in one message
@@ -116,8 +117,7 @@ def mistake(field: str, reason: str) -> PydanticCustomError:
 
     The field is one of the object that is validated, such as "batch" in a check of the whole.
     """
-    reason = reason.encode(errors="backslashreplace").decode()  # pydantic takes no surrogates
-    return PydanticCustomError("mistake", "{reason}", {"field": field, "reason": reason})
+    return PydanticCustomError("mistake", "{reason}", {"field": field, "reason": printable(reason)})
 
 
 def shorten(value: object) -> str:

@@ -151,6 +151,10 @@ def test_mistaken_argument_is_one_sentence(config_file, argument, message):
         ("x = 1\ndef get_config(:\n", "line 2: "),
         ("def get_config():\n    return 1 / 0", "line 2: ZeroDivisionError"),
         ("import no_such_module", "line 1: ModuleNotFoundError"),
+        (
+            "raise Exception('a\\nb\\x1b[2J' * 999)",
+            r"line 1: Exception: a b\\x1b\[2Ja [^\n]{800,900}\.$",
+        ),
         ("import sys\nsys.exit('bye')", "faulty.py, line 2 ends the program; a config file"),
         ("def get_config():\n    raise SystemExit", "faulty.py, line 2 ends the program"),
         ("def get_config(): return 1".encode("utf-16"), "faulty.py is no text in UTF-8"),
@@ -282,6 +286,8 @@ def test_exit_codes_and_messages(capsys, monkeypatch, own_interrupts):
     assert capsys.readouterr().err == ""
     assert exit_of(mistaken, "a.png") == 2
     assert capsys.readouterr().err == "error: a.png is no picture.\n"
+    assert exit_of(mistaken, "a\x1b[2J\x85.png") == 2
+    assert capsys.readouterr().err == "error: a\\x1b[2J\\x85.png is no picture.\n"
     assert exit_of(without_device) == 75  # babysit, GKE and Slurm start it again
     assert capsys.readouterr().err == "error: JAX finds no tpu device.\n"
     assert exit_of(interrupted) == 130

@@ -104,6 +104,15 @@ def test_pictures_of_the_same_name_are_told_apart(tmp_path, calls, capsys):
     assert all(str(path) in capsys.readouterr().out for path in paths[:1])
 
 
+def test_control_characters_do_not_reach_the_terminal(tmp_path, calls, capsys):
+    path = tmp_path / "a\x1b[2J\nb.png"
+    Image.new("RGB", (9, 9)).save(path)
+    main(arguments([str(path)], ["a \x1b[2J cat", "a dog"]))
+    title, _, head, *lines = capsys.readouterr().out.split("\n")
+    assert head.split() == ["caption", r"a\x1b[2J\nb.png"]
+    assert lines[0].split() == ["a", r"\x1b[2J", "cat", "4.710"]
+
+
 def test_json_holds_the_matrix_and_how_it_was_made(pictures, calls, capsys):
     main([*arguments(pictures), "--json", "--weights=other", "--timesteps=4"])
     result = json.loads(capsys.readouterr().out)

@@ -3,7 +3,10 @@
 import re
 from collections.abc import Collection, Sequence
 
+from dsd_jax.printable import printable
+
 _SHOWN = 4  # names written out in an error
+_LONGEST = 150  # characters of each
 # The first that matches any name says what a file is.
 _KINDS = {
     r"(model\.diffusion_model|cond_stage_model|first_stage_model|conditioner\.embedders)\.": (
@@ -34,7 +37,7 @@ def describe(foreign: Sequence[str], names: Collection[str]) -> str:
     """
     if not names:
         return "is empty: it is no LoRA; expected low-rank updates of the UNet's attention"
-    shown = ", ".join(foreign[:_SHOWN])
+    shown = ", ".join(printable(name)[:_LONGEST] for name in foreign[:_SHOWN])
     more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
     kind = _kind(foreign)
     if "give" in kind:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dsd_jax.errors import UserError
 from dsd_jax.json_file import read_json
+from dsd_jax.printable import printable
 from dsd_jax.regular_file import list_folder
 from dsd_jax.weights import msgpack_file, safetensors_file
 from dsd_jax.weights.component import Component
@@ -71,7 +72,8 @@ def read_headers(folder: Path, component: Component) -> list[Stored]:
     for shard in sorted(set(table.values())):
         if shard not in names:
             raise UserError(
-                f"{folder / shard[:200]} is missing, though {name} names it; fetch it again."
+                f"{folder / printable(shard[:200])} is missing, though {name} names it; fetch it "
+                "again."
             )
         tensors += read(folder / shard).values()
     return tensors
