@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from dsd_jax.errors import UserError
+from dsd_jax.regular_file import read_regular_file
 from dsd_jax.weights.digest import weights_digest
 
 # One or many numbers of rows -> what the encoder says of them, a row each.
 Compute = Callable[[list[int]], Any]
+_MOST = 2**32  # bytes of an entry
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -87,8 +89,8 @@ def _read(file: Path) -> np.ndarray | None:
         ValueError: it is not what was written.
     """
     try:
-        content = file.read_bytes()
-    except OSError:
+        content = read_regular_file(file, most=_MOST)
+    except UserError:
         return None
     array, digest = content[:-_DIGEST], content[-_DIGEST:]
     if _digest(file, array) != digest:

@@ -13,11 +13,14 @@ import numpy as np
 from etils import epath
 
 from dsd_jax.candidates import RowKey
+from dsd_jax.errors import UserError
 from dsd_jax.folders import explained, is_address, write_file
+from dsd_jax.regular_file import read_regular_file
 
 Scores = Mapping[RowKey, np.ndarray]
 
 _SUFFIX = ".scores"
+_MOST = 2**34  # bytes of a file
 # What `write_file` leaves of such a file where it is killed.
 _UNFINISHED = re.compile(rf"[0-9a-f]{{32}}\{_SUFFIX}\.[0-9a-f]{{8}}\.unfinished")
 
@@ -95,8 +98,8 @@ def _read(file: epath.Path) -> dict[RowKey, np.ndarray] | None:
 def _unsealed(file: epath.Path) -> bytes | None:
     """Return what `_packed` put behind its SHA-256; None where there is nothing of the kind."""
     try:
-        content = file.read_bytes()
-    except OSError:
+        content = file.read_bytes() if is_address(file) else read_regular_file(file, most=_MOST)
+    except (OSError, UserError):
         return None
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         return None

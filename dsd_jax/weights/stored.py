@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from dsd_jax.errors import UserError
-from dsd_jax.regular_file import open_regular_file
+from dsd_jax.regular_file import open_regular_file, unreadable
 
 FLOATING = {
     "float16": np.dtype(np.float16),
@@ -42,8 +42,11 @@ class WeightsFile:
             self._stream.close()
 
     def read(self, count: int, offset: int = 0) -> bytes:
-        """Return at most `count` bytes from `offset` on."""
-        return os.pread(self._stream.fileno(), count, offset)
+        """Return at most `count` bytes from `offset` on; raises `UserError` where that fails."""
+        try:
+            return os.pread(self._stream.fileno(), count, offset)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
 
     def map(self) -> mmap.mmap:
         """Map the whole file, which is not empty."""
