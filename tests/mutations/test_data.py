@@ -1,15 +1,10 @@
-"""Files with something in them changed at random: items that are right, or one sentence.
-
-`DSD_MUTATIONS=1000 python -m pytest tests/data/test_mutations.py` tries as many of each kind.
-"""
+"""Annotations, tables, pictures and class folders: items that are right, or one sentence."""
 
 import io
 import json
-import os
 import pickle
 import random
 import shutil
-import time
 
 import numpy as np
 import pyarrow.parquet
@@ -20,50 +15,10 @@ from dsd_jax.data import classify, compositional, comvg, own, refcocog, vqa, win
 from dsd_jax.data.images import open_image
 from dsd_jax.data.made.make import made_folder
 from dsd_jax.data.own import FILES
-from dsd_jax.errors import UserError
+from tests.mutations.mutate import count, dumped, garbled, mutated
 
-COUNT = int(os.environ.get("DSD_MUTATIONS", "25"))
-LONGEST = 30  # seconds for one input
-DEEP = [[]]
-for _ in range(200):
-    DEEP = [DEEP]
-ODD = [
-    None, True, False, 0, -1, 1.0, 1e400, float("nan"), 10**30, 10**4000, [], {}, [[]], [1], ["a"],
-    {"a": 1}, DEEP, "", " ", "7", "\u0663", "\u00b2", "a" * 300, "a\0b", "a\nb", "\ud83d", "{} {",
-    "../../etc/passwd", "/dev/zero", "{0.__class__}",
-]  # fmt: skip
+COUNT = count(8)
 PARQUET = "data/test-00000-of-00001.parquet"
-
-
-def places(value, place=()):
-    """The paths of all values in lists and objects."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in pairs:
-        yield (*place, key)
-        if isinstance(inner, dict | list):
-            yield from places(inner, (*place, key))
-
-
-def mutated(rng, content):
-    """A copy with one value replaced, left out, doubled or renamed; another one half the time."""
-    content = pickle.loads(pickle.dumps(content))
-    for _ in range(rng.choice((1, 1, 2))):
-        *path, last = rng.choice(list(places(content)))
-        inner = content
-        for key in path:
-            inner = inner[key]
-        what = rng.random()
-        if what < 0.75:
-            inner[last] = rng.choice(ODD)
-        elif what < 0.9:
-            del inner[last]
-        elif isinstance(inner, list):
-            inner.append(inner[last])
-        else:
-            inner[f"{last}s"] = inner.pop(last)
-        if not content:
-            break
-    return content
 
 
 def few(content):
@@ -124,26 +79,6 @@ def write(path, content):
     return True
 
 
-def dumped(value):
-    try:
-        return json.dumps(value)
-    except ValueError:  # a whole number of too many digits
-        return '{"image": ' + "9" * 5000 + "}"
-
-
-def tried(load):
-    """The items, or None where one sentence says why there are none."""
-    start = time.monotonic()
-    try:
-        return load()
-    except UserError as error:
-        text = str(error)
-        assert text and len(text) < 1500 and "\n" not in text.strip(), text
-        return None
-    finally:
-        assert time.monotonic() - start < LONGEST
-
-
 def check(examples):
     """What every reader promises."""
     assert examples.count
@@ -157,7 +92,7 @@ def check(examples):
 
 
 @pytest.mark.parametrize("name", JSON)
-def test_values_in_annotations(name, tmp_path):
+def test_values_in_annotations(name, tmp_path, tried):
     file, benchmark, split = JSON[name]
     folder = made_folder(name.split()[0], tmp_path)
     content = few(read(folder / file))
@@ -173,30 +108,6 @@ def test_values_in_annotations(name, tmp_path):
     assert taken < COUNT  # changes are seen
 
 
-PIECES = [
-    '"', '""', ",", "\n", "\r", "\r\n", '\\"', "\\", "\0", "\ufeff", "\u00e9", "\u2028", ";",
-]  # fmt: skip
-
-
-def garbled(rng, content: bytes) -> bytes:
-    """Some bytes inserted, replaced, deleted, doubled, or the rest cut off."""
-    content = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        place = rng.randrange(len(content) + 1)
-        what = rng.random()
-        if what < 0.6:
-            content[place:place] = rng.choice(PIECES).encode()
-        elif what < 0.75:
-            content[place : place + 1] = bytes([rng.randrange(256)])
-        elif what < 0.9:
-            del content[place : place + rng.choice((1, 3, 40))]
-        elif what < 0.95:
-            content = content[:place]
-        else:
-            content[place:place] = content[place : place + 50]
-    return bytes(content)
-
-
 TABLES = {
     "comvg": (comvg.CSV, comvg.benchmark, "all"),
     "vqa": ("vqa_text_test.csv", lambda f: vqa.benchmark(f, "authors"), "test/other"),
@@ -207,7 +118,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_bytes_of_tables(name, tmp_path):
+def test_bytes_of_tables(name, tmp_path, tried):
     file, benchmark, split = TABLES[name]
     folder = made_folder(name.split()[0], tmp_path)
     if name == "own":
@@ -254,7 +165,7 @@ def pictures():
     return [*files, buffer.getvalue()]
 
 
-def test_bytes_of_pictures(pictures, tmp_path, capsys):
+def test_bytes_of_pictures(pictures, tmp_path, capsys, tried):
     rng = random.Random("pictures")
     for i in range(4 * COUNT):
         content = bytearray(pictures[i % len(pictures)])
@@ -272,7 +183,7 @@ NAMES = ["cat", ".cat", "@eaDir", "{}", "a\tb", "\u00e9", "e\u0301", "a" * 200, 
 ENDS = ["jpg", "JFIF", "heic", "txt", "", "png/x.png"]
 
 
-def test_folders_of_classes(tmp_path):
+def test_folders_of_classes(tmp_path, tried):
     rng = random.Random("classes")
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "png")
