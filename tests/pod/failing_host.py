@@ -1,10 +1,12 @@
-"""One host of a pod whose last host fails: python -m tests.pod.failing_host mistake | bug | killed.
+"""A host of a pod that fails: python -m tests.pod.failing_host HOW.
 
-The others wait for it meanwhile.
+HOW is mistake, bug or killed, of the last host, for which the others wait; or first-killed, of the
+first host, while the others compute.
 """
 
 import os
 import signal
+import time
 
 from dsd_jax import hosts
 from dsd_jax.command import run_command
@@ -14,6 +16,10 @@ from dsd_jax.errors import UserError
 def main(argv: list[str]) -> None:
     hosts.join()
     hosts.wait("all are here")
+    if argv[0] == "first-killed":
+        if os.environ["DSD_PROCESS"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(100)
     if os.environ["DSD_PROCESS"] == "1":
         if argv[0] == "mistake":
             raise UserError("the folder photos is missing.")

@@ -62,13 +62,13 @@ def alone(models, tmp_path_factory) -> Path:
 def together(models, tmp_path_factory) -> Path:
     """What two hosts write, both killed while they tuned the CLIP."""
     workdir = tmp_path_factory.mktemp("together")
-    pod = start(2, 1, "tests.pod.saving_often", *options(models, workdir))
+    pod = start(2, 2, "tests.pod.saving_often", *options(models, workdir))
     while not (workdir / "checkpoints" / "clip-25-0" / "2").exists():
         assert pod.poll() is None, pod.communicate()
         time.sleep(0.02)
     os.killpg(pod.pid, signal.SIGKILL)
     pod.communicate()
-    resumed = run(2, 1, "dsd_jax.train", *options(models, workdir))
+    resumed = run(2, 2, "dsd_jax.train", *options(models, workdir))
     bars = resumed.stdout
     assert (
         "authors-25-0:" not in bars and "clip-25-0:  50%" in bars and "clip-25-0:   0%" not in bars
@@ -99,7 +99,7 @@ def test_two_hosts_learn_what_one_learns(alone, together):
 def test_evaluate_on_two_hosts(models, together, tmp_path):
     prompts = together / "prompts" / "authors-25" / "seed-0"
     fields = {"methods": "attention", "clip": ""}
-    run(2, 1, "dsd_jax.evaluate", *options(models, tmp_path, **fields), f"--prompts={prompts}")
+    run(2, 2, "dsd_jax.evaluate", *options(models, tmp_path, **fields), f"--prompts={prompts}")
     expected = [row for row in report(together)["results"] if row["method"] == "attention"]
     found = report(tmp_path)["results"]
     assert [row["value"] for row in found] == [row["value"] for row in expected]
@@ -111,6 +111,7 @@ def test_evaluate_on_two_hosts(models, together, tmp_path):
         ("mistake", 2, ["failed with exit code 2", "the folder photos is missing."]),
         ("bug", 1, ["failed with exit code 1", "KeyError: 'no such layer'"]),
         ("killed", 137, ["process 1 was ended by SIGKILL"]),
+        ("first-killed", 137, ["process 0 was ended by SIGKILL"]),
     ],
 )
 def test_a_host_that_fails_ends_all_with_its_reason(how, code, reasons):
