@@ -61,6 +61,11 @@ class Layout(NamedTuple):
     mesh: Mesh
     divided: bool
 
+    @property
+    def parts(self) -> int:
+        """Parts of the items along `data`; XLA rejects sums over an axis of one device."""
+        return self.mesh.shape["data"] if self.divided else 1
+
 
 def embed(
     setting: Setting, params: Any, weights: Any, batch: Examples
@@ -104,7 +109,7 @@ def update_function(layout: Layout, recipe: ClipRecipe) -> Any:
         (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
             weights, params, batch, spread
         )
-        return jax.lax.psum((loss, grads), "data") if layout.divided else (loss, grads)
+        return jax.lax.psum((loss, grads), "data") if layout.parts > 1 else (loss, grads)
 
     gradient = _by_device(layout, mine, (WHOLE, WHOLE, _ROWS, WHOLE), WHOLE)
 
@@ -121,15 +126,14 @@ def _objective(
 ) -> tuple[jax.Array, jax.Array]:
     """A value whose gradient is this device's part of the loss's, and its part of the loss."""
     scores, images, texts = embed(layout.setting, params, weights, batch)
-    parts = layout.mesh.shape["data"] if layout.divided else 1
-    own = cross_entropy(scores / spread).mean() / parts
+    own = cross_entropy(scores / spread).mean() / layout.parts
     if not contrast:
         return own, own
-    if layout.divided:
+    if layout.parts > 1:
         images, texts = _with_others(images, texts)
     others, _ = contrastive(images, texts, jnp.exp(params["logit_scale"]))
     # Every device has the whole of it, but its gradient for its own vectors alone.
-    return own + contrast * others, own + contrast * others / parts
+    return own + contrast * others, own + contrast * others / layout.parts
 
 
 def _with_others(images: jax.Array, texts: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -146,7 +150,7 @@ def _by_device(layout: Layout, function: Any, inputs: tuple, outputs: PartitionS
 
     As in `dsd_jax.steps` XLA divides what is left over `fsdp` as the weights lie.
     """
-    if not layout.divided:
+    if layout.parts == 1:
         return function
     return jax.shard_map(
         function,
