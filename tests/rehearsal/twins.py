@@ -24,6 +24,8 @@ _WIDTHS = (
     *("intermediate_size", "norm_num_groups", "projection_class_embeddings_input_dim"),
     "projection_dim",
 )
+_FEWER = {"layers_per_block": 1, "num_hidden_layers": 4}
+_HEADS_BY = 5
 _GROUPS = 32  # of every published UNet and VAE, whose configs may leave it out
 # config.json of openai/clip-vit-large-patch14.
 CLIP_VIT_L = {
@@ -64,28 +66,45 @@ def narrow(config: Mapping[str, Any]) -> dict[str, Any]:
     return divided
 
 
-def write_twin(name: str, folder: Path) -> Path:
+def shallow(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a component's `config.json` with one layer a block, four in all, and few heads."""
+    cut: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            value = shallow(value)
+        elif name in _FEWER:
+            value = min(value, _FEWER[name])
+        elif name == "attention_head_dim":  # numbers of heads, in spite of their name
+            value = [heads // _HEADS_BY for heads in value]
+        cut[name] = value
+    return cut
+
+
+def write_twin(name: str, folder: Path, *, deep: bool = True) -> Path:
     """Write the twin of a published model with random float16 weights in the Hub's layout.
 
     Args:
         name: one of `NAMES`.
         folder: where; created.
+        deep: as the published model; otherwise `shallow`, for SD 2.1 and CLIP.
 
     Returns:
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if name == "clip-vit-l":
-        _write_clip(folder)
+        config = narrow(CLIP_VIT_L)
+        _write_clip(config if deep else shallow(config), folder)
         return folder
     golden, configs = full_size.MODELS[name]
     configs = {component: narrow(config) for component, config in configs.items()}
+    if not deep:
+        configs = {component: shallow(config) for component, config in configs.items()}
     full_size.write_folder(name, golden, configs, folder)
     return folder
 
 
-def _write_clip(folder: Path) -> None:
-    config = narrow(CLIP_VIT_L)
+def _write_clip(config: Mapping[str, Any], folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copytree(GOLDENS / "tiny-sd15" / "tokenizer", folder, dirs_exist_ok=True)
     write_tokenizer(folder)
