@@ -269,7 +269,7 @@ POINT = Point("dsd", "zero-shot", value=75, stderr=5, text="75", filled=False)
     ],
 )
 def test_axis_holds_bars_and_reference(value, stderr, reference, limit, low, high):
-    axis = axis_around([replace(POINT, value=value, stderr=stderr)], reference, limit)
+    axis = axis_around([replace(POINT, value=value, stderr=stderr)], reference, limit=limit)
     assert (axis.low, axis.high) == (low, high)
     assert axis.ticks[0] == low
     assert axis.ticks[-1] == high

@@ -102,9 +102,11 @@ def test_vae(golden):
         logvar / 2
     )
     assert abs(drawn.mean()) < 0.05 and abs(drawn.std() - 1) < 0.05
-    np.testing.assert_array_equal(
+    np.testing.assert_allclose(  # convolutions of one image and of two round differently
         golden.model.latents([golden.common["images_u8"][0]])[0],
         golden.model.vae.scaling_factor * mean[0],
+        rtol=0,
+        atol=1e-6,
     )
 
 
