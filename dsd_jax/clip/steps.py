@@ -55,7 +55,7 @@ def drawn(rows: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
 
 
 class Layout(NamedTuple):
-    """What programs are made for; `divided`: each device has its part of the items, not all."""
+    """A place for programs; with `divided` each device has its part of the items, else all."""
 
     setting: Setting
     mesh: Mesh
@@ -63,14 +63,14 @@ class Layout(NamedTuple):
 
     @property
     def parts(self) -> int:
-        """Parts of the items along `data`; XLA rejects sums over an axis of one device."""
+        """Return how many parts go along `data`; XLA rejects sums over an axis of one device."""
         return self.mesh.shape["data"] if self.divided else 1
 
 
 def embed(
     setting: Setting, params: Any, weights: Any, batch: Examples
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores (B, candidates); unit vectors (B, E) of the matching pictures, and captions."""
+    """Return scores (B, candidates) and unit vectors (B, E): matching pictures, captions."""
     model, (items, pictures) = CLIP(setting.config, setting.dtype), batch.pixels.shape[:2]
     captions, variables = batch.ids.shape[1], {"params": {**params, **weights}}
     pixels = batch.pixels.reshape(-1, *batch.pixels.shape[2:])
@@ -83,7 +83,10 @@ def embed(
 
 @cache
 def scores_function(layout: Layout) -> Any:
-    """The jitted (params, weights, batch) -> scores (B, candidates), divided as the batch is."""
+    """Return the jitted (params, weights, batch) -> scores (B, candidates).
+
+    They are divided as the batch is.
+    """
 
     def scores(params: Any, weights: Any, batch: Examples) -> jax.Array:
         return embed(layout.setting, params, weights, batch)[0]
@@ -124,7 +127,7 @@ def update_function(layout: Layout, recipe: ClipRecipe) -> Any:
 def _objective(
     layout: Layout, contrast: float, weights: Any, params: Any, batch: Examples, spread: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """A value whose gradient is this device's part of the loss's, and its part of the loss."""
+    """Return a value with this device's part of the loss's gradient, and its part of the loss."""
     scores, images, texts = embed(layout.setting, params, weights, batch)
     own = cross_entropy(scores / spread).mean() / layout.parts
     if not contrast:
@@ -137,7 +140,7 @@ def _objective(
 
 
 def _with_others(images: jax.Array, texts: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Unit vectors (b, E) of a device's items among those of all B items, which are constants."""
+    """Put a device's unit vectors (b, E) among those of all B items, which are constants."""
     own = jnp.stack([images, texts], axis=1)
     every = jax.lax.all_gather(jax.lax.stop_gradient(own), "data", tiled=True)
     start = len(own) * jax.lax.axis_index("data")
@@ -146,7 +149,7 @@ def _with_others(images: jax.Array, texts: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def _by_device(layout: Layout, function: Any, inputs: tuple, outputs: PartitionSpec) -> Any:
-    """The function of a batch on devices that have parts of it, manual over `data`.
+    """Make a function of a batch one of its parts on the devices, manual over `data`.
 
     As in `dsd_jax.steps` XLA divides what is left over `fsdp` as the weights lie.
     """

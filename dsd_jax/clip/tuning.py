@@ -172,7 +172,7 @@ def _like(mesh: Mesh, x: jax.Array) -> jax.Array:
 
 
 def _divides(mesh: Mesh, count: int) -> bool:
-    """Whether each device gets its part of so many items, and not all of them."""
+    """Return whether each device gets its part of so many items, and not all of them."""
     return mesh.size > 1 and count % mesh.size == 0
 
 

@@ -1,4 +1,4 @@
-"""One host of a pod that tunes a CLIP: python -m tests.pod.clip_host DIR.
+"""One host of a pod that tunes a CLIP: python -m tests.pod.clip_host DIR FSDP.
 
 The first host writes DIR/found.npz, the held-out losses and the tuned weights, and DIR/step.txt,
 the compiled step.
@@ -21,8 +21,8 @@ from tests.random_clip import random_clip
 ITEMS, STEPS = 20, 6
 
 
-def tune() -> dict[str, np.ndarray]:
-    """The held-out losses and the tuned weights, by name."""
+def tune(fsdp: int) -> dict[str, np.ndarray]:
+    """Return the held-out losses and the tuned weights, by name."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 100, (ITEMS, 2, 8, 8, 3))
     pixels[:, 0] += 100
@@ -30,7 +30,7 @@ def tune() -> dict[str, np.ndarray]:
     recipe = ClipRecipe(
         steps=STEPS, batch=8, learning_rate=2e-3, contrast=0.5, held_out=0.35, check_every=2
     )
-    tuned = tuning.fine_tune(random_clip(), pixels.astype(np.uint8), captions, recipe, 0)
+    tuned = tuning.fine_tune(random_clip(fsdp), pixels.astype(np.uint8), captions, recipe, 0)
     assert tuned.kept
     leaves = jax.tree_util.tree_leaves_with_path(tuned.clip.params)
     weights = {f"weights{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
         return update
 
     tuning.update_function = update_function
-    found = tune()
+    found = tune(int(argv[1]))
     if hosts.is_main():
         np.savez(folder / "found.npz", **found)
         (folder / "step.txt").write_text(compiled[0])
