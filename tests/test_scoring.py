@@ -170,9 +170,10 @@ def test_the_empty_caption_stays_the_frozen_models(model, score, picture, traine
     for prompts in (trained, tokens):
         with_prompts = terms(prompts)
         assert np.abs(with_prompts.error_uncond - terms().error_uncond).max() > 1e-4
-        expected = terms().error_uncond[:, None] ** 2 - with_prompts.error**2
-        np.testing.assert_allclose(
-            score(method="itm", prompts=prompts), expected[..., 0], rtol=1e-4
+        yardstick = terms().error_uncond[:, None] ** 2
+        expected = yardstick - with_prompts.error**2
+        np.testing.assert_allclose(  # a small difference of large numbers
+            score(method="itm", prompts=prompts), expected[..., 0], atol=1e-5 * yardstick.max()
         )
 
 
