@@ -86,7 +86,7 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"config file {spec!r} can't be read ({reason}).") from error
     if kind:
-        raise UserError(f"config file {path} {kind}; --config takes a Python file.")
+        raise UserError(f"config file {printable(str(path))} {kind}; --config takes a Python file.")
     if path.suffix != ".py":
         raise UserError(f"config file {path} is not a Python file: its name should end in .py.")
     return path, arg if dot_py else None

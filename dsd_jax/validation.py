@@ -133,7 +133,7 @@ def _mistake(found: Mapping[str, Any]) -> tuple[str, str]:
     kind, context = found["type"], found.get("ctx", {})
     path = [str(part) for part in found["loc"] if not _is_branch(part)]
     field = ".".join([*path, context["field"]] if kind == "mistake" else path)
-    return field, _clause(field, kind, context, found)
+    return field, printable(_clause(field, kind, context, found))
 
 
 def _clause(field: str, kind: str, context: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dsd_jax.printable import printable
 from dsd_jax.weights.component import Component
 from dsd_jax.weights.names import (
     Path,
@@ -18,6 +19,7 @@ from dsd_jax.weights.names import (
 )
 from dsd_jax.weights.stored import FLOATING, Stored
 
+_LONGEST = 300  # characters of a problem; names are as long as somebody makes them
 _SHOWN = 8  # problems of one sort and place that are written out
 
 
@@ -99,7 +101,7 @@ def listed(heading: str, *problems: list[str]) -> list[str]:
     place = "" if heading == "." else f"{heading}: "
     shown = [f"{place}{', '.join(counts)}"]
     for lines in problems:
-        shown += lines[:_SHOWN]
+        shown += [printable(line[:_LONGEST]) for line in lines[:_SHOWN]]
         if len(lines) > _SHOWN:
             shown.append(f"  {lines[0].strip()[0]} ... and {len(lines) - _SHOWN} more")
     return shown

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 
 from dsd_jax.errors import UserError
 from dsd_jax.json_file import json_object
+from dsd_jax.printable import printable
 from dsd_jax.validation import Checked, List, parse
 from dsd_jax.weights.stored import FLOATING, Stored, WeightsFile, not_weights
 
@@ -110,7 +111,7 @@ def parse_header(content: bytes, size: int, where: str) -> Header:
         tensors = {name: parse(_Entry, entry, f"{name}") for name, entry in entries.items()}
         end = _end(tensors)
     except UserError as error:
-        reason = str(error).removesuffix(".")[:200]
+        reason = printable(str(error)).removesuffix(".")[:200]
         raise UserError(
             f"{where} has a damaged safetensors header ({reason}); fetch it again."
         ) from error

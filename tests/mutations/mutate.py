@@ -29,6 +29,11 @@ def count(usual: int) -> int:
     return int(os.environ.get("DSD_MUTATIONS", usual))
 
 
+def generator(kind: str) -> random.Random:
+    """What draws the inputs of a kind; `DSD_MUTATIONS_SEED` makes it draw others."""
+    return random.Random(kind + os.environ.get("DSD_MUTATIONS_SEED", ""))
+
+
 def places(value, place=()):
     """The paths of all values in lists and objects."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
@@ -109,15 +114,17 @@ def mutated_header(rng: random.Random, content: bytes) -> bytes:
     what = rng.random()
     if what < 0.6:
         few = mutated(rng, few, [*ODD, *NUMBERS, "F16", "I64", "F8_E4M3"])
+    elif what < 0.7:  # two change places, perhaps of the same shape
+        one, other = rng.choice(
+            [(x, y) for x in names for y in names if header[x]["shape"] == header[y]["shape"]]
+            + [rng.sample(names, 2)] * 20
+        )
+        few, names_of_few = {one: header[other], other: header[one]}, [one, other]
     elif what < 0.8:  # offsets of another tensor, or moved
         one, other = rng.sample(sorted(few), 2)
-        if what < 0.65:
-            for key in ("dtype", "shape", "data_offsets"):
-                few[one][key], few[other][key] = few[other][key], few[one][key]
         begin, end = few[other]["data_offsets"]
         few[one]["data_offsets"] = rng.choice((
-            few[one]["data_offsets"], [begin, end], [end, begin], [begin + 2, end + 2],
-            [float(begin), end], [0, len(rest)],
+            [begin, end], [end, begin], [begin + 2, end + 2], [float(begin), end], [0, len(rest)],
         ))  # fmt: skip
     else:
         few[sorted(few)[0]]["shape"] = rng.choice(([-1, -1], [2**40, 2**40], [0], [], [1] * 300))

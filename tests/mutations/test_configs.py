@@ -2,7 +2,6 @@
 
 import ast
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from dsd_jax.command import RunParser
 from dsd_jax.config_fields import known_fields
 from dsd_jax.configuration import check, load_config, read_config
 from dsd_jax.run_config import RunConfig
-from tests.mutations.mutate import NUMBERS, ODD, count, garbled, mutated
+from tests.mutations.mutate import NUMBERS, ODD, count, garbled, generator, mutated
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SPECS = [
@@ -43,7 +42,7 @@ def test_what_is_typed(spec, tmp_path, tried):
     parser = RunParser("train", "Learns.", "example")
     values = load_config(spec).to_dict()
     fields = [*known_fields(RunConfig, values), "no", "learn", "data", "", ".", "a.b", "learn.x.y"]
-    rng = random.Random(Path(spec).name)
+    rng = generator(Path(spec).name)
     for i in range(count(20)):
         overrides = [
             (rng.choice(fields), rng.choice(TEXTS)) for _ in range(rng.choice((1, 1, 1, 2)))
@@ -79,7 +78,7 @@ def said(found, text: str) -> bool:
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: Path(spec).name)
 def test_values_in_configs(spec, tried):
     content = load_config(spec).to_dict()
-    rng = random.Random(Path(spec).name)
+    rng = generator(Path(spec).name)
     for _ in range(count(20)):
         changed = mutated(rng, plain(content), [*ODD, *NUMBERS])
         found = tried(lambda values: check(RunConfig, ConfigDict(values), spec), changed)
@@ -99,7 +98,7 @@ def test_bytes_of_config_files(tmp_path, tried):
         "from ml_collections import ConfigDict\nget_config = ConfigDict",
         "import no_such_module", "assert False", "raise UnicodeDecodeError('a', b'', 0, 1, '')",
     ]  # fmt: skip
-    rng = random.Random("bytes of configs")
+    rng = generator("bytes of configs")
     for i in range(count(30)):
         changed = garbled(rng, content)
         if i % 2:
@@ -116,7 +115,7 @@ def test_names_of_config_files(tmp_path, tried):
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "link.py").symlink_to("nowhere.py")
     (tmp_path / "loop.py").symlink_to("loop.py")
-    rng = random.Random("names")
+    rng = generator("names")
     for _ in range(count(15)):
         name = rng.choice([
             str(own), f"{own}:", f"{own}:fulll", f"{CONFIGS}/emoji.py:fulll",

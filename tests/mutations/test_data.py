@@ -3,7 +3,6 @@
 import io
 import json
 import pickle
-import random
 import shutil
 
 import numpy as np
@@ -15,7 +14,7 @@ from dsd_jax.data import classify, compositional, comvg, own, refcocog, vqa, win
 from dsd_jax.data.images import open_image
 from dsd_jax.data.made.make import made_folder
 from dsd_jax.data.own import FILES
-from tests.mutations.mutate import count, dumped, garbled, mutated
+from tests.mutations.mutate import count, dumped, garbled, generator, mutated
 
 COUNT = count(8)
 PARQUET = "data/test-00000-of-00001.parquet"
@@ -96,7 +95,7 @@ def test_values_in_annotations(name, tmp_path, tried):
     file, benchmark, split = JSON[name]
     folder = made_folder(name.split()[0], tmp_path)
     content = few(read(folder / file))
-    rng = random.Random(name)
+    rng = generator(name)
     taken = 0
     for _ in range(COUNT):
         if not write(folder / file, mutated(rng, content)):
@@ -127,7 +126,7 @@ def test_bytes_of_tables(name, tmp_path, tried):
         rows = [f"{x['image']},{x['caption']},{x['wrong_captions'][0]}" for x in lines]
         (folder / file).write_text("\n".join(["image,caption,wrong_caption_1", *rows]))
     content = (folder / file).read_bytes()
-    rng = random.Random(name)
+    rng = generator(name)
     for _ in range(COUNT):
         text = garbled(rng, content)
         (folder / file).write_bytes(text)
@@ -166,7 +165,7 @@ def pictures():
 
 
 def test_bytes_of_pictures(pictures, tmp_path, capsys, tried):
-    rng = random.Random("pictures")
+    rng = generator("pictures")
     for i in range(4 * COUNT):
         content = bytearray(pictures[i % len(pictures)])
         for _ in range(rng.choice((1, 3))):
@@ -184,7 +183,7 @@ ENDS = ["jpg", "JFIF", "heic", "txt", "", "png/x.png"]
 
 
 def test_folders_of_classes(tmp_path, tried):
-    rng = random.Random("classes")
+    rng = generator("classes")
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "png")
     for i in range(COUNT):

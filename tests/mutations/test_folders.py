@@ -15,7 +15,16 @@ from dsd_jax.candidates import RowKey
 from dsd_jax.kept import Kept
 from dsd_jax.workdir import REPORTS, open_workdir
 from tests.files import replace_by
-from tests.mutations.mutate import NUMBERS, ODD, count, dumped, garbled, mutated, snapshot
+from tests.mutations.mutate import (
+    NUMBERS,
+    ODD,
+    count,
+    dumped,
+    garbled,
+    generator,
+    mutated,
+    snapshot,
+)
 
 SETTINGS = {"seed": 0, "learn": {"lora": {"rank": 4}}, "methods": ["dsd"], "cpu_devices": 2}
 OTHERS = [{"seed": 1}, {"learn": {}}, {"cpu_devices": 4}, {"seed": None}, {"more": [1]}]
@@ -84,7 +93,7 @@ def disturb(rng: random.Random, folder, outside) -> None:
 
 
 def test_finished_runs(finished, tmp_path, tried):
-    rng = random.Random("runs")
+    rng = generator("runs")
     written = snapshot(finished)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -145,7 +154,7 @@ def test_entries_of_the_cache(tmp_path, tried):
     rows = np.arange(15.0, dtype=np.float32).reshape(5, 3)
     inputs = [str(i).encode() for i in range(5)]
     params = {"a": np.ones(3, np.float32)}
-    rng = random.Random("cache")
+    rng = generator("cache")
     for _ in range(count(40)):
         folder = tmp_path / "cache"
         Cache(folder, params, "same").rows(inputs, rows.__getitem__)
@@ -169,7 +178,7 @@ def test_entries_of_the_cache(tmp_path, tried):
 
 
 def test_kept_scores(tmp_path, tried):
-    rng = random.Random("kept")
+    rng = generator("kept")
     for _ in range(count(40)):
         folder = epath.Path(tmp_path / "scores")
         Kept(folder, "identity").scores("items", lambda: SCORES)

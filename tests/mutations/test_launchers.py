@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.mutations.mutate import count
+from tests.mutations.mutate import count, generator
 
 ROOT = Path(__file__).parents[2]
 COUNT = count(12)
@@ -73,7 +73,7 @@ def words_that_arrive(place: str, output: bytes) -> list[str]:
 
 @pytest.mark.parametrize("place", OPTIONS)
 def test_odd_values(folder, place, tried):
-    rng = random.Random(place)
+    rng = generator(place)
     codes = set()
     for _ in range(COUNT):
         arguments, words = mutated(rng, place)

@@ -13,7 +13,7 @@ import pytest
 
 from dsd_jax.command import run_command, tell
 from dsd_jax.errors import DeviceError, Preempted, UserError
-from tests.mutations.mutate import count, limited
+from tests.mutations.mutate import count, generator, limited
 
 TEXTS = [
     "plain", "caf\u00e9", "\U0001f408", "\udce9", "\ud83d", "a\nb", "a\r\nb", "\x1b[2J", "a\0b", "",
@@ -47,7 +47,7 @@ def stream(rng: random.Random) -> io.TextIOWrapper:
 
 
 def test_outputs(monkeypatch, tried):
-    rng = random.Random("outputs")
+    rng = generator("outputs")
     for _ in range(count(40)):
         out, err = stream(rng), stream(rng)
         monkeypatch.setattr(sys, "stdout", out)
@@ -86,7 +86,7 @@ run_command(main)
 
 
 def test_interruptions(tried):
-    rng = random.Random("interruptions")
+    rng = generator("interruptions")
     for _ in range(min(count(2), 20)):
         done = subprocess.Popen(
             [sys.executable, "-c", SLOW],

@@ -5,7 +5,6 @@ Everything is checked that `load` checks before it reads numbers.
 
 import dataclasses
 import json
-import random
 import shutil
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from tests.mutations.mutate import (
     count,
     dumped,
     garbled,
+    generator,
     header_of,
     mutated,
     mutated_header,
@@ -99,7 +99,7 @@ def test_values_in_configs(part, models, tmp_path, tried):
     before = checked(folder, tokenizers)
     file = folder / part if part.endswith(".json") else config_file(folder, part)
     content = json.loads(file.read_text())
-    rng = random.Random(part)
+    rng = generator(part)
     for _ in range(count(20)):
         file.write_text(dumped(mutated(rng, content, VALUES)))
         found = tried(lambda: checked(folder, tokenizers))
@@ -117,7 +117,7 @@ def test_headers_of_safetensors(models, tmp_path, tried):
     tokenizers = {"tokenizer": model.tokenizer}
     file = folder / "vae" / "diffusion_pytorch_model.safetensors"
     content = file.read_bytes()
-    rng = random.Random("headers")
+    rng = generator("headers")
     for i in range(count(40)):
         header, rest = header_of(content)
         text = json.dumps(header).encode()
@@ -144,7 +144,7 @@ def test_values_in_configs_of_clips(name, tmp_path, tried):
         return dataclasses.replace(clip, config=config, normalise=normalise)
 
     content = json.loads((folder / name).read_text())
-    rng = random.Random(name)
+    rng = generator(name)
     for _ in range(count(12)):
         (folder / name).write_text(dumped(mutated(rng, content, VALUES)))
         found = tried(checked_clip)
@@ -159,7 +159,7 @@ def test_bytes_of_msgpack(models, tmp_path, tried):
     save(model, tmp_path, format="msgpack")
     file = tmp_path / "vae" / "diffusion_flax_model.msgpack"
     content = file.read_bytes()
-    rng = random.Random("msgpack")
+    rng = generator("msgpack")
     for i in range(count(20)):
         place = rng.choice((0, 0, rng.randrange(len(content))))
         part = content[place : place + rng.choice((3, 200))]
@@ -182,7 +182,7 @@ def test_indices_of_shards(models, tmp_path, tried):
     whole.rename(shard)
     index = whole.with_name("diffusion_pytorch_model.safetensors.index.json")
     content = {"metadata": {}, "weight_map": dict.fromkeys(names[:5], shard.name)}
-    rng = random.Random("indices")
+    rng = generator("indices")
     for _ in range(count(20)):
         values = [*VALUES, shard.name, f"../vae/{shard.name}", "config.json", ".", shard.name * 10]
         index.write_text(dumped(mutated(rng, content, values)))
@@ -198,7 +198,7 @@ def test_files_of_tokenizers(name, models, tmp_path, tried):
     folder = shutil.copytree(source / "tokenizer", tmp_path / "tokenizer")
     file = folder / name
     content = file.read_bytes()
-    rng = random.Random(name)
+    rng = generator(name)
     texts = ["two cats", "a photo of a dog, by night"]
     expected = [model.tokenizer(text)["input_ids"] for text in texts]
     for i in range(count(6)):
@@ -217,7 +217,7 @@ def test_files_of_tokenizers(name, models, tmp_path, tried):
 def test_what_is_no_file(models, tmp_path, tried):
     source, model = models["sd"]
     names = [str(path.relative_to(source)) for path in sorted(source.rglob("*")) if path.is_file()]
-    rng = random.Random("files")
+    rng = generator("files")
     for _ in range(count(20)):
         folder = shutil.copytree(source, tmp_path / "model")
         place = folder / rng.choice(names)
