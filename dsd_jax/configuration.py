@@ -84,11 +84,12 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
         kind = "is a folder" if path.is_dir() else "" if path.exists() else "does not exist"
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"config file {spec!r} can't be read ({reason}).") from error
+        raise UserError(f"config file {shorten(spec)} can't be read ({reason}).") from error
+    shown = printable(str(path))[:_LONGEST]
     if kind:
-        raise UserError(f"config file {printable(str(path))} {kind}; --config takes a Python file.")
+        raise UserError(f"config file {shown} {kind}; --config takes a Python file.")
     if path.suffix != ".py":
-        raise UserError(f"config file {path} is not a Python file: its name should end in .py.")
+        raise UserError(f"config file {shown} is not a Python file: its name should end in .py.")
     return path, arg if dot_py else None
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from dsd_jax.command import RunParser
 from dsd_jax.config_fields import known_fields
 from dsd_jax.configuration import check, load_config, read_config
+from dsd_jax.pretrain_config import kind_of
 from dsd_jax.run_config import RunConfig
 from tests.mutations.mutate import NUMBERS, ODD, count, garbled, generator, mutated
 
@@ -18,7 +19,7 @@ SPECS = [
     f"{CONFIGS / name}"
     for name in (
         "emoji.py", "emoji.py:full", "comvg.py", "vqa.py", "own.py", "classify.py", "refcocog.py",
-        "winoground.py",
+        "winoground.py", "full_size.py", "pretrain_tiny.py", "pretrain_clip.py",
     )
 ]  # fmt: skip
 TEXTS = [
@@ -33,15 +34,20 @@ TEXTS = [
 ]  # fmt: skip
 
 
+def kind(spec: str):
+    """What checks a config."""
+    return kind_of if "pretrain" in spec else RunConfig
+
+
 def plain(value):
     return json.loads(json.dumps(value, allow_nan=False))
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: Path(spec).name)
 def test_what_is_typed(spec, tmp_path, tried):
-    parser = RunParser("train", "Learns.", "example")
+    parser = RunParser("train", "Learns.", "example", kind=kind(spec))
     values = load_config(spec).to_dict()
-    fields = [*known_fields(RunConfig, values), "no", "learn", "data", "", ".", "a.b", "learn.x.y"]
+    fields = [*known_fields(kind(spec), values), "no", "learn", "data", "", ".", "a.b", "learn.x.y"]
     rng = generator(Path(spec).name)
     for i in range(count(20)):
         overrides = [
@@ -81,7 +87,7 @@ def test_values_in_configs(spec, tried):
     rng = generator(Path(spec).name)
     for _ in range(count(20)):
         changed = mutated(rng, plain(content), [*ODD, *NUMBERS])
-        found = tried(lambda values: check(RunConfig, ConfigDict(values), spec), changed)
+        found = tried(lambda values: check(kind(spec), ConfigDict(values), spec), changed)
         if found is not None:
             plain(found.model_dump(mode="json"))
 
