@@ -79,7 +79,7 @@ def _check_devices(count: int) -> int:
     """Return a number of CPU devices, or raise ValueError where there can't be so many."""
     if count != -1 and not 1 <= count <= _MOST_DEVICES:
         raise ValueError(
-            f"is {count}, expected 1 to {_MOST_DEVICES}, or -1 for as many as there are"
+            f"is {shorten(count)}, expected 1 to {_MOST_DEVICES}, or -1 for as many as there are"
         )
     return count
 
