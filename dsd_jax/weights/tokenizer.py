@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dsd_jax.errors import UserError
 from dsd_jax.json_file import read_json, write_json
 from dsd_jax.tokens import WORD_END
+from dsd_jax.validation import shorten
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -20,6 +21,7 @@ _SPECIAL = {
     "eos_token": "<|endoftext|>",
     "pad_token": "<|endoftext|> (SD 1.x) or ! (SD 2.x)",
 }
+_SHORTEST = 3  # tokens of a caption: its start, a word, its end
 _FORMS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
@@ -46,6 +48,7 @@ def read_tokenizer(folder: Path) -> "CLIPTokenizer":
             ) from error
     for role in _SPECIAL:
         _check_special(folder, role, getattr(tokenizer, f"{role}_id"))
+    _check_numbers(tokenizer, folder)
     _check_merges(tokenizer, folder)
     return tokenizer
 
@@ -66,6 +69,29 @@ def _check_special(folder: Path, role: str, value: object) -> None:
         raise UserError(
             f"{folder}: {role} is null, expected a token of its vocabulary, such as "
             f"{_SPECIAL[role]}; set it in tokenizer_config.json."
+        )
+
+
+def _check_numbers(tokenizer: "CLIPTokenizer", folder: Path) -> None:
+    """Check that tokens are numbered without gaps, and that captions have a length.
+
+    A number beyond the text encoder's table would silently be another token's, and the tokenizer's
+    own code takes minutes to walk over a large gap.
+
+    Raises:
+        UserError: they aren't, or haven't.
+    """
+    numbers = sorted(tokenizer.get_vocab().values())
+    if numbers != list(range(len(numbers))):
+        raise UserError(
+            f"{folder} numbers its {len(numbers)} tokens up to {numbers[-1]}, expected 0 to "
+            f"{len(numbers) - 1}, each once; use the vocabulary that was published with this model."
+        )
+    length = tokenizer.model_max_length
+    if type(length) is not int or length < _SHORTEST:
+        raise UserError(
+            f"{folder}: model_max_length is {shorten(length)}, expected a whole number of "
+            f"{_SHORTEST} or more, such as 77; set it in tokenizer_config.json."
         )
 
 

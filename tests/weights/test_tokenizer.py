@@ -56,6 +56,24 @@ def test_missing_file(folder, missing):
         read_tokenizer(folder.path / "tokenizer")
 
 
+@pytest.mark.parametrize("number", [2**31, 908, 5])
+def test_tokens_are_numbered_without_gaps(folder, number):
+    file = folder.path / "tokenizer" / "vocab.json"
+    vocabulary = json.loads(file.read_text())
+    vocabulary["cat</w>"] = number
+    file.write_text(json.dumps(vocabulary))
+    with pytest.raises(UserError, match="tokens up to .*, each once; use the vocabulary"):
+        read_tokenizer(file.parent)
+
+
+@pytest.mark.parametrize("length", ["77", 2, 77.5, True, -1])
+def test_captions_have_a_length(folder, length):
+    file = folder.path / "tokenizer" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": length}))
+    with pytest.raises(UserError, match=r"model_max_length is .*, expected a whole number of 3"):
+        read_tokenizer(file.parent)
+
+
 @pytest.mark.parametrize("content", ["{", "[1, 2]", "version https://git-lfs.github.com/spec/v1"])
 @pytest.mark.parametrize("file", ["vocab.json", "tokenizer_config.json"])
 def test_damaged_file(folder, file, content):
