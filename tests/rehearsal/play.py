@@ -266,7 +266,8 @@ def score(play: Play) -> None:
 
 def convert(play: Play) -> None:
     """Convert the prompts to diffusers' LoRA and back, and the model to Flax's form and back."""
-    for folder in sorted((play.folder / f"{play.model}-train" / "prompts").glob("authors*/seed-0")):
+    found = sorted((play.folder / f"{play.model}-train" / "prompts").glob("authors*/seed-0"))
+    for folder in filter(_tensors, found):  # what the held-out shots refuse has none
         there, back = f"{play.model}-diffusers", f"{play.model}-prompts"
         source = str(folder.relative_to(play.folder))
         with play.stage("to-diffusers") as stage:
