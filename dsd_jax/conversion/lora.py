@@ -14,7 +14,7 @@ from dsd_jax.conversion.source import Source
 from dsd_jax.errors import UserError
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.planning.published import UNETS
-from dsd_jax.prompt_files import read_tree
+from dsd_jax.prompt_files import read_about, read_tree
 from dsd_jax.prompt_fit import check_fit
 from dsd_jax.prompts import attention_shapes
 from dsd_jax.weights.component import UNET
@@ -40,12 +40,20 @@ def read_lora(source: Source, model: str | None = None) -> dict[str, Any]:
     prompts = read_tree(epath.Path(source.path))
     check_fit(prompts, config)
     if not prompts.get("lora"):
-        kinds = ", ".join(sorted(prompts)) or "nothing"
         raise UserError(
-            f"{source.path} has no LoRA but {kinds}, which has no form outside dsd_jax; give "
-            "prompts of a recipe that learns lora."
+            f"{source.path} has {_instead_of_lora(source.path, prompts)}; give prompts of a recipe "
+            "that learns lora and whose report does not say that it was refused."
         )
     return prompts
+
+
+def _instead_of_lora(folder: Path, prompts: Mapping[str, Any]) -> str:
+    """Return what prompts without LoRA hold, and why."""
+    if prompts:
+        return f"no LoRA but {', '.join(sorted(prompts))}, which has no form outside dsd_jax"
+    if read_about(folder).kept_step == 0:
+        return "no LoRA: what was learned gained too little on held-out shots, so it was refused"
+    return "no LoRA and nothing else"
 
 
 def unet_config(model: str) -> UNetConfig:

@@ -69,6 +69,12 @@ def test_prompts_without_lora(config, tmp_path):
         read_lora(Source("prompts", tmp_path))
 
 
+def test_refused_prompts_say_so(tmp_path):
+    write_prompts(tmp_path, {}, {"kept_step": 0})
+    with pytest.raises(UserError, match="gained too little on held-out shots, so it was refused"):
+        read_lora(Source("prompts", tmp_path))
+
+
 def test_ranks(lora):
     path = next(iter(lora))
     mixed = {"lora": lora | {path: {"to_q": {"down": np.zeros((3, 5)), "up": np.zeros((5, 3))}}}}
