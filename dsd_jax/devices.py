@@ -4,6 +4,7 @@ import os
 
 import jax
 import jaxlib
+from jax.experimental.compilation_cache import compilation_cache
 
 from dsd_jax.errors import DeviceError, UserError
 
@@ -14,6 +15,8 @@ _WRONG_ON_CPU = "0.10.2"  # jax-ml/jax#39103
 
 def check_devices() -> None:
     """Start JAX's devices, so that nothing else is blamed where they are missing or in use.
+
+    Where they are several CPU devices, programs are not read from JAX's compilation cache.
 
     Raises:
         DeviceError: JAX has none of those that `JAX_PLATFORMS` or a launcher asks for.
@@ -33,6 +36,19 @@ def check_devices() -> None:
             f"jaxlib {_WRONG_ON_CPU} computes wrong sums on CPUs; install another: "
             f"pip install 'jax!={_WRONG_ON_CPU}' 'jaxlib!={_WRONG_ON_CPU}'."
         )
+    if "cpu" in platforms and jax.device_count() > 1:
+        _compile_afresh()
+
+
+def _compile_afresh() -> None:
+    """Turn JAX's compilation cache off for this process.
+
+    A program for CPUs that XLA reads back (jaxlib 0.10.1 and 0.12.0) has lost the order of its
+    collective operations: devices take one's data for another's, which aborts the process, or
+    wait for ever.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX asks only once whether it is on
 
 
 def _explain(asked: str, reason: str) -> str:

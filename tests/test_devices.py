@@ -1,5 +1,8 @@
 """Devices that are not there, in use, or that their jaxlib computes wrong sums on."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -87,3 +90,27 @@ def test_version_that_computes_wrong_sums_is_refused(monkeypatch):
     monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
     with pytest.raises(UserError, match="jaxlib 0.10.2 computes wrong sums on CPUs; install"):
         check_devices()
+
+
+@pytest.mark.parametrize(("devices", "kept"), [(1, True), (2, False)])
+def test_programs_of_several_cpu_devices_are_compiled_afresh(tmp_path, devices, kept):
+    """Read back, they have lost the order in which devices exchange values."""
+    program = (
+        "import jax, jax.numpy as jnp; from dsd_jax.devices import check_devices\n"
+        "jax.jit(jnp.sin)(1.0); check_devices(); before = len(list(CACHE.iterdir()))\n"
+        "jax.jit(jnp.cos)(1.0); print(len(list(CACHE.iterdir())) > before)"
+    ).replace("CACHE", f"__import__('pathlib').Path({str(tmp_path)!r})")
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{kept}\n", done.stderr

@@ -15,6 +15,7 @@ from dsd_jax import hosts
 from dsd_jax.clip import tuning
 from dsd_jax.clip.recipe import ClipRecipe
 from dsd_jax.command import run_command
+from dsd_jax.devices import check_devices
 from dsd_jax.sharding import simulate_cpu_devices
 from tests.random_clip import random_clip
 
@@ -40,6 +41,7 @@ def tune(fsdp: int) -> dict[str, np.ndarray]:
 def main(argv: list[str]) -> None:
     simulate_cpu_devices(1)
     hosts.join()
+    check_devices()
     folder, compiled, original = Path(argv[0]), [], tuning.update_function
 
     def update_function(*arguments: Any) -> Any:

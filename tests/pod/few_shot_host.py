@@ -12,6 +12,7 @@ from etils import epath
 from dsd_jax import hosts, learning
 from dsd_jax.checkpoints import Checkpoints
 from dsd_jax.command import run_command
+from dsd_jax.devices import check_devices
 from dsd_jax.prompt_files import write_prompts
 from dsd_jax.sharding import simulate_cpu_devices
 from dsd_jax.shots import look_at
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> None:
     folder, stop = epath.Path(argv[0]), int(argv[1]) if len(argv) > 1 else None
     simulate_cpu_devices(1)
     hosts.join()
+    check_devices()
     model = few_model()
     shots = look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
     settings = recipe(model, learning_rate=RATE, steps=STEPS, check_every=20, patience=9)
