@@ -1,4 +1,9 @@
-"""The losses of the held-out shots: zero-shot, and under what has been learned so far."""
+"""The losses of the held-out shots: zero-shot, and under what has been learned so far.
+
+They are means over all noises under which the shots were looked at. With half of them the error of
+the mean gain of 51 held-out items is up to 1.3 times as large, and a draw that gains on test items
+is refused.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,8 +19,6 @@ from dsd_jax.sharding import fetch, replicate
 from dsd_jax.shots import Recipe, Shots, noise_slice
 from dsd_jax.steps import item_losses
 from dsd_jax.terms import Terms, Wanted, uncond_part, with_uncond
-
-CHECKED_NOISES = 2  # under which held-out items are looked at
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class HeldOut:
         """
         tree = replicate(model.mesh, jax.tree.map(fetch, prompts))
         frozen = self.shots._replace(terms=uncond_part(self.shots.terms))
-        seeds, timesteps = self.shots.seeds[:CHECKED_NOISES], self.shots.timesteps
+        seeds, timesteps = self.shots.seeds, self.shots.timesteps
 
         def terms_of(some: Shots) -> Terms:
             count, pictures = some.items.pictures.shape
@@ -72,6 +75,6 @@ class HeldOut:
 
     def _by_noise(self, terms: Terms, count: int) -> Iterator[np.ndarray]:
         times = len(self.shots.timesteps)
-        for noise in range(min(CHECKED_NOISES, len(self.shots.seeds))):
+        for noise in range(len(self.shots.seeds)):
             here = noise_slice(terms, noise, times)
             yield fetch(item_losses(here, count, self.weights, self.recipe, self.spreads))

@@ -12,7 +12,6 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from dsd_jax import learning
 from dsd_jax.batches import Batch, Rows
 from dsd_jax.errors import UserError
-from dsd_jax.held_out_losses import CHECKED_NOISES
 from dsd_jax.memory import Device, bytes_per_device
 from dsd_jax.models.unet import abstract_params
 from dsd_jax.planning.calls import (
@@ -93,7 +92,7 @@ def stages_of(job: Job, batch: int | None = None, split: bool = True) -> list[St
         name = f" {label}" if len(job.trained) > 1 else ""
         stages.append(_training_stage(f"train{name}", recipe, batch, split))
         wanted = learning.wanted_by(job.unet, recipe, {})
-        times = job.timesteps * min(CHECKED_NOISES, job.noises)
+        times = job.timesteps * job.noises
         stages.append(_unet_stage(f"held-out{name}", wanted, times, recipe))
     stages.append(_unet_stage("score", job.scored, job.timesteps))
     if job.tune and job.recipes:
