@@ -3,13 +3,14 @@
 python -m dsd_jax.evaluate --config=configs/classify.py --config.data.folder=DIR \
     --workdir=runs/classify
 DIR holds a folder of pictures per class, or what tensorflow-datasets prepared, such as
-cifar10/3.0.2; see dsd_jax/data/classify.py. The same on the bundled model and made pictures:
+cifar10/3.0.2; see dsd_jax/data/datasets/classification.py. The same on the bundled model and made
+pictures:
 python -m dsd_jax.evaluate --config=configs/classify.py:tiny --workdir=runs/classify-tiny
 """
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, choose, shrink
+from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:

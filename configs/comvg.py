@@ -1,14 +1,14 @@
 """ComVG: a caption and two Visual Genome pictures that differ in subject, verb or object.
 
 python -m dsd_jax.train --config=configs/comvg.py --config.data.folder=DIR --workdir=runs/comvg
-DIR holds compositional_visual_genome.csv and VG_100K*/; see dsd_jax/data/comvg.py. The same on the
-bundled model and made pictures:
+DIR holds compositional_visual_genome.csv and VG_100K*/; see dsd_jax/data/datasets/comvg.py.
+The same on the bundled model and made pictures:
 python -m dsd_jax.train --config=configs/comvg.py:tiny --workdir=runs/comvg-tiny
 """
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, choose, shrink
+from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:

@@ -9,7 +9,7 @@ python -m dsd_jax.train --config=configs/emoji.py:table --workdir=runs/table
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import choose, recipe_defaults, run_defaults
+from dsd_jax.config.defaults import choose, recipe_defaults, run_defaults
 
 
 def get_config(size: str = "quick") -> ConfigDict:

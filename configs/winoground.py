@@ -2,15 +2,16 @@
 
 python -m dsd_jax.evaluate --config=configs/winoground.py --config.data.folder=DIR \
     --workdir=runs/winoground
-DIR holds data/*.parquet, or data/examples.jsonl and data/images/; see dsd_jax/data/winoground.py.
-Sets of the same kind, which dsd_jax/data/layouts.py describes: winoground.py:sugarcrepe, :cola,
-:aro, :whatsup. Winoground on the bundled model and made pictures:
+DIR holds data/*.parquet, or data/examples.jsonl and data/images/; see
+dsd_jax/data/datasets/winoground.py. Sets of the same kind, which
+dsd_jax/data/datasets/compositional_layouts.py describes: winoground.py:sugarcrepe, :cola, :aro,
+:whatsup. Winoground on the bundled model and made pictures:
 python -m dsd_jax.evaluate --config=configs/winoground.py:tiny --workdir=runs/winoground-tiny
 """
 
 from ml_collections import ConfigDict
 
-from dsd_jax.defaults import benchmark_defaults, choose, shrink
+from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 LAYOUTS = ("sugarcrepe", "cola", "aro", "whatsup")
 

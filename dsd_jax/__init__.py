@@ -11,12 +11,12 @@ from dsd_jax.errors import UserError
 from dsd_jax.version import __version__
 
 if TYPE_CHECKING:
-    from dsd_jax.explanation import explain
-    from dsd_jax.matching import match_terms
-    from dsd_jax.model import Model
-    from dsd_jax.scoring import match_scores
-    from dsd_jax.terms import Terms
-    from dsd_jax.weights.load import load
+    from dsd_jax.diffusion.pipeline import Model
+    from dsd_jax.matching.attention_maps import explain
+    from dsd_jax.matching.batching import match_terms
+    from dsd_jax.matching.forward import Terms
+    from dsd_jax.matching.scoring import match_scores
+    from dsd_jax.weights.model_loading import load
 
 __all__ = [
     "Model",
@@ -29,12 +29,12 @@ __all__ = [
     "match_terms",
 ]
 _HOME = {
-    "Model": "model",
-    "Terms": "terms",
-    "explain": "explanation",
-    "load": "weights.load",
-    "match_scores": "scoring",
-    "match_terms": "matching",
+    "Model": "diffusion.pipeline",
+    "Terms": "matching.forward",
+    "explain": "matching.attention_maps",
+    "load": "weights.model_loading",
+    "match_scores": "matching.scoring",
+    "match_terms": "matching.batching",
 }
 
 

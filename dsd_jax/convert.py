@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dsd_jax.command import Parser, run_command, tell
+from dsd_jax.cli import Parser, run_command, tell
 from dsd_jax.errors import UserError
-from dsd_jax.folders import explained, is_address
+from dsd_jax.io.storage import explained, is_address
 
 EXAMPLE = """python -m dsd_jax.convert pytorch_model.bin runs/authors
   python -m dsd_jax.convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     flags = parse(argv)
     check_target(flags.target)
     from dsd_jax.conversion.source import find_source  # only now: it takes seconds
-    from dsd_jax.devices import check_devices
+    from dsd_jax.distributed.devices import check_devices
 
     check_devices()
 
@@ -100,8 +100,8 @@ def check_options(flags: Namespace, kind: str) -> None:
 def convert_lora(source: Any, flags: Namespace) -> str:
     """Writes prompts or LoRA for diffusers; returns the line that says so."""
     from dsd_jax.conversion import adapter_files
-    from dsd_jax.conversion.lora import count, ranks, read_lora
-    from dsd_jax.prompt_files import write_prompts
+    from dsd_jax.conversion.lora_source import count, ranks, read_lora
+    from dsd_jax.prompts.prompt_files import write_prompts
 
     prompts = read_lora(source, flags.weights)
     lora = {"lora": prompts["lora"]}
@@ -123,10 +123,10 @@ def convert_lora(source: Any, flags: Namespace) -> str:
 
 def convert_model(folder: Path, flags: Namespace) -> str:
     """Writes the model in the other form; returns the line that says so."""
-    from dsd_jax.conversion import models
+    from dsd_jax.weights import conversion
 
-    to = flags.to or ("msgpack" if models.form_of(folder) == "safetensors" else "safetensors")
-    done = models.convert_model(folder, Path(flags.target), to)
+    to = flags.to or ("msgpack" if conversion.form_of(folder) == "safetensors" else "safetensors")
+    done = conversion.convert_model(folder, Path(flags.target), to)
     left = f"; left behind: {', '.join(done.left)}" if done.left else ""
     types = " and ".join(done.dtypes)
     return f"Wrote {flags.target}: {done.tensors} tensors in {types} as {to}{left}"

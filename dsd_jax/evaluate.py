@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from dsd_jax.command import RunParser, run_command
+from dsd_jax.cli import RunParser, run_command
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,17 +30,17 @@ def main(argv: Sequence[str]) -> None:
         help="use prompts on weights or layers that they were not learned for",
     )
     flags = parser.parse_args(argv)
-    from dsd_jax import run  # heavy: after the arguments are known to be good
-    from dsd_jax.given_prompts import add_rows, read_given
-    from dsd_jax.prompt_files import fingerprint
+    from dsd_jax.experiment import setup  # heavy: after the arguments are known to be good
+    from dsd_jax.experiment.given_prompts import add_rows, read_given
+    from dsd_jax.prompts.prompt_files import fingerprint
 
     given = read_given(flags.prompts, flags.config.methods)
     inputs = {"--prompts": {path: fingerprint(path) for path in given}} if given else {}
-    with run.opened(flags.config, flags.workdir, "evaluate", inputs) as workdir:
+    with setup.opened(flags.config, flags.workdir, "evaluate", inputs) as workdir:
         if workdir.is_finished:
             return
-        job, learned = add_rows(run.start(flags.config, workdir), given, force=flags.force)
-        run.report(flags.config, workdir, job, learned, {})
+        job, learned = add_rows(setup.start(flags.config, workdir), given, force=flags.force)
+        setup.report(flags.config, workdir, job, learned, {})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dsd_jax.command import ConfigParser, run_command
+from dsd_jax.cli import ConfigParser, run_command
 
 STAGES = ("encode", "shots", "train", "held-out", "score", "tune")
 FORMATS = ("table", "markdown", "json")
@@ -64,13 +64,13 @@ def main(argv: Sequence[str]) -> None:
     find_compiler()
     import jax
 
-    from dsd_jax.devices import check_devices
-    from dsd_jax.planning import table
+    from dsd_jax.distributed.devices import check_devices
+    from dsd_jax.planning import plan_table
 
     jax.config.update("jax_enable_compilation_cache", False)  # it can't hold other machines' code
     slices = [make_slice(name) for name in flags.topology]  # finds mistakes before hours of work
     check_devices()
-    from dsd_jax.planning.job import read_job
+    from dsd_jax.planning.plan_job import read_job
 
     job = read_job(flags.config, flags.recipe)
     stages = asked_stages(flags, job)
@@ -78,14 +78,14 @@ def main(argv: Sequence[str]) -> None:
         print(lower(flags, job, stage))
     plans = [make_plan(flags, job, where, stage) for where in slices for stage in stages]
     if plans:
-        print(getattr(table, f"format_{flags.format}")(plans), end="")
-        print(table.largest(plans), file=sys.stderr)
+        print(getattr(plan_table, f"format_{flags.format}")(plans), end="")
+        print(plan_table.largest(plans), file=sys.stderr)
 
 
 def asked_stages(flags: Any, job: Any) -> list[Any]:
     """The stages that the run has, or those of them that `--step` names."""
     from dsd_jax.errors import UserError
-    from dsd_jax.planning.steps import stages_of
+    from dsd_jax.planning.training_stages import stages_of
 
     every = stages_of(job, flags.batch, split=not flags.fit)
     found = [one for one in every if flags.step in ("all", one.name.partition(" ")[0])]
@@ -101,10 +101,10 @@ def lower(flags: Any, job: Any, stage: Any) -> str:
     """A line on how a stage lowers for GPUs; `UserError` where it does not."""
     from jax.sharding import AbstractMesh, AxisType
 
+    from dsd_jax.diffusion.device_memory import Device
+    from dsd_jax.distributed.sharding import AXES
     from dsd_jax.errors import UserError
-    from dsd_jax.memory import Device
-    from dsd_jax.planning.gpu import lower_for_cuda
-    from dsd_jax.sharding import AXES
+    from dsd_jax.planning.gpu_lowering import lower_for_cuda
 
     if job.fsdp < 1 or flags.gpus % job.fsdp:
         raise UserError(f"fsdp is {job.fsdp}, which does not divide {flags.gpus} GPUs.")
@@ -122,9 +122,9 @@ def lower(flags: Any, job: Any, stage: Any) -> str:
 
 def make_plan(flags: Any, job: Any, where: Any, stage: Any) -> Any:
     """One stage on one slice, with the batch that is asked for or the largest that fits."""
-    from dsd_jax.planning.figures import GIB, Shortage
-    from dsd_jax.planning.fit import largest_fit
-    from dsd_jax.planning.steps import plan_stage, stages_of
+    from dsd_jax.planning.compilation import GIB, Shortage
+    from dsd_jax.planning.largest_batch import largest_fit
+    from dsd_jax.planning.training_stages import plan_stage, stages_of
 
     started, tried, room = time.monotonic(), {}, where.chip.hbm * GIB
     print(f"{stage.name} on {where.name}: compiling", file=sys.stderr)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dsd_jax.command import RunParser, run_command
-from dsd_jax.folders import make_local_folder
-from dsd_jax.pretrain_config import ClipPretrainConfig, PretrainConfig, kind_of
+from dsd_jax.cli import RunParser, run_command
+from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig, kind_of
+from dsd_jax.io.storage import make_local_folder
 
 
 def main(argv: Sequence[str]) -> None:
@@ -18,17 +18,17 @@ def main(argv: Sequence[str]) -> None:
         kind=kind_of,
     ).parse_args(argv)
     workdir = make_local_folder(flags.workdir, "--workdir")
-    from dsd_jax import hosts  # heavy: after the arguments are known to be good
-    from dsd_jax.devices import check_devices
+    from dsd_jax.distributed import processes  # heavy: after the arguments are known to be good
+    from dsd_jax.distributed.devices import check_devices
+    from dsd_jax.distributed.sharding import simulate_cpu_devices
     from dsd_jax.errors import UserError
-    from dsd_jax.sharding import simulate_cpu_devices
 
     config = flags.config
     models = {"stable-diffusion": pretrain_stable_diffusion, "clip": pretrain_clip}
     simulate_cpu_devices(config.cpu_devices)
-    hosts.join()
+    processes.join()
     check_devices()
-    if hosts.are_several():
+    if processes.are_several():
         raise UserError("pretrain trains a small model on one host; start it on one alone.")
     models[config.model](config, workdir)
 
@@ -48,7 +48,7 @@ def pretrain_stable_diffusion(config: PretrainConfig, workdir: Path) -> None:
 
 def pretrain_clip(config: ClipPretrainConfig, workdir: Path) -> None:
     """Train both towers of a CLIP at once."""
-    from dsd_jax.pretraining.clip import train_clip
+    from dsd_jax.pretraining.clip_phase import train_clip
     from dsd_jax.pretraining.products import write_clip
 
     write_clip(config, workdir, train_clip(config, workdir))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsd_jax.command import Parser, check_text, run_command
+from dsd_jax.cli import Parser, check_text, run_command
 from dsd_jax.errors import UserError
-from dsd_jax.printable import printable
+from dsd_jax.io.printable import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,10 +103,10 @@ def main(argv: Sequence[str]) -> None:
 
 def check(flags: Namespace) -> list["Image.Image"]:
     """Refuse what can be refused without the model; return the images."""
-    from dsd_jax.data.images import open_image
-    from dsd_jax.folders import make_local_folder
-    from dsd_jax.prompt_use import score_settings
-    from dsd_jax.seeds import check_seed
+    from dsd_jax.diffusion.seeds import check_seed
+    from dsd_jax.io.images import open_image
+    from dsd_jax.io.storage import make_local_folder
+    from dsd_jax.prompts.usage import score_settings
 
     for number, caption in enumerate(flags.caption, 1):
         check_text(caption, f"--caption number {number}")
@@ -132,7 +132,7 @@ def write_heatmaps(
 ) -> None:
     """Write a PNG for each image and caption; append each path to `written` once it is there."""
     import dsd_jax
-    from dsd_jax.heatmaps import draw_heatmaps, file_name, write_image
+    from dsd_jax.matching.plot_heatmaps import draw_heatmaps, file_name, write_image
 
     for i, picture in enumerate(pictures):
         for c, caption in enumerate(flags.caption):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dsd_jax.command import RunParser, run_command
+from dsd_jax.cli import RunParser, run_command
 
 
 def main(argv: Sequence[str]) -> None:
@@ -12,17 +12,17 @@ def main(argv: Sequence[str]) -> None:
         "Learns prompts from a few shots, then evaluates; the same command resumes a stopped run.",
         "python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji",
     ).parse_args(argv)
-    from dsd_jax import run  # heavy: after the arguments are known to be good
-    from dsd_jax.few_shot import learn_all
-    from dsd_jax.few_shot_clip import tune_all
+    from dsd_jax.experiment import setup  # heavy: after the arguments are known to be good
+    from dsd_jax.experiment.clip_sweep import tune_all
+    from dsd_jax.experiment.sweep import learn_all
 
-    with run.opened(flags.config, flags.workdir, "train") as workdir:
+    with setup.opened(flags.config, flags.workdir, "train") as workdir:
         if workdir.is_finished:
             return
-        job = run.start(flags.config, workdir)
+        job = setup.start(flags.config, workdir)
         learned = learn_all(flags.config, workdir.folder, job)
         tuned = tune_all(flags.config, workdir.folder, job) if job.clip else {}
-        run.report(flags.config, workdir, job, learned, tuned)
+        setup.report(flags.config, workdir, job, learned, tuned)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ YAML
   fi
 }
 
-# What hosts.py reads. Hosts with TPUs are told by GKE who they are, and fail if they are not.
+# What dsd_jax/distributed/cluster.py reads. Hosts with TPUs are told by GKE who they are, and fail if they are not.
 place_of_host() {
   ((hosts > 1)) || return 0
   if [[ -n "$type" ]]; then

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsd_jax.data import triples
+from dsd_jax.data.synthetic import triples
 
 FEW = {"shots": 20, "validation": 5, "test": 15}
 

@@ -10,17 +10,18 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 
-from dsd_jax import diffusion, methods
-from dsd_jax.data import triples
+from dsd_jax.benchmarks.encoded_items import Items, encode
+from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.data.examples import Examples
-from dsd_jax.encoders import Encoders
-from dsd_jax.items import Items, encode
-from dsd_jax.model import Model
-from dsd_jax.shots import Recipe
+from dsd_jax.data.synthetic import triples
+from dsd_jax.diffusion import noising
+from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.few_shot.support_set import Recipe
+from dsd_jax.matching import methods
 from tests.random_model import random_model
 
 COUNT = 16
-TIMESTEPS = diffusion.timesteps(2)
+TIMESTEPS = noising.timesteps(2)
 NOISES = 2
 LORA = {
     "kinds": ("lora",),

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 
 import dsd_jax
-from dsd_jax.planning.published import UNETS
-from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE, Component
+from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE, Component
+from dsd_jax.models.published_networks import UNETS
 from tests.conftest import GOLDENS, write_tokenizer
 from tests.synthetic import torch_shapes, write_random
 

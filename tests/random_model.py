@@ -6,13 +6,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from dsd_jax.diffusion import Schedule
-from dsd_jax.model import Model
-from dsd_jax.models import text, unet, vae
+from dsd_jax.diffusion.noising import Schedule
+from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.distributed.sharding import host_mesh, place_weight
+from dsd_jax.models import text_encoder, unet, vae
 from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.sharding import host_mesh, place_weight
-from dsd_jax.weights.tokenizer import read_tokenizer
+from dsd_jax.weights.tokenizer_files import read_tokenizer
 
 UNET = {
     "sample_size": 4,
@@ -68,10 +68,10 @@ def random_model(fsdp: int = 1, xl: bool = False, **unet_changes) -> Model:
         "vae": vae.VAEConfig.from_json(VAE),
         "text": TextConfig.from_json(TEXT),
     }
-    modules = {"unet": unet, "vae": vae, "text": text}
+    modules = {"unet": unet, "vae": vae, "text": text_encoder}
     second = {}
     if xl:
-        modules["text_2"] = text
+        modules["text_2"] = text_encoder
         configs["text_2"] = TextConfig.from_json(TEXT_2, projected=True)
         second = {"tokenizer_2": tokenizer, "zero_empty": True}
     shapes = {name: module.abstract_params(configs[name]) for name, module in modules.items()}

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from dsd_jax import evaluate, train
-from dsd_jax.config_help import describe
-from dsd_jax.configuration import load_config, read_config
+from dsd_jax.config.config_files import load_config, read_config
+from dsd_jax.config.help import describe
+from dsd_jax.config.pretrain_config import kind_of
+from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
-from dsd_jax.pretrain_config import kind_of
-from dsd_jax.run_config import RunConfig
 from tests.few_shots import quick_compilation
 
 ROOT = Path(__file__).parent.parent

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from dsd_jax.candidates import RowKey
+from dsd_jax.benchmarks.table_scores import RowKey
 from dsd_jax.errors import UserError
-from dsd_jax.folders import write_file
-from dsd_jax.kept import Kept
-from dsd_jax.log import Log
-from dsd_jax.prompt_files import write_prompts
-from dsd_jax.run_marker import REPORTS
-from dsd_jax.workdir import open_workdir
-from tests.test_workdir import content_of
+from dsd_jax.experiment.run_marker import REPORTS
+from dsd_jax.experiment.score_cache import Kept
+from dsd_jax.experiment.workdir import open_workdir
+from dsd_jax.io.storage import write_file
+from dsd_jax.prompts.prompt_files import write_prompts
+from dsd_jax.training.metrics_log import Log
+from tests.experiment.test_workdir import content_of
 
 MOST = 8192  # bytes of a file
 

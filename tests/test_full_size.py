@@ -5,7 +5,7 @@ from math import prod
 
 import pytest
 
-from dsd_jax.weights.component import TEXT, TEXT_2, UNET, VAE
+from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE
 from tests import full_size
 
 NARROW = {

@@ -6,11 +6,11 @@ import re
 import pytest
 
 from dsd_jax import plan
-from dsd_jax.command import run_command
-from dsd_jax.configuration import read_config
-from dsd_jax.planning import job
-from dsd_jax.planning.steps import stages_of
-from dsd_jax.run_config import RunConfig
+from dsd_jax.cli import run_command
+from dsd_jax.config.config_files import read_config
+from dsd_jax.config.run_config import RunConfig
+from dsd_jax.planning import plan_job
+from dsd_jax.planning.training_stages import stages_of
 
 CONFIG = "configs/emoji.py"
 
@@ -78,25 +78,25 @@ def test_gpus(capsys):
     ],
 )
 def test_configs_are_planned_as_typed(config, trained, item):
-    planned = job.read_job(read_config(RunConfig, f"configs/{config}", ()))
+    planned = plan_job.read_job(read_config(RunConfig, f"configs/{config}", ()))
     assert list(planned.trained) == trained and (planned.pictures, planned.captions) == item
     assert [one.name for one in stages_of(planned)][2:] == ["shots", "train", "held-out", "score"]
 
 
 def test_a_clip_is_planned_too():
     fields = [("clip", "openai/clip-vit-large-patch14")]
-    planned = job.read_job(read_config(RunConfig, "configs/full_size.py", fields))
+    planned = plan_job.read_job(read_config(RunConfig, "configs/full_size.py", fields))
     assert planned.clip.vision.layers == 24 and planned.tune.batch == 64
     assert [one.name for one in stages_of(planned)][-1] == "tune"
 
 
 @pytest.mark.parametrize(("model", "million"), [("sd21", 866), ("sd15", 860), ("sdxl", 2567)])
 def test_published_models_need_no_download(model, million):
+    from dsd_jax.models.tensor_names import flatten
     from dsd_jax.models.unet import abstract_params
-    from dsd_jax.weights.names import flatten
 
     config = read_config(RunConfig, f"configs/full_size.py:{model}", ())
-    planned = job.read_job(config)
+    planned = plan_job.read_job(config)
     leaves = flatten(abstract_params(planned.unet)).values()
     assert round(sum(leaf.size for leaf in leaves) / 1e6) == million
     assert planned.recipes["prompts"].loss == "hinge" and planned.dtype == "bfloat16"

@@ -12,8 +12,8 @@ from jax.experimental.compilation_cache import compilation_cache
 import dsd_jax
 from dsd_jax import pretrain
 from dsd_jax.errors import Preempted, UserError
-from dsd_jax.pretraining import autoencoder, denoiser
-from dsd_jax.pretraining.pictures import Stream
+from dsd_jax.pretraining import autoencoder_phase, denoiser_phase
+from dsd_jax.pretraining.scene_batches import Stream
 from tests.few_shots import quick_compilation
 
 SETTINGS = {
@@ -112,7 +112,11 @@ def sigterm_at(monkeypatch, module, step):
 
 
 def test_stopped_twice_and_resumed_is_the_same_model(workdir, tmp_path):
-    stops = [(autoencoder, 1, "encoder"), (autoencoder, 3, "vae"), (denoiser, 2, "denoiser")]
+    stops = [
+        (autoencoder_phase, 1, "encoder"),
+        (autoencoder_phase, 3, "vae"),
+        (denoiser_phase, 2, "denoiser"),
+    ]
     for module, step, name in stops:
         with pytest.MonkeyPatch.context() as patch:
             sigterm_at(patch, module, step)
@@ -147,7 +151,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ended(workdir, tmp_path, monke
     def batch(*args):
         raise Caught(args[-1])
 
-    monkeypatch.setattr(denoiser, "batch", batch)
+    monkeypatch.setattr(denoiser_phase, "batch", batch)
     shutil.copytree(workdir, tmp_path / "run")
     with pytest.raises(Caught, match="4"):
         run(tmp_path / "run", **{"denoiser.steps": 6})

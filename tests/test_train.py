@@ -9,14 +9,15 @@ import shutil
 import numpy as np
 import pytest
 
-from dsd_jax import few_shot, train
-from dsd_jax.command import run_command
+from dsd_jax import train
+from dsd_jax.cli import run_command
 from dsd_jax.errors import UserError
-from dsd_jax.learning import Learned
-from dsd_jax.prompt_files import read_about, read_prompts
-from dsd_jax.report.rows import COMPARISON_FIELDS, ROW_FIELDS
-from dsd_jax.weights.load import load
-from dsd_jax.weights.save import save
+from dsd_jax.experiment import sweep
+from dsd_jax.few_shot.learning import Learned
+from dsd_jax.prompts.prompt_files import read_about, read_prompts
+from dsd_jax.report.report_rows import COMPARISON_FIELDS, ROW_FIELDS
+from dsd_jax.weights.model_loading import load
+from dsd_jax.weights.model_saving import save
 from tests.few_items import few_items
 from tests.few_shots import LORA, NOISES, few_model, quick_compilation
 
@@ -189,7 +190,7 @@ def test_prompts_say_what_they_are_for(run, folder):
 def test_a_second_start_computes_nothing_and_says_where_the_report_is(
     workdir, folder, monkeypatch, capfd
 ):
-    monkeypatch.setattr("dsd_jax.run.start", lambda *_: pytest.fail("computing again"))
+    monkeypatch.setattr("dsd_jax.experiment.setup.start", lambda *_: pytest.fail("computing again"))
     before = {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
     train.main(options(folder, workdir))
     (line,) = capfd.readouterr().err.splitlines()
@@ -198,7 +199,7 @@ def test_a_second_start_computes_nothing_and_says_where_the_report_is(
 
 
 def test_a_deleted_report_is_made_again_without_learning(workdir, folder, report, monkeypatch):
-    monkeypatch.setattr(few_shot, "learn", lambda *_, **__: pytest.fail("learning again"))
+    monkeypatch.setattr(sweep, "learn", lambda *_, **__: pytest.fail("learning again"))
     metrics = (workdir / "metrics.jsonl").read_text()
     (workdir / "report.json").unlink()
     train.main(options(folder, workdir))
@@ -240,8 +241,8 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
         calls.append(kwargs["progress"])
         return Learned({}, {0: 1.0}, 0)
 
-    monkeypatch.setattr(few_shot, "learn", learn)
-    monkeypatch.setattr("dsd_jax.run.report", lambda *_: None)
+    monkeypatch.setattr(sweep, "learn", learn)
+    monkeypatch.setattr("dsd_jax.experiment.setup.report", lambda *_: None)
     (place / "prompts.json").unlink()
     (workdir / "report.html").unlink()
     train.main(options(folder, workdir))
@@ -265,7 +266,9 @@ def test_mistakes_are_one_sentence_and_exit_code_2(
 ):
     """Before a model is loaded and anything is written."""
     if not mistake.startswith("weights"):
-        module = importlib.import_module("dsd_jax.weights.load")  # a function has its name, too
+        module = importlib.import_module(
+            "dsd_jax.weights.model_loading"
+        )  # a function has its name, too
         monkeypatch.setattr(module, "load", lambda *_: pytest.fail("loading a model"))
     with pytest.raises(SystemExit) as stopped:
         run_command(train.main, options(folder, tmp_path, f"--config.{mistake}"))

@@ -17,7 +17,7 @@ import zipfile
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dsd_jax.data.sprites import CELL, COLUMNS, STYLES, load_sprites
+from dsd_jax.data.synthetic.sprites import CELL, COLUMNS, STYLES, load_sprites
 
 # What is downloaded, pinned: source -> (how, exact package, name of the downloaded file).
 PACKAGES = {

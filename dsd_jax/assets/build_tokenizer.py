@@ -10,8 +10,8 @@ import itertools
 import json
 import pathlib
 
-from dsd_jax.data.scenes import COLOUR_NAMES, RELATIONS, SIZE_WORDS
-from dsd_jax.data.sprites import load_sprites
+from dsd_jax.data.synthetic.scenes import COLOUR_NAMES, RELATIONS, SIZE_WORDS
+from dsd_jax.data.synthetic.sprites import load_sprites
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dsd_jax.clip.pixels import Normaliser
-from dsd_jax.json_file import read_json
-from dsd_jax.models.config import ConfigFile
-from dsd_jax.validation import List, parse
+from dsd_jax.clip.normalisation import Normaliser
+from dsd_jax.io.json_file import read_json
+from dsd_jax.io.validation import List, parse
+from dsd_jax.models.json_config import ConfigFile
 
 _Mean = Annotated[List[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(min_length=3, max_length=3)]
 _Std = Annotated[List[Annotated[float, Field(ge=1e-3, le=1e3)]], Field(min_length=3, max_length=3)]

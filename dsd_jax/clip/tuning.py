@@ -16,12 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from dsd_jax import held_out
-from dsd_jax.bootstrap import numbered
-from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.clip.clip import Clip, check_items, check_pixels
-from dsd_jax.clip.recipe import KINDS, ClipRecipe
-from dsd_jax.clip.steps import (
+from dsd_jax.clip.matcher import Clip, check_items, check_pixels
+from dsd_jax.clip.tuning_step import (
     Examples,
     Layout,
     Setting,
@@ -30,13 +26,25 @@ from dsd_jax.clip.steps import (
     scores_function,
     update_function,
 )
+from dsd_jax.config.clip_recipe import KINDS, ClipRecipe
+from dsd_jax.diffusion.pipeline import padded_chunks
+from dsd_jax.diffusion.tokenization import check_captions
+from dsd_jax.distributed.sharding import (
+    fetch,
+    in_mesh,
+    on_host,
+    on_pod,
+    pod_mesh,
+    replicate,
+    shard_rows,
+)
 from dsd_jax.errors import UserError
-from dsd_jax.fitting import fit
-from dsd_jax.losses import cross_entropy
-from dsd_jax.model import padded_chunks
-from dsd_jax.sharding import fetch, in_mesh, on_host, on_pod, pod_mesh, replicate, shard_rows
-from dsd_jax.shots import margin_unit, split
-from dsd_jax.tokens import check_captions
+from dsd_jax.few_shot.support_set import margin_unit, split
+from dsd_jax.statistics.standard_errors import numbered
+from dsd_jax.training import early_stopping
+from dsd_jax.training.checkpoints import Checkpoints
+from dsd_jax.training.loop import fit
+from dsd_jax.training.losses import cross_entropy
 
 
 class Tuned(NamedTuple):
@@ -88,11 +96,11 @@ def fine_tune(
     shots = _examples(clip, pixels, captions)
     clusters = numbered(range(len(shots.ids)) if clusters is None else clusters)
     learn, held = split(clusters, recipe.held_out, seed)
-    if not held_out.can_tell(clusters[held]):
-        held_out.tell_too_few(progress or "fine-tuning", len(clusters))
+    if not early_stopping.can_tell(clusters[held]):
+        early_stopping.tell_too_few(progress or "fine-tuning", len(clusters))
         return Tuned(clip, {}, 0)
     course = _descend(clip, shots, learn, held, recipe, seed, progress, checkpoints, log)
-    checks, kept = held_out.verdict(course, recipe, clusters[held])
+    checks, kept = early_stopping.verdict(course, recipe, clusters[held])
     if not kept:
         return Tuned(clip, checks, 0)
     best = on_host(clip.mesh, course.best)
@@ -144,9 +152,9 @@ def _descend(
         return np.asarray(cross_entropy(scores(weights, shots.take(held)) / spread))
 
     def check(done: int, course: Course) -> tuple[Course, bool, float]:
-        return held_out.look(course, done, losses(course.weights), course.weights, recipe)
+        return early_stopping.look(course, done, losses(course.weights), course.weights, recipe)
 
-    history = held_out.first_losses(losses(weights), recipe.steps, recipe.check_every)
+    history = early_stopping.first_losses(losses(weights), recipe.steps, recipe.check_every)
     return fit(
         progress or "fine-tuning",
         Course(weights, moments, jax.tree.map(jnp.copy, weights), np.asarray(0), history),

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from dsd_jax.conversion.adapter_names import Name, parse
-from dsd_jax.conversion.foreign import describe
+from dsd_jax.conversion.foreign_tensors import describe
 from dsd_jax.conversion.peft_config import PeftConfig
 from dsd_jax.errors import UserError
-from dsd_jax.prompts import from_authors
-from dsd_jax.weights.stored import FLOATING, NUMBERS, Stored
+from dsd_jax.prompts.prompt_params import from_authors
+from dsd_jax.tensor_files.stored_tensor import FLOATING, NUMBERS, Stored
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from dsd_jax.command import tell
+from dsd_jax.cli import tell
 from dsd_jax.conversion.adapter import Adapter, make_adapter
 from dsd_jax.conversion.adapter_names import Name, is_peft
 from dsd_jax.conversion.peft_config import PeftConfig, parse_peft_config
-from dsd_jax.folders import explained, write_file
-from dsd_jax.json_file import json_object, read_json
-from dsd_jax.weights import pickle_file, safetensors_file
-from dsd_jax.weights.pickle_writer import state_dict
+from dsd_jax.io.json_file import json_object, read_json
+from dsd_jax.io.storage import explained, write_file
+from dsd_jax.tensor_files import pickle_file, safetensors_file
+from dsd_jax.tensor_files.pickle_writer import state_dict
 
 AUTHORS = "pytorch_model.bin"
 WRITTEN = "pytorch_lora_weights.safetensors"

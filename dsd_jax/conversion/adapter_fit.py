@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dsd_jax.conversion.adapter import Adapter
 from dsd_jax.conversion.adapter_names import Name
 from dsd_jax.errors import UserError
-from dsd_jax.weights.fit import listed
+from dsd_jax.weights.strict_fit import listed
 
 Shapes = Mapping[str, Mapping[str, tuple[int, int]]]
 

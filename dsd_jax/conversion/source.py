@@ -7,10 +7,10 @@ from typing import Literal
 
 from dsd_jax.conversion import adapter_files
 from dsd_jax.errors import UserError
-from dsd_jax.prompt_files import holds_prompts
-from dsd_jax.regular_file import list_folder
-from dsd_jax.weights.component import UNET
-from dsd_jax.weights.folder import find, local_path
+from dsd_jax.io.regular_file import list_folder
+from dsd_jax.models.components import UNET
+from dsd_jax.prompts.prompt_files import holds_prompts
+from dsd_jax.weights.model_folder import find, local_path
 
 EXPECTED = (
     "a prompts folder that train wrote, an adapter (a .safetensors or .bin file, or its folder) or "

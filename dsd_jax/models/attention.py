@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from dsd_jax.models.blocks import ATTENDED
+from dsd_jax.models.block_policy import ATTENDED
 
 # A static reduction of cross-attention logits (B, N, Q, L), float32, to what the caller wants.
 Reduce = Callable[[jax.Array], jax.Array]

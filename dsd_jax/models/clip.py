@@ -13,11 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.models.config import REMEDY, ConfigFile, Width
-from dsd_jax.models.text import XLText
+from dsd_jax.io.validation import parse
+from dsd_jax.models.json_config import REMEDY, ConfigFile, Width
 from dsd_jax.models.text_config import TextConfig
-from dsd_jax.models.vision import CLIPVision, VisionConfig
-from dsd_jax.validation import parse
+from dsd_jax.models.text_encoder import XLText
+from dsd_jax.models.vision_encoder import CLIPVision, VisionConfig
 
 
 class _CLIPFile(ConfigFile):

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
-from dsd_jax.models.config import REMEDY, Positions, TowerFile, Vocabulary, Width
-from dsd_jax.validation import parse
+from dsd_jax.io.validation import parse
+from dsd_jax.models.json_config import REMEDY, Positions, TowerFile, Vocabulary, Width
 
 
 class TextFile(TowerFile):

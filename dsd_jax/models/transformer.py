@@ -17,7 +17,7 @@ from dsd_jax.models.attention import (
     SelfAttention,
     repeat_rows,
 )
-from dsd_jax.models.blocks import Blocks
+from dsd_jax.models.block_policy import Blocks
 
 
 class GEGLU(nn.Module):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dsd_jax.models.attention import Learned, Reduce, deal, mean_lse, repeat_rows
-from dsd_jax.models.blocks import Blocks
+from dsd_jax.models.block_policy import Blocks
 from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
 from dsd_jax.models.time_embedding import TimeEmbedding, sinusoidal_embedding, text_and_size
 from dsd_jax.models.transformer import Transformer

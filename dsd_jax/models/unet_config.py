@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsd_jax.models.config import REMEDY
+from dsd_jax.io.validation import parse
+from dsd_jax.models.json_config import REMEDY
 from dsd_jax.models.unet_file import SIZES, WITH_ATTENTION, WITHOUT, UNetFile
 from dsd_jax.models.unet_kinds import FIXED, refuse_others
-from dsd_jax.validation import parse
 
 
 @dataclass(frozen=True)

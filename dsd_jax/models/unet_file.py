@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from dsd_jax.models.config import (
+from dsd_jax.models.json_config import (
     Channels,
     ConfigFile,
     Epsilon,

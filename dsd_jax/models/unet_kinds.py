@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.config import refuse
-from dsd_jax.validation import shorten
+from dsd_jax.io.validation import shorten
+from dsd_jax.models.json_config import refuse
 
 # Options that change the network; only these values are Stable Diffusion 1.x, 2.x and XL.
 FIXED = {

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from pydantic import BeforeValidator, Field, model_validator
 
+from dsd_jax.io.validation import parse
 from dsd_jax.models.attention import attend, split_heads
-from dsd_jax.models.config import (
+from dsd_jax.models.json_config import (
     REMEDY,
     Channels,
     ConfigFile,
@@ -25,7 +26,6 @@ from dsd_jax.models.config import (
     refuse,
 )
 from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
-from dsd_jax.validation import parse
 
 _EPSILON = 1e-6
 _SIDE = 512  # pixels, where a file does not tell

@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsd_jax import sharding
-from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.data.scenes import caption, sample_scene
-from dsd_jax.digest import digest
-from dsd_jax.fitting import fit
-from dsd_jax.models.text import CLIPText
-from dsd_jax.pretrain_config import PretrainConfig
-from dsd_jax.pretraining import autoencoder, denoiser, reading
-from dsd_jax.pretraining.pictures import to_pixels, training_stream
+from dsd_jax.config.pretrain_config import PretrainConfig
+from dsd_jax.data.synthetic.scenes import caption, sample_scene
+from dsd_jax.diffusion.tokenization import tokenise
+from dsd_jax.distributed import sharding
+from dsd_jax.models.text_encoder import CLIPText
+from dsd_jax.pretraining import autoencoder_phase, denoiser_phase, reading_task
+from dsd_jax.pretraining.network_shapes import schedule, text_config, unet_config, vae_config
 from dsd_jax.pretraining.products import bundled_tokenizer
-from dsd_jax.pretraining.shapes import schedule, text_config, unet_config, vae_config
-from dsd_jax.tokens import tokenise
+from dsd_jax.pretraining.scene_batches import to_pixels, training_stream
+from dsd_jax.training.checkpoints import Checkpoints
+from dsd_jax.training.loop import fit
+from dsd_jax.training.state_digest import digest
 
 
 def train_vae(config: PretrainConfig, workdir: Path) -> Any:
@@ -26,8 +26,8 @@ def train_vae(config: PretrainConfig, workdir: Path) -> Any:
     vae, settings, stream = vae_config(config), config.vae, training_stream()
     mesh = sharding.host_mesh()
     sample = to_pixels(stream.batch([config.seed, 0], 2048)[0])
-    transform = autoencoder.optimiser(settings.learning_rate, settings.steps)
-    state = sharding.replicate(mesh, autoencoder.init(vae, transform, config.seed, sample))
+    transform = autoencoder_phase.optimiser(settings.learning_rate, settings.steps)
+    state = sharding.replicate(mesh, autoencoder_phase.init(vae, transform, config.seed, sample))
     parts = (
         ("encoder", settings.encoder_steps, 2 * settings.batch, False),
         ("vae", settings.steps, settings.batch, True),
@@ -37,17 +37,17 @@ def train_vae(config: PretrainConfig, workdir: Path) -> Any:
             state = fit(
                 name,
                 state,
-                autoencoder.update_function(vae, transform, decoder=decoder),
+                autoencoder_phase.update_function(vae, transform, decoder=decoder),
                 lambda step, rows=rows: sharding.shard_rows(
-                    mesh, autoencoder.batch(stream, config.seed, rows, step)
+                    mesh, autoencoder_phase.batch(stream, config.seed, rows, step)
                 ),
                 steps,
                 checkpoints,
                 workdir / "metrics.jsonl",
                 save_seconds=config.save_seconds,
             )
-    params = autoencoder.whiten(jax.device_get(state.average["vae"]), vae, sample)
-    print(f"vae: {autoencoder.psnr(params, vae, sample[:512]):.1f} dB on seen artists")
+    params = autoencoder_phase.whiten(jax.device_get(state.average["vae"]), vae, sample)
+    print(f"vae: {autoencoder_phase.psnr(params, vae, sample[:512]):.1f} dB on seen artists")
     return params
 
 
@@ -58,17 +58,19 @@ def train_reader(config: PretrainConfig, workdir: Path, first: Any) -> Any:
     text, key = text_config(config, len(tokenizer)), jax.random.key(config.seed)
     params = {
         "text": first["text"] if first else _random_tower(text, key),
-        "reader": reading.init_reader(jax.random.fold_in(key, 1), text.hidden_size, len(concepts)),
+        "reader": reading_task.init_reader(
+            jax.random.fold_in(key, 1), text.hidden_size, len(concepts)
+        ),
     }
-    transform = reading.optimiser(settings.learning_rate, settings.steps)
-    state = sharding.replicate(mesh, reading.State(params, transform.init(params)))
+    transform = reading_task.optimiser(settings.learning_rate, settings.steps)
+    state = sharding.replicate(mesh, reading_task.State(params, transform.init(params)))
 
     def batch(step: int) -> tuple:
         rng = np.random.default_rng([config.seed, 6, step])
         some = range(settings.batch)
         scenes = [sample_scene(rng, stream.pairs, stream.styles) for _ in some]
         texts = [caption(scene, concepts, rng) for scene in scenes]
-        rows = tokenise(tokenizer, texts), reading.sides(scenes, texts, concepts)
+        rows = tokenise(tokenizer, texts), reading_task.sides(scenes, texts, concepts)
         return sharding.shard_rows(mesh, rows)
 
     identity = {"start": config.start, "text": settings.model_dump()}
@@ -76,7 +78,7 @@ def train_reader(config: PretrainConfig, workdir: Path, first: Any) -> Any:
         state = fit(
             "text",
             state,
-            reading.update_function(text, transform),
+            reading_task.update_function(text, transform),
             batch,
             settings.steps,
             checkpoints,
@@ -102,16 +104,16 @@ def train_denoiser(
     settings, mesh, stream = config.denoiser, sharding.host_mesh(), training_stream()
     tokenizer = bundled_tokenizer()
     text, unet = text_config(config, len(tokenizer)), unet_config(config)
-    transform = denoiser.optimiser(settings.learning_rate, settings.steps, settings.cooldown)
+    transform = denoiser_phase.optimiser(settings.learning_rate, settings.steps, settings.cooldown)
     key = jax.random.key(config.seed)
-    params = {**read, "unet": first["unet"] if first else denoiser.init_unet(unet, key)}
-    state = sharding.replicate(mesh, denoiser.start(params, transform))
-    loss = denoiser.loss_function(unet, text, schedule(config))
-    encode = denoiser.encoder(vae_config(config), vae_params)
-    latents = denoiser.Latents(encode, stream, config.seed, settings.pool, settings.passes)
+    params = {**read, "unet": first["unet"] if first else denoiser_phase.init_unet(unet, key)}
+    state = sharding.replicate(mesh, denoiser_phase.start(params, transform))
+    loss = denoiser_phase.loss_function(unet, text, schedule(config))
+    encode = denoiser_phase.encoder(vae_config(config), vae_params)
+    latents = denoiser_phase.Latents(encode, stream, config.seed, settings.pool, settings.passes)
 
-    def batch(step: int) -> denoiser.Batch:
-        rows = denoiser.batch(
+    def batch(step: int) -> denoiser_phase.Batch:
+        rows = denoiser_phase.batch(
             latents, lambda texts: tokenise(tokenizer, texts), config.seed, settings.batch, step
         )
         return sharding.shard_rows(mesh, rows)
@@ -128,7 +130,7 @@ def train_denoiser(
         state = fit(
             "denoiser",
             state,
-            denoiser.update_function(loss, transform, mesh, config.seed),
+            denoiser_phase.update_function(loss, transform, mesh, config.seed),
             batch,
             settings.steps,
             checkpoints,

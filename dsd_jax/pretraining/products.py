@@ -6,17 +6,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.clip.clip import Clip
-from dsd_jax.clip.pixels import Normaliser
-from dsd_jax.clip.save import save_clip
+from dsd_jax.clip.clip_saving import save_clip
+from dsd_jax.clip.matcher import Clip
+from dsd_jax.clip.normalisation import Normaliser
+from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig
+from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
-from dsd_jax.model import Model
-from dsd_jax.pretrain_config import ClipPretrainConfig, PretrainConfig
+from dsd_jax.pretraining.network_shapes import (
+    clip_config,
+    schedule,
+    text_config,
+    unet_config,
+    vae_config,
+)
 from dsd_jax.pretraining.samples import CAPTIONS, contact_sheet, sample
-from dsd_jax.pretraining.shapes import clip_config, schedule, text_config, unet_config, vae_config
-from dsd_jax.weights.load import load
-from dsd_jax.weights.save import save
-from dsd_jax.weights.tokenizer import read_tokenizer
+from dsd_jax.weights.model_loading import load
+from dsd_jax.weights.model_saving import save
+from dsd_jax.weights.tokenizer_files import read_tokenizer
 
 _TOKENIZER = Path(__file__).parents[1] / "assets" / "tiny" / "tokenizer"
 

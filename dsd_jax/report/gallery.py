@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from dsd_jax.report.rows import Decision, prompts_label
+from dsd_jax.report.report_rows import Decision, prompts_label
 
 PICTURE_SIDE = 192  # pixels; larger pictures are shrunk so that the file stays small
 

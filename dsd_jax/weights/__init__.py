@@ -1,7 +1,5 @@
-"""Where weights come from, what they are called, and how they are written."""
+"""A model folder in the Hugging Face layout, or a model on the Hub, to parameters and back.
 
-from dsd_jax.weights.digest import weights_digest
-from dsd_jax.weights.load import load
-from dsd_jax.weights.save import save
-
-__all__ = ["load", "save", "weights_digest"]
+A path or a Hub address enters; a `Model` leaves, or files that PyTorch diffusers loads. Imports
+`models`, `diffusion` and `tensor_files`; `experiment`, `conversion` and commands may import it.
+"""

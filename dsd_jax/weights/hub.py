@@ -8,10 +8,10 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from dsd_jax.errors import UserError
-from dsd_jax.weights.component import TEXT_2, Component, components
-from dsd_jax.weights.configs import read_config
-from dsd_jax.weights.files import choose, is_index, shards
-from dsd_jax.weights.layout import checked_components
+from dsd_jax.models.components import TEXT_2, Component, components
+from dsd_jax.weights.component_configs import read_config
+from dsd_jax.weights.component_files import choose, is_index, shards
+from dsd_jax.weights.folder_layout import checked_components
 
 LAYOUT = "a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
 _TIMEOUT = 10  # seconds until the Hub counts as out of reach

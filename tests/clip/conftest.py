@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsd_jax.clip.save import save_clip
+from dsd_jax.clip.clip_saving import save_clip
 from tests.random_clip import random_clip
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax import fitting
-from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.clip.recipe import ClipRecipe
 from dsd_jax.clip.tuning import fine_tune
+from dsd_jax.config.clip_recipe import ClipRecipe
 from dsd_jax.errors import Preempted, UserError
+from dsd_jax.training import loop
+from dsd_jax.training.checkpoints import Checkpoints
 from tests.random_clip import random_clip
 
 RECIPE = ClipRecipe(
@@ -149,7 +149,7 @@ def test_stopped_and_resumed_is_the_same(clip, tmp_path, monkeypatch):
             return fine_tune(clip, pixels, captions, RECIPE, seed=0, checkpoints=saved)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "told_to_stop", stop_after(12))
+        patch.setattr(loop, "told_to_stop", stop_after(12))
         with pytest.raises(Preempted):
             tune()
     resumed = tune()

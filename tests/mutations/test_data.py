@@ -10,10 +10,18 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from dsd_jax.data import classify, compositional, comvg, own, refcocog, vqa, winoground
-from dsd_jax.data.images import open_image
-from dsd_jax.data.made.make import made_folder
-from dsd_jax.data.own import FILES
+from dsd_jax.data.datasets import (
+    classification,
+    compositional,
+    comvg,
+    custom,
+    refcocog,
+    vqa,
+    winoground,
+)
+from dsd_jax.data.datasets.custom import FILES
+from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.io.images import open_image
 from tests.mutations.mutate import count, dumped, garbled, generator, mutated
 
 COUNT = count(8)
@@ -29,10 +37,10 @@ def few(content):
 
 JSON = {
     "sugarcrepe": ("swap_att.json", lambda f: compositional.benchmark(f, "sugarcrepe"), "swap_att"),
-    "own": ("captions.jsonl", own.benchmark, "all"),
+    "own": ("captions.jsonl", custom.benchmark, "all"),
     "own drawn": (
         "captions.jsonl",
-        lambda f: own.benchmark(f, wrong="captions", candidates=2),
+        lambda f: custom.benchmark(f, wrong="captions", candidates=2),
         "all",
     ),
     "vqa questions": (
@@ -111,8 +119,8 @@ TABLES = {
     "comvg": (comvg.CSV, comvg.benchmark, "all"),
     "vqa": ("vqa_text_test.csv", lambda f: vqa.benchmark(f, "authors"), "test/other"),
     "vqa lines": ("test.txt", lambda f: vqa.benchmark(f, "authors", candidates=2), "test/binary"),
-    "own": ("captions.csv", own.benchmark, "all"),
-    "own lines": ("captions.jsonl", own.benchmark, "all"),
+    "own": ("captions.csv", custom.benchmark, "all"),
+    "own lines": ("captions.jsonl", custom.benchmark, "all"),
 }
 
 
@@ -193,7 +201,7 @@ def test_folders_of_classes(tmp_path, tried):
             path = root / rng.choice(NAMES) / f"{rng.choice(NAMES)}.{rng.choice(ENDS)}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(buffer.getvalue())
-        benchmark = classify.benchmark(str(root))
+        benchmark = classification.benchmark(str(root))
         for split in benchmark.splits:
             examples = tried(lambda b=benchmark, s=split: b.load(s))
             if examples is not None:

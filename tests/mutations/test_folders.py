@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from dsd_jax.cache import Cache
-from dsd_jax.candidates import RowKey
-from dsd_jax.kept import Kept
-from dsd_jax.workdir import REPORTS, open_workdir
+from dsd_jax.benchmarks.encoding_cache import Cache
+from dsd_jax.benchmarks.table_scores import RowKey
+from dsd_jax.experiment.score_cache import Kept
+from dsd_jax.experiment.workdir import REPORTS, open_workdir
 from tests.files import replace_by
 from tests.mutations.mutate import (
     NUMBERS,

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from dsd_jax import convert, prompt_use
+from dsd_jax import convert
 from dsd_jax.conversion.adapter import to_prompts
 from dsd_jax.conversion.adapter_files import read_adapter, write_authors, write_diffusers
 from dsd_jax.conversion.adapter_fit import check_adapter
 from dsd_jax.conversion.adapter_names import parse
-from dsd_jax.prompt_files import fingerprint, read_prompts, write_prompts
-from dsd_jax.prompts import attention_shapes, init_lora, init_tokens
-from dsd_jax.terminal import guarded_terminal
+from dsd_jax.io.terminal import guarded_terminal
+from dsd_jax.prompts import usage
+from dsd_jax.prompts.prompt_files import fingerprint, read_prompts, write_prompts
+from dsd_jax.prompts.prompt_params import attention_shapes, init_lora, init_tokens
 from tests.files import replace_by
 from tests.mutations.mutate import (
     NUMBERS,
@@ -198,13 +199,13 @@ def test_values_in_about_prompts(prompts, tried):
     for _ in range(count(25)):
         content = mutated(rng, ABOUT, [*ODD, *NUMBERS, "attention", [89, 339, 589, 839], [999, 0]])
         (folder / "prompts.json").write_text(dumped(content))
-        about = tried(lambda: prompt_use.about(folder))
+        about = tried(lambda: usage.about(folder))
         if about is None:
             continue
         assert about.stated() == content
-        settings = tried(lambda: prompt_use.score_settings(folder, None, None))
+        settings = tried(lambda: usage.score_settings(folder, None, None))
         if settings is not None and about.timesteps:
-            assert prompt_use.timesteps_asked(about.timesteps) == settings[1]
+            assert usage.timesteps_asked(about.timesteps) == settings[1]
 
 
 def test_tensors_of_prompts(prompts, unet, tmp_path, tried):
@@ -238,7 +239,7 @@ def test_what_are_no_prompts(prompts, unet, tried):
             copied / rng.choice(("prompts.json", "prompts.safetensors")),
             rng.choice(("fifo", "folder", "link", "loop")),
         )
-        tried(prompt_use.about, copied)
+        tried(usage.about, copied)
         tried(read_prompts, copied, unet)
         tried(fingerprint, copied)
         with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from dsd_jax.command import run_command, tell
+from dsd_jax.cli import run_command, tell
 from dsd_jax.errors import DeviceError, Preempted, UserError
 from tests.mutations.mutate import count, generator, limited
 
@@ -75,7 +75,7 @@ def test_outputs(monkeypatch, tried):
 
 SLOW = """
 import signal, sys, time
-from dsd_jax.command import run_command
+from dsd_jax.cli import run_command
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of shells ignore it
 def main(argv):
     print("ready", flush=True)

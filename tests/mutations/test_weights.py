@@ -14,16 +14,16 @@ from flax import traverse_util
 from flax.serialization import msgpack_restore
 from safetensors.numpy import load_file
 
-from dsd_jax.clip import folder as clip_folder
-from dsd_jax.clip.component import COMPONENT, PREPROCESSOR
-from dsd_jax.clip.load import load_clip
+from dsd_jax.clip import clip_folder as clip_folder
+from dsd_jax.clip.clip_component import COMPONENT, PREPROCESSOR
+from dsd_jax.clip.clip_loading import load_clip
 from dsd_jax.clip.preprocessor_file import read_normaliser
-from dsd_jax.weights import save
-from dsd_jax.weights.component import components
-from dsd_jax.weights.configs import read_config, read_index, read_schedule
-from dsd_jax.weights.folder import find, subfolders
-from dsd_jax.weights.load import _check_one_model, fitting
-from dsd_jax.weights.tokenizer import read_tokenizer
+from dsd_jax.models.components import components
+from dsd_jax.weights.component_configs import read_config, read_index, read_schedule
+from dsd_jax.weights.model_folder import find, subfolders
+from dsd_jax.weights.model_loading import _check_one_model, fitting
+from dsd_jax.weights.model_saving import save
+from dsd_jax.weights.tokenizer_files import read_tokenizer
 from tests.files import replace_by
 from tests.mutations.mutate import (
     NUMBERS,

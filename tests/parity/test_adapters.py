@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 import dsd_jax
 from dsd_jax.convert import main
 from dsd_jax.models.unet import UNet2DCondition
-from dsd_jax.prompt_files import read_prompts, write_prompts
-from dsd_jax.prompts import by_layer, init_lora
+from dsd_jax.prompts.prompt_files import read_prompts, write_prompts
+from dsd_jax.prompts.prompt_params import by_layer, init_lora
 
 TOLERANCE = 1e-4
 RANK = 3

@@ -11,10 +11,10 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import dsd_jax
-from dsd_jax.methods import METHODS
+from dsd_jax.diffusion.tokenization import tokenise
+from dsd_jax.matching.methods import METHODS
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.vae import AutoencoderKL
-from dsd_jax.tokens import tokenise
 
 TOLERANCE = 1e-4
 OWN = 1e-5  # by how little a pair's score may change with its company

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import dsd_jax
+from dsd_jax.matching.forward import cross_attention_layers
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.vae import AutoencoderKL as OurAutoencoderKL
-from dsd_jax.prompts import by_layer, init_lora
-from dsd_jax.terms import cross_attention_layers
+from dsd_jax.prompts.prompt_params import by_layer, init_lora
 from tests.parity.oracle import assert_close, make_sensitive, nchw, nhwc, recorded, spread
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

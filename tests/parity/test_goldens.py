@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import dsd_jax
-from dsd_jax import methods
+from dsd_jax.matching import methods
+from dsd_jax.matching.forward import cross_attention_layers
 from dsd_jax.models.vae import AutoencoderKL
-from dsd_jax.prompts import from_authors
-from dsd_jax.terms import cross_attention_layers
+from dsd_jax.prompts.prompt_params import from_authors
 
 TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3  # of each tensor's norm

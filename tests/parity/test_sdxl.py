@@ -22,10 +22,10 @@ from transformers import (
 )
 
 import dsd_jax
+from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.matching.forward import cross_attention_layers
 from dsd_jax.models.unet import UNet2DCondition
-from dsd_jax.prompts import by_layer, init_lora
-from dsd_jax.terms import cross_attention_layers
-from dsd_jax.texts import Texts
+from dsd_jax.prompts.prompt_params import by_layer, init_lora
 from tests.parity.oracle import assert_close, make_sensitive, nchw, nhwc, recorded, spread
 
 CAPTIONS = ["a cat to the left of a red apple", "a dog"]

@@ -6,16 +6,16 @@ Compiling a real network takes minutes, so what `python -m dsd_jax.plan` found i
 import jax
 import pytest
 
-from dsd_jax.configuration import read_config
-from dsd_jax.learning import init, wanted_by
-from dsd_jax.memory import GIB, Device, bytes_per_device, forward_bytes
+from dsd_jax.config.config_files import read_config
+from dsd_jax.config.run_config import RunConfig
+from dsd_jax.diffusion.device_memory import GIB, Device, bytes_per_device, forward_bytes
+from dsd_jax.few_shot.learning import init, wanted_by
+from dsd_jax.few_shot.train_step import Step, item_bytes
 from dsd_jax.models.unet import abstract_params
-from dsd_jax.planning.calls import all_weights, network, place
-from dsd_jax.planning.job import read_job
-from dsd_jax.planning.steps import abstract_batch
-from dsd_jax.run_config import RunConfig
-from dsd_jax.steps import Step, item_bytes
-from tests.planning.test_steps import MESH
+from dsd_jax.planning.inference_stages import all_weights, network, place
+from dsd_jax.planning.plan_job import read_job
+from dsd_jax.planning.training_stages import abstract_batch
+from tests.planning.test_training_stages import MESH
 
 # GiB of temporaries per row without gradients; per item of two pictures with them.
 COMPILED = {"sd21": (0.059, 2.53), "sd15": (0.0825, 2.50)}

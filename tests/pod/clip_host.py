@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from dsd_jax import hosts
+from dsd_jax.cli import run_command
 from dsd_jax.clip import tuning
-from dsd_jax.clip.recipe import ClipRecipe
-from dsd_jax.command import run_command
-from dsd_jax.devices import check_devices
-from dsd_jax.sharding import simulate_cpu_devices
+from dsd_jax.config.clip_recipe import ClipRecipe
+from dsd_jax.distributed import processes
+from dsd_jax.distributed.devices import check_devices
+from dsd_jax.distributed.sharding import simulate_cpu_devices
 from tests.random_clip import random_clip
 
 ITEMS, STEPS = 20, 6
@@ -40,7 +40,7 @@ def tune(fsdp: int) -> dict[str, np.ndarray]:
 
 def main(argv: list[str]) -> None:
     simulate_cpu_devices(1)
-    hosts.join()
+    processes.join()
     check_devices()
     folder, compiled, original = Path(argv[0]), [], tuning.update_function
 
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
 
     tuning.update_function = update_function
     found = tune(int(argv[1]))
-    if hosts.is_main():
+    if processes.is_main():
         np.savez(folder / "found.npz", **found)
         (folder / "step.txt").write_text(compiled[0])
     print(f"{len(jax.devices())} devices", file=sys.stderr)

@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dsd_jax import hosts
-from dsd_jax.command import run_command
-from dsd_jax.sharding import simulate_cpu_devices
+from dsd_jax.cli import run_command
+from dsd_jax.distributed import processes
+from dsd_jax.distributed.sharding import simulate_cpu_devices
 
 RATE = 0.002  # that of configs/emoji.py: Adam blows up the noise of tiny gradients as rates do
 
@@ -19,11 +19,12 @@ RATE = 0.002  # that of configs/emoji.py: Adam blows up the noise of tiny gradie
 def main(argv: list[str]) -> None:
     folder, fsdp = Path(argv[0]), int(argv[1])
     simulate_cpu_devices(1)
-    hosts.join()
+    processes.join()
     import dsd_jax
-    from dsd_jax import learning, methods
-    from dsd_jax.items import item_terms, terms_of_all_hosts
-    from dsd_jax.shots import look_at
+    from dsd_jax.benchmarks.encoded_items import item_terms, terms_of_all_hosts
+    from dsd_jax.few_shot import learning
+    from dsd_jax.few_shot.support_set import look_at
+    from dsd_jax.matching import methods
     from tests.few_shots import COUNT, NOISES, TIMESTEPS, few_model, pictures, recipe, telling_items
 
     model = few_model(fsdp)
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> None:
     settings = recipe(model, learning_rate=RATE)
     found = learning.learn(model, shots, settings, 0)
     mine = item_terms(
-        model, items.take(hosts.part(COUNT)), TIMESTEPS, (5,), {"lora": found.prompts["lora"]}
+        model, items.take(processes.part(COUNT)), TIMESTEPS, (5,), {"lora": found.prompts["lora"]}
     )
     terms = terms_of_all_hosts(mine, 2, COUNT)
     result = {
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
     }
     leaves = jax.tree_util.tree_leaves_with_path(found.prompts)
     result |= {f"prompts{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
-    if hosts.is_main():
+    if processes.is_main():
         np.savez(folder / "found.npz", **result)
     print(f"{len(jax.devices())} devices, {dict(model.mesh.shape)} here", file=sys.stderr)
 

@@ -8,14 +8,14 @@ import os
 import signal
 import time
 
-from dsd_jax import hosts
-from dsd_jax.command import run_command
+from dsd_jax.cli import run_command
+from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
 
 
 def main(argv: list[str]) -> None:
-    hosts.join()
-    hosts.wait("all are here")
+    processes.join()
+    processes.wait("all are here")
     if argv[0] == "first-killed":
         if os.environ["DSD_PROCESS"] == "0":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         if argv[0] == "bug":
             raise KeyError("no such layer")
         os.kill(os.getpid(), signal.SIGKILL)
-    hosts.wait("the work is done")
+    processes.wait("the work is done")
 
 
 if __name__ == "__main__":

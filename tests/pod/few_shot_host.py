@@ -9,13 +9,14 @@ import signal
 import jax
 from etils import epath
 
-from dsd_jax import hosts, learning
-from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.command import run_command
-from dsd_jax.devices import check_devices
-from dsd_jax.prompt_files import write_prompts
-from dsd_jax.sharding import simulate_cpu_devices
-from dsd_jax.shots import look_at
+from dsd_jax.cli import run_command
+from dsd_jax.distributed import processes
+from dsd_jax.distributed.devices import check_devices
+from dsd_jax.distributed.sharding import simulate_cpu_devices
+from dsd_jax.few_shot import learning
+from dsd_jax.few_shot.support_set import look_at
+from dsd_jax.prompts.prompt_files import write_prompts
+from dsd_jax.training.checkpoints import Checkpoints
 from tests.few_shots import NOISES, TIMESTEPS, few_model, recipe, telling_items
 
 RATE = 0.002  # that of configs/emoji.py: Adam blows up the noise of tiny gradients as rates do
@@ -25,7 +26,7 @@ STEPS = 40
 def main(argv: list[str]) -> None:
     folder, stop = epath.Path(argv[0]), int(argv[1]) if len(argv) > 1 else None
     simulate_cpu_devices(1)
-    hosts.join()
+    processes.join()
     check_devices()
     model = few_model()
     shots = look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
     learning.training_batch = training_batch
     with Checkpoints(folder / "checkpoints", {}) as checkpoints:
         found = learning.learn(model, shots, settings, 0, checkpoints=checkpoints, progress="few")
-    if hosts.is_main():
+    if processes.is_main():
         write_prompts(folder / "prompts", found.prompts, {"held_out": found.checks})
 
 

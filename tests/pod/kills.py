@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import load
 
-from dsd_jax.command import Parser, run_command
+from dsd_jax.cli import Parser, run_command
 from dsd_jax.errors import UserError
 
 KILLS_OF_A_RUN = 4

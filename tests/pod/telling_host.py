@@ -3,9 +3,9 @@
 import time
 from functools import partial
 
-from dsd_jax import learning
-from dsd_jax.checkpoints import Checkpoints
-from dsd_jax.command import run_command
+from dsd_jax.cli import run_command
+from dsd_jax.few_shot import learning
+from dsd_jax.training.checkpoints import Checkpoints
 from tests.pod import few_shot_host
 
 PAUSE, SAVE_SECONDS = 0.05, 0.25  # so that about half of the time goes into saving

@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dsd_jax.memory import Device, forward_bytes, forward_rows
+from dsd_jax.diffusion.device_memory import Device, forward_bytes, forward_rows
+from dsd_jax.models.components import UNET
 from dsd_jax.models.unet import abstract_params
-from dsd_jax.weights.component import UNET
-from dsd_jax.weights.configs import read_config
+from dsd_jax.weights.component_configs import read_config
 
 # Programs that run the UNet: without gradients, and a step of learning.
 FORWARD, UPDATE = "forward_terms", "update"
@@ -34,7 +34,7 @@ def _total(report: Path) -> int:
 
 
 def planned(model: Path, itemsize: int) -> int:
-    """Return the bytes of a call without gradients of as many rows as `dsd_jax.memory` plans.
+    """Return the bytes of a call without gradients of as many rows as `device_memory` plans.
 
     Args:
         model: its folder.

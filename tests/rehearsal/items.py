@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dsd_jax.data.comvg import COLUMNS, CSV, KINDS
+from dsd_jax.data.datasets.comvg import COLUMNS, CSV, KINDS
 
 SIZE = 640, 480
 _COLORS = ("red", "green", "blue", "orange", "purple", "white", "black", "yellow")

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsd_jax import matching, score, train
-from dsd_jax.memory import Device, forward_rows
-from dsd_jax.weights.component import UNET
-from dsd_jax.weights.configs import read_config
+from dsd_jax import score, train
+from dsd_jax.diffusion.device_memory import Device, forward_rows
+from dsd_jax.matching import batching
+from dsd_jax.models.components import UNET
+from dsd_jax.weights.component_configs import read_config
 from tests.rehearsal.items import write_own
 from tests.rehearsal.twins import write_twin
 
@@ -54,14 +55,14 @@ def items(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows():
     """The rows of every call of the UNet without gradients, from the first command's first."""
-    rows, original = [], matching.forward_terms
+    rows, original = [], batching.forward_terms
 
     def counted(net, params, learned, latents, noise, timesteps, texts):
         rows.append(len(latents) * len(timesteps) * texts.states.shape[1])
         return original(net, params, learned, latents, noise, timesteps, texts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching, "forward_terms", counted)
+        patch.setattr(batching, "forward_terms", counted)
         yield rows
 
 

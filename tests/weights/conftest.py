@@ -10,7 +10,7 @@ from flax import serialization, traverse_util
 from safetensors.numpy import load_file, save_file
 
 import dsd_jax.weights as weights
-from dsd_jax.model import Model
+from dsd_jax.diffusion.pipeline import Model
 
 FILES = {
     "unet": "diffusion_pytorch_model.safetensors",

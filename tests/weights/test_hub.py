@@ -11,7 +11,9 @@ import pytest
 from huggingface_hub import constants, errors
 
 from dsd_jax.errors import UserError
-from dsd_jax.weights import hub, load, weights_digest
+from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.weights import hub
+from dsd_jax.weights.model_loading import load
 
 NEEDED = {
     "model_index.json",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsd_jax.weights.component import UNET
+from dsd_jax.models.components import UNET
 from tests.synthetic import Shapes, torch_shapes, write_zeros
 
 PROGRAM = """

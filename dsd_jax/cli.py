@@ -1,0 +1,273 @@
+"""What all commands share: options, --help, exit codes and how messages reach the terminal.
+
+A command's module is a docstring (its purpose), a `main(argv)` and
+
+    if __name__ == "__main__":
+        run_command(main)
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any, NoReturn
+
+from dsd_jax.errors import DeviceError, Preempted, UserError
+from dsd_jax.io.cache_folder import cache_folder
+from dsd_jax.io.terminal import OutputError, guarded_terminal, show_warning, tell
+from dsd_jax.version import __version__
+
+# Exit codes.
+MISTAKE = 2  # of the user
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+INTERRUPTED = 130  # what shells report after Ctrl-C: 128 + SIGINT
+NO_READER = 141  # what shells report of a program that wrote to a closed pipe: 128 + SIGPIPE
+
+
+def run_command(
+    main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None
+) -> NoReturn:
+    """Run `main(argv)` (by default the process's arguments) as a command, then exit.
+
+    A failure that is no bug becomes one line on stderr, and these exit codes:
+
+    - 2 after a `UserError`, and where stdout is full;
+    - 75 after a `DeviceError`, for which launchers and schedulers start the command again;
+    - 130 after Ctrl-C;
+    - 141, in silence, where nobody reads stdout any more (`| head`), as other tools end;
+    - 0, or what a cluster's launcher has put into `DSD_STOPPED`, after SIGTERM told a run to stop
+      and it saved its state: to a scheduler 0 would mean that nothing is left to resume.
+
+    Any other exception is a bug and stays a traceback. Warnings become one line each.
+    """
+    with guarded_terminal(), warnings.catch_warnings():  # the latter also restores showwarning
+        warnings.showwarning = show_warning
+        try:
+            code = _run(main, sys.argv[1:] if argv is None else argv)
+        except KeyboardInterrupt:
+            # Whoever asks twice does not want to wait for threads and for Python's own end.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            tell("stopped", "interrupted by the user")
+            code = INTERRUPTED
+    sys.exit(code)
+
+
+def _run(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int | str | None:
+    """Return the exit code of `main(argv)`, having told what went wrong."""
+    try:
+        return _run_main(main, argv)
+    except UserError as error:
+        tell("error", error)
+        return MISTAKE
+    except DeviceError as error:
+        tell("error", error)
+        return TRY_AGAIN
+    except Preempted as stop:
+        tell("stopped", stop)
+        return _code_of_stop()
+    except OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return NO_READER
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        tell("error", f"{error} ({reason}); make room, or send it elsewhere.")
+        return MISTAKE
+
+
+def _run_main(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int | str | None:
+    code = 0
+    _check_folder()
+    _keep_compiled_programs()
+    try:
+        main(argv)
+    except SystemExit as stop:  # after --help and --version
+        code = stop.code
+    except Preempted:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        _end_others(error)
+        raise
+    sys.stdout.flush()
+    return code
+
+
+def _code_of_stop() -> int:
+    """Return the exit code after SIGTERM, which a launcher may have named."""
+    named = os.environ.get("DSD_STOPPED", "0")
+    if named.isascii() and named.isdigit() and int(named[:4]) < 256:
+        return int(named[:4])
+    tell("warning", f"DSD_STOPPED is '{named}', expected 0 to 255; 143 is taken for it.")
+    return 143
+
+
+def _end_others(error: BaseException) -> None:
+    """End the processes that this one has joined, if any, and itself, by what it fails with."""
+    if "jax" in sys.modules:  # heavy; whoever has joined others has imported it
+        from dsd_jax.distributed.failure import BUG, end_together
+
+        codes = {
+            UserError: MISTAKE,
+            OutputError: MISTAKE,
+            DeviceError: TRY_AGAIN,
+            KeyboardInterrupt: INTERRUPTED,
+        }
+        end_together(error, next((codes[k] for k in codes if isinstance(error, k)), BUG))
+
+
+def _check_folder() -> None:
+    """Refuse a working directory that was deleted, in which no path means anything."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current folder is not there any more ({error.strerror}); change to another."
+        ) from error
+
+
+def _keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles: a second start takes seconds instead of a minute."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    with contextlib.suppress(UserError, OSError):  # nobody's home, read-only: it compiles again
+        folder = cache_folder() / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+            if metadata.version("jaxlib").startswith("0.10."):
+                # Its XLA calls every program that it reads back one for another machine.
+                os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are `UserError`s: one line instead of the whole usage."""
+
+    def __init__(self, name: str, purpose: str, example: str):
+        """`name` as in `python -m dsd_jax.<name>`; `example` is a whole command line."""
+        super().__init__(
+            prog=f"python -m dsd_jax.{name}",
+            description=purpose,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--version", action="version", version=f"dsd_jax {__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse with what is wrong."""
+        raise UserError(f"{message}; see {self.prog} --help.")
+
+
+class ConfigParser(Parser):
+    """A parser for commands that take `--config=FILE[:ARG]` and `--config.FIELD=VALUE`.
+
+    `parse_args` returns a namespace whose `config` is an object of the class `kind` with the
+    overrides applied and every field checked.
+    """
+
+    def __init__(self, name: str, purpose: str, example: str, *, kind: Any = None):
+        """As `Parser`; `kind` checks the config, by default as `RunConfig`."""
+        super().__init__(name, purpose, example)
+        self.kind = kind
+        self.add_argument(
+            "--config",
+            required=True,
+            metavar="FILE[:ARG]",
+            help="Python file with a get_config function, and what to hand to it",
+        )
+        self.add_argument(
+            "--config.FIELD",
+            dest="_",
+            metavar="VALUE",
+            help="sets a field of the config; --config=FILE --help lists them",
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+        """As `argparse`; raises `UserError` for any mistake in arguments or config."""
+        from dsd_jax.config import config_files  # here and below: what takes long to import
+        from dsd_jax.config.run_config import RunConfig
+
+        kind = self.kind or RunConfig
+        arguments = list(sys.argv[1:] if args is None else args)
+        arguments, overrides = split_overrides(arguments)
+        if {"-h", "--help"} & set(arguments):
+            self.epilog += fields_help(arguments, kind)
+        flags = super().parse_args(arguments, namespace)
+        del flags._
+        flags.config = config_files.read_config(kind, flags.config, overrides)
+        return flags
+
+
+class RunParser(ConfigParser):
+    """A `ConfigParser` that takes `--workdir`, too: an `epath.Path` to a folder or in a bucket."""
+
+    def __init__(self, name: str, purpose: str, example: str, *, kind: Any = None):
+        """As `ConfigParser`."""
+        super().__init__(name, purpose, example, kind=kind)
+        self.add_argument(
+            "--workdir",
+            required=True,
+            metavar="DIR",
+            help="folder, or gs://BUCKET/FOLDER, for all that is written; created if need be",
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+        """As `ConfigParser`; raises `UserError` for a workdir that can't be written to, too."""
+        from dsd_jax.io.storage import make_folder
+
+        _join_others()  # first: whoever fails from here on ends the others, too
+        flags = super().parse_args(args, namespace)
+        flags.workdir = make_folder(flags.workdir, "--workdir")
+        return flags
+
+
+def _join_others() -> None:
+    from dsd_jax.distributed.cluster import find_place
+
+    if find_place() is not None:
+        from dsd_jax.distributed import processes  # heavy: for several processes only
+
+        processes.join()
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.a.b=value` and `--config.a.b value` out of the arguments."""
+    rest, overrides = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, text = argument.partition("=")
+        if not name.startswith("--config."):
+            rest.append(argument)
+            continue
+        text = text if equals else next(remaining, None)
+        if text is None or (not equals and text.startswith("--")):
+            raise UserError(f"{name} needs a value: {name}=VALUE.")
+        check_text(text, name)
+        overrides.append((name.removeprefix("--config."), text))
+    return rest, overrides
+
+
+def check_text(text: str, option: str) -> None:
+    """Raise `UserError` for an argument whose bytes are no UTF-8; names of files may be such."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode(errors="backslashreplace").decode()
+        raise UserError(
+            f"{option} '{shown}' is no text in UTF-8, at letter {error.start + 1}; "
+            "convert it, or type it in a terminal that uses UTF-8."
+        ) from error
+
+
+def fields_help(arguments: Sequence[str], kind: Any) -> str:
+    """The part of `--help` on the fields of the config named in the arguments, if one is."""
+    from dsd_jax.config.help import describe
+
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    spec = finder.parse_known_args(arguments)[0].config
+    if not spec:
+        return ""
+    return f"\n\nfields of {spec}:\n{describe(spec, kind)}"

@@ -1,0 +1,5 @@
+"""Typed configs: `ml_collections` files become frozen, checked objects.
+
+A config file and `--config.FIELD=VALUE` overrides enter; pydantic objects with ranges leave.
+Imports `io` alone; every package may import the class of its own settings.
+"""

@@ -1,0 +1,101 @@
+"""Kinds of values that configs have: counts, rates, seeds, paths; each with its range."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, PlainValidator
+
+from dsd_jax.io.validation import shorten
+
+_LONGEST_NAME = 255  # bytes, of what stands between two slashes: the limit of common file systems
+_LONGEST_PATH = 4096  # bytes
+_MOST_ITEMS = 10**9
+_MOST_DEVICES = 1024
+
+
+def _check_path(text: str) -> str:
+    """Return `text`, or raise ValueError where no file system has such a path."""
+    if "\0" in text:
+        raise ValueError("has a NUL character, which no path has")
+    size = len(os.fsencode(text))
+    if size > _LONGEST_PATH or any(
+        len(os.fsencode(name)) > _LONGEST_NAME for name in text.split("/")
+    ):
+        raise ValueError(
+            f"has {size} bytes, expected at most {_LONGEST_NAME} in each name of a path and "
+            f"{_LONGEST_PATH} in all"
+        )
+    if text.startswith("~"):
+        try:
+            Path(text).expanduser()
+        except RuntimeError as error:
+            home = text.partition("/")[0]
+            raise ValueError(
+                f"starts with {home}, but no such user has a home folder here; write the whole path"
+            ) from error
+    return text
+
+
+def _check_different(values: tuple) -> tuple:
+    """Return `values`, or raise ValueError where one stands there twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"has {value!r} twice, expected different ones; drop one")
+    return values
+
+
+def _check_part(part: float) -> float:
+    """Return a part of a split, or raise ValueError where it is neither a part nor a number."""
+    if part >= 1 and (part != int(part) or part < 2):
+        raise ValueError(
+            f"is {part!r}, expected a part (less than 1) or a whole number of items (2 or more)"
+        )
+    return part
+
+
+def _check_label(label: str) -> str:
+    """Return a label, or raise ValueError where folders can't be called by it."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", label):
+        raise ValueError(
+            "is no name for a folder, expected at most 100 letters, digits and _ . + = -"
+        )
+    return label
+
+
+def _check_shots(asked: object) -> int | float:
+    """Return a number of shots, or raise ValueError where it is neither a number nor a part."""
+    is_part = type(asked) is float and 0 < asked <= 1
+    is_count = type(asked) in (int, float) and 2 <= asked <= _MOST_ITEMS and asked == int(asked)
+    if not (is_part or is_count):
+        raise ValueError(
+            f"is {shorten(asked)}, expected a number of items (2 or more), or a fraction up to 1.0"
+        )
+    return asked
+
+
+def _check_devices(count: int) -> int:
+    """Return a number of CPU devices, or raise ValueError where there can't be so many."""
+    if count != -1 and not 1 <= count <= _MOST_DEVICES:
+        raise ValueError(
+            f"is {shorten(count)}, expected 1 to {_MOST_DEVICES}, or -1 for as many as there are"
+        )
+    return count
+
+
+Count = Annotated[int, Field(ge=1, le=10_000_000)]  # of steps, items
+Size = Annotated[int, Field(ge=1, le=65_536)]  # of a dimension of an array
+Timesteps = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[float, Field(ge=0, le=1000)]  # of learning, of decay
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a part of a loss
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Label = Annotated[str, AfterValidator(_check_label)]  # a part of the names of folders
+SomePath = Annotated[str, Field(min_length=1), AfterValidator(_check_path)]
+PathText = Annotated[str, AfterValidator(_check_path)]  # a path, an id on the Hub, or ""
+Different = AfterValidator(_check_different)
+Part = Annotated[float, Field(ge=0, le=_MOST_ITEMS), AfterValidator(_check_part)]
+ShotCount = Annotated[int | float, PlainValidator(_check_shots)]
+CPUDevices = Annotated[int, AfterValidator(_check_devices)]

@@ -1,0 +1,116 @@
+"""What a table asks for: a method, the timesteps it averages over, and how it prunes candidates.
+
+    noise              the config's number of timesteps
+    noise@100          a number of its own
+    noise@10>5@50      all candidates at 10 timesteps, the best 5 of them at 50
+    attention/compat   as the authors' code averages, over 16 items
+
+Pruning is Diffusion Classifier's (arXiv 2303.16203, algorithm 2), for every method.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from dsd_jax.diffusion import noising
+from dsd_jax.errors import UserError
+from dsd_jax.matching import methods
+
+COMPAT = "/compat"
+_FORM = re.compile(r"(?P<method>[^@/>]+)(@(?P<stages>\d+(>\d+@\d+)*))?(?P<compat>/compat)?")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One row of a table before anything is learned.
+
+    Attributes:
+        label: as the config has it.
+        method: a name in `methods.METHODS`.
+        stages: (candidates that are left, timesteps) of each round; None is all of them.
+        compat: whether attention is averaged over batches of items, as the authors' code does.
+    """
+
+    label: str
+    method: str
+    stages: tuple[tuple[int | None, int], ...]
+    compat: bool = False
+
+    def timesteps(self, stage: int = 0) -> np.ndarray:
+        """Of a round, ascending."""
+        return noising.timesteps(self.stages[stage][1])
+
+    def new_timesteps(self, stage: int) -> np.ndarray:
+        """Those of a round that no earlier round has."""
+        earlier = [self.timesteps(number) for number in range(stage)]
+        return np.setdiff1d(self.timesteps(stage), np.concatenate([np.empty(0, int), *earlier]))
+
+    def passes(self, pictures: int, captions: int) -> int:
+        """Rows of the UNet per item: every candidate and, where it is read, the empty caption.
+
+        An item has `pictures` x `captions` candidates; pruned are those that there are several of.
+        """
+        empty = self.compat or methods.method_named(self.method).uncond
+        total = 0
+        for number, (keep, _) in enumerate(self.stages):
+            shape = [min(keep or count, count) for count in (pictures, captions)]
+            total += len(self.new_timesteps(number)) * (shape[0] * shape[1] + empty * shape[0])
+        return total
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one round of the method as it is: what prompts are learned for."""
+        return len(self.stages) == 1 and not self.compat
+
+
+def parse(label: str, timesteps: int) -> Reading:
+    """The reading that `label` asks for, with `timesteps` where it names no number.
+
+    Raises:
+        UserError: it is not of the form that this file describes, or its numbers can't be.
+    """
+    found = _FORM.fullmatch(label)
+    if not found:
+        raise UserError(
+            f"method '{label}' is not understood; expected NAME, NAME@TIMESTEPS or "
+            "NAME@TIMESTEPS>CANDIDATES@TIMESTEPS, such as noise@10>5@50."
+        )
+    method = methods.method_named(found["method"])
+    numbers = re.findall(r"(?:(\d+)@)?(\d+)", found["stages"] or str(timesteps))
+    stages = tuple((int(keep) if keep else None, int(count)) for keep, count in numbers)
+    reading = Reading(label, found["method"], stages, bool(found["compat"]))
+    if reading.compat and not method.attention:
+        raise UserError(f"method '{label}': only methods with an attention score have /compat.")
+    _check_stages(reading)
+    return reading
+
+
+def _check_stages(reading: Reading) -> None:
+    counts = [len(reading.timesteps(number)) for number in range(len(reading.stages))]
+    if any(count <= before for before, count in pairwise(counts)):
+        raise UserError(
+            f"method '{reading.label}': every round needs more timesteps than the one before, and "
+            f"these have {', '.join(map(str, counts))}."
+        )
+    kept = [keep for keep, _ in reading.stages[1:]]
+    if any(keep < 1 for keep in kept) or kept != sorted(set(kept), reverse=True):
+        raise UserError(
+            f"method '{reading.label}': every round keeps fewer candidates than the one before, "
+            "and at least one."
+        )
+
+
+def parse_all(labels: Sequence[str], timesteps: int) -> list[Reading]:
+    """Several readings; `UserError` where one is asked for twice."""
+    for label in labels:
+        if list(labels).count(label) > 1:
+            raise UserError(f"methods: '{label}' stands there twice; drop one.")
+    return [parse(label, timesteps) for label in labels]
+
+
+def all_timesteps(readings: Sequence[Reading]) -> np.ndarray:
+    """Those of all first rounds, ascending."""
+    return np.unique(np.concatenate([reading.timesteps() for reading in readings]))

@@ -1,0 +1,1 @@
+"""Readers of benchmarks, one file each: annotation files and images become `Examples`."""

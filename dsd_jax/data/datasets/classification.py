@@ -1,0 +1,229 @@
+"""Zero-shot classification: a picture among the captions that templates make of class names.
+
+Either of two layouts:
+
+    FOLDER/CLASS/*.jpg              any folder of folders, which is the split "all", or one more
+    FOLDER/test/CLASS/*.jpg         level for splits (train, val, valid, validation, dev, test)
+    FOLDER/dataset_info.json        a folder that tensorflow-datasets prepared, such as
+                                    cifar10/3.0.2 or oxford_iiit_pet/4.0.0; written with
+                                    file_format="array_record", so that no TensorFlow reads it
+
+Names of classes are those of the folders (labels), with spaces for underscores. A file classes.txt
+in the folder may say other ones, a line each: the folder's name, a tab, what to call it.
+
+Captions are all classes', the right one first, the others in order. With several templates items
+take turns: item i uses template i mod M for all its captions, so that an accuracy is the mean over
+templates. (CLIP's ensembles average embeddings; a match score has none to average.)
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsd_jax.data.annotation_files import read_text
+from dsd_jax.data.dataset import Row, to_examples
+from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.data.image_folder import endings, list_folder, list_folders, reader
+from dsd_jax.data.required_files import existing_folder
+from dsd_jax.errors import UserError
+from dsd_jax.io.images import read_content
+from dsd_jax.io.validation import shorten
+
+SPLITS = ("train", "val", "valid", "validation", "dev", "test")  # names of folders
+INFO = "dataset_info.json"
+NAMES = "classes.txt"
+# What Macs, NAS boxes and archives put beside classes; names that begin with a dot are no classes
+# either: .ipynb_checkpoints, .Trash-0, ._1.jpg.
+_NO_CLASSES = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+_TOLD = 3  # files left out that are named
+TEMPLATES = ("a photo of a {}.",)
+
+
+def benchmark(folder: str, templates: Sequence[str] = TEMPLATES, fit: str = "stretch") -> Benchmark:
+    """The folder's splits, or "all".
+
+    Args:
+        folder: what holds a folder per class, or what tensorflow-datasets prepared.
+        templates: captions, with {} where the class's name goes.
+        fit: how pictures become square; see `images.FITS`.
+
+    Raises:
+        UserError: the folder isn't there, or a template has no {}.
+    """
+    check_templates(templates)
+    root = existing_folder(folder)
+    if (root / INFO).exists():
+        builder = open_prepared(root)
+        load = partial(load_prepared, root, builder, templates, fit)
+        return Benchmark(builder.name, tuple(builder.info.splits), load)
+    splits = tuple(split for split in SPLITS if split in list_folders(root))
+    load = partial(load_folders, root, templates, fit)
+    return Benchmark("classify", splits or ("all",), load)
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse templates that do not have one {} and no other braces.
+
+    Raises:
+        UserError: they are no such texts.
+    """
+    if isinstance(templates, str) or not templates or not all(map(_is_template, templates)):
+        told = shorten(templates if isinstance(templates, str) else tuple(templates))
+        raise UserError(f"templates are {told}; expected texts with one {{}} each.")
+
+
+def _is_template(text: Any) -> bool:
+    if not isinstance(text, str) or any("\ud800" <= char <= "\udfff" for char in text):
+        return False
+    return text.count("{}") == 1 and not set(text.replace("{}", "")) & set("{}")
+
+
+def load_folders(root: Path, templates: Sequence[str], fit: str, split: str) -> Examples:
+    """Return the items of a folder of folders, in the order of their names.
+
+    Raises:
+        UserError: there are not two classes with pictures, or a folder can't be read.
+    """
+    place = root / split if split != "all" else root
+    names = sorted(list_folders(place).difference(_NO_CLASSES))
+    classes = [name for name in names if not is_hidden(name)]
+    pictures, others = {}, []
+    for label in classes:
+        names = [name for name in sorted(list_folder(place / label)) if not is_hidden(name)]
+        folders = list_folders(place / label)
+        pictures[label] = [name for name in names if is_picture(name) and name not in folders]
+        chosen = set(pictures[label])
+        others += [f"{label}/{name}" for name in names if name not in chosen]
+    classes = [label for label in classes if pictures[label]]
+    if len(classes) < 2:
+        raise UserError(
+            f"{place} has {len(classes)} folders with pictures (.jpg, .png, ...); expected one for "
+            f"each of two or more classes.{_tell_folders(place)}"
+        )
+    _tell_others(place, others)
+    labels = [number for number, label in enumerate(classes) for _ in pictures[label]]
+    keys = [f"{label}/{file}" for label in classes for file in pictures[label]]
+    rows = to_rows(labels, keys, names_of(root, classes), templates)
+    return to_examples(rows, reader(place, fit))
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file is named as Pillow's formats are."""
+    return name.lower().endswith(endings())
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a name is one of those that programs make and people do not see."""
+    return name.startswith(".")
+
+
+def _tell_folders(place: Path) -> str:
+    folders = sorted(list_folders(place))
+    return f" Its folders are {', '.join(folders[:10])}." if folders else ""
+
+
+def _tell_others(place: Path, others: Sequence[str]) -> None:
+    """Say on stderr what lies in class folders and is left out."""
+    if others:
+        deeper = [name for name in others if os.path.isdir(place / name)]
+        told = ", ".join(others[:_TOLD]) + (", ..." if len(others) > _TOLD else "")
+        hint = "; pictures must lie in the class's folder itself" if deeper else ""
+        print(
+            f"{place}: {len(others):,} files and folders ({len(deeper):,}) in class folders are "
+            f"left out, for by their names they are no pictures: {told}{hint}.",
+            file=sys.stderr,
+        )
+
+
+def names_of(root: Path, classes: Sequence[str]) -> list[str]:
+    """What to call the classes.
+
+    Raises:
+        UserError: classes.txt does not say it of each.
+    """
+    odd = [label for label in classes if any("\ud800" <= char <= "\udfff" for char in label)]
+    if odd:
+        raise UserError(f"{root}: the name of the folder {odd[0]!a} is no UTF-8; rename it.")
+    if not (root / NAMES).exists():
+        return [label.replace("_", " ") for label in classes]
+    lines = [line.split("\t") for line in read_text(root / NAMES).splitlines() if line.strip()]
+    if any(len(line) != 2 for line in lines):
+        raise UserError(f"{root / NAMES}: expected lines of a folder's name, a tab and a name.")
+    said = {label: name.strip() for label, name in lines}
+    lacking = [label for label in classes if not said.get(label)]
+    if lacking:
+        raise UserError(f"{root / NAMES} says no name for {', '.join(lacking[:5])}; add a line.")
+    return [said[label] for label in classes]
+
+
+def to_rows(
+    labels: Sequence[int], keys: Sequence[Any], names: Sequence[str], templates: Sequence[str]
+) -> list[Row]:
+    """One item per picture; those of one class and template share one tuple of captions."""
+    captions = {}
+    rows = []
+    for number, (label, key) in enumerate(zip(labels, keys, strict=True)):
+        which = number % len(templates)
+        if (label, which) not in captions:
+            ordered = [names[label], *names[:label], *names[label + 1 :]]
+            captions[label, which] = tuple(templates[which].replace("{}", name) for name in ordered)
+        rows.append(Row(captions[label, which], (key,), names[label], number))
+    return rows
+
+
+def open_prepared(root: Path) -> Any:
+    """The builder of a folder that tensorflow-datasets prepared.
+
+    Raises:
+        UserError: it is damaged, in a format that needs TensorFlow, or not of labelled pictures.
+    """
+    import tensorflow_datasets as tfds  # takes seconds
+    from google.protobuf import json_format
+
+    try:
+        builder = tfds.builder_from_directory(root)
+        features, form = builder.info.features, builder.info.file_format.value
+        labels = features["label"].names if "image" in features and "label" in features else None
+    except (ValueError, LookupError, TypeError, OSError, json_format.Error) as error:
+        raise UserError(f"{root} is not as tensorflow-datasets prepares it ({error}).") from error
+    if form != "array_record":
+        raise UserError(
+            f"{root} was prepared as {form}, which only TensorFlow reads; prepare it again with "
+            'file_format="array_record".'
+        )
+    if not labels:
+        raise UserError(f"{root} has no features image and label with names of classes.")
+    return builder
+
+
+def load_prepared(
+    root: Path, builder: Any, templates: Sequence[str], fit: str, split: str
+) -> Examples:
+    """The items of a split, in the order of its records; no picture is decoded yet."""
+    import tensorflow_datasets as tfds
+
+    as_bytes = {"image": tfds.decode.SkipDecoding()}
+    source = builder.as_data_source(split, decoders=as_bytes)
+    labels = [int(source[i]["label"]) for i in range(len(source))]
+    if min(labels, default=0) < 0:
+        raise UserError(f"{root}'s split {split} has no labels; choose another split.")
+    classes = builder.info.features["label"].names
+    rows = to_rows(labels, range(len(labels)), names_of(root, classes), templates)
+    return to_examples(rows, partial(read_record, root, source, fit))
+
+
+def read_record(
+    root: Path, source: Sequence[Mapping[str, Any]], fit: str, number: int, size: int
+) -> np.ndarray:
+    """The picture of a record, uint8 (size, size, 3)."""
+    name = f"picture {number} of {root}"
+    try:
+        content = source[number]["image"]
+    except (ValueError, LookupError, OSError, RuntimeError) as error:  # array_record's own
+        raise UserError(f"{name} cannot be read ({error}).") from error
+    return read_content(content, size, fit, name)

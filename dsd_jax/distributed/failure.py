@@ -1,0 +1,148 @@
+"""One of several processes fails, and all end: with its reason, within seconds.
+
+Left alone, the others would wait for it in their next collective operation, and it for them in
+JAX's own shutdown: five minutes, or for ever. So a process that fails writes its reason to the
+key-value store of JAX's coordination service, in which a thread of every process looks once a
+second. A process that dies without a word (SIGKILL) is missed by JAX itself, after `HEARTBEAT`.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from typing import Any, NamedTuple
+
+from jax._src import distributed  # the store has no public name; Orbax takes it from here, too
+
+from dsd_jax.io.terminal import tell
+
+BUG = 1  # exit code of Python after a traceback
+HEARTBEAT = 30  # seconds of silence after which JAX takes a process for dead, and ends the others
+_LOOK = 1.0  # seconds between two looks for the failures of others
+_HEARD = 5.0  # seconds that the process with the store waits for the others to have looked
+_END = 300_000  # milliseconds that a process waits at its end for the others to come to theirs
+_FIRST, _HEARD_BY, _LAST = "dsd_jax/failure", "dsd_jax/heard", "dsd_jax/end"
+# How transports say that the process at the other end is gone.
+_GONE = re.compile(r"connection (was )?(closed|reset|refused)|socket closed|remote .*closed", re.I)
+
+
+class Failure(NamedTuple):
+    """Why the first process that failed did so, and the exit code of all."""
+
+    process: int
+    code: int
+    reason: str
+
+
+def listen() -> None:
+    """End this process when another one fails; call it once, after JAX's processes have joined."""
+    client, stop = _client(), threading.Event()
+    thread = threading.Thread(target=_look, args=(client, stop), daemon=True, name="failures")
+    thread.start()
+
+    def leave() -> None:
+        # Until all have come to their end, one of them may fail, in which case the thread ends all.
+        with contextlib.suppress(RuntimeError):
+            client.wait_at_barrier(_LAST, _END)
+        stop.set()
+        thread.join()
+
+    atexit.register(leave)  # before JAX's own shutdown, which was registered when it was imported
+
+
+def end_together(error: BaseException, code: int) -> None:
+    """End this process, which fails with `error`, and all others with the same reason and code.
+
+    Returns only where it is the only process.
+    """
+    client = _client()
+    if client is None or distributed.global_state.num_processes == 1:
+        return
+    mine = Failure(distributed.global_state.process_id, code, _reason(error, code))
+    first = _told_first(client, mine)
+    if first.process == mine.process:
+        _show(error, mine)
+    else:
+        time.sleep(3 * _LOOK)  # the thread hears it and ends the process
+        tell("error", _sentence(first))
+    _exit(client, first.code)
+
+
+def _look(client: Any, stop: threading.Event) -> None:
+    while not stop.wait(_LOOK):
+        try:
+            found = client.key_value_dir_get(_FIRST)
+        except RuntimeError:  # the store has ended, of which JAX tells the main thread
+            return
+        if found:
+            first = Failure(*json.loads(found[0][1]))
+            if first.process == distributed.global_state.process_id:
+                return  # the main thread is at it
+            tell("error", _sentence(first))
+            _exit(client, first.code)
+
+
+def _told_first(client: Any, mine: Failure) -> Failure:
+    """Write the failure into the store; the first one there, whose consequence others may be."""
+    with contextlib.suppress(RuntimeError):
+        client.key_value_set(f"{_FIRST}/first", json.dumps(mine))
+    with contextlib.suppress(RuntimeError):
+        return Failure(*json.loads(client.key_value_dir_get(_FIRST)[0][1]))
+    return mine
+
+
+def _exit(client: Any, code: int) -> None:
+    """End at once: Python's own end would wait for the others."""
+    state = distributed.global_state
+    with contextlib.suppress(RuntimeError):
+        client.key_value_set(f"{_HEARD_BY}/{state.process_id}", "")
+        until = time.monotonic() + _HEARD
+        while state.service is not None and time.monotonic() < until:
+            if len(client.key_value_dir_get(_HEARD_BY)) == state.num_processes:
+                break
+            time.sleep(_LOOK / 10)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+def _show(error: BaseException, mine: Failure) -> None:
+    if mine.code == BUG and not _is_loss(error):
+        traceback.print_exception(error)
+    else:
+        tell("error", mine.reason)
+
+
+def _reason(error: BaseException, code: int) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted by the user"
+    if code != BUG:
+        return str(error)
+    if _is_loss(error):
+        return (
+            "the connection to another process is lost; it was killed, ran out of memory, or its "
+            "machine is gone: its own last lines may say more."
+        )
+    return f"{type(error).__name__}: {error} (a bug; its own output has the traceback)"
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether a collective operation failed because another process is gone."""
+    return isinstance(error, RuntimeError | ValueError) and bool(_GONE.search(str(error)))
+
+
+def _sentence(failure: Failure) -> str:
+    return (
+        f"process {failure.process} of {distributed.global_state.num_processes} failed, which ends "
+        f"all: {failure.reason}"
+    )
+
+
+def _client() -> Any:
+    return distributed.global_state.client

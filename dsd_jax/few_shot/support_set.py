@@ -1,0 +1,199 @@
+"""The few shots, and the frozen model's outputs for them, from which prompts are learned."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dsd_jax.benchmarks.encoded_items import Items, item_terms, terms_of_all_hosts
+from dsd_jax.config.few_shot_recipe import Recipe
+from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.distributed import processes
+from dsd_jax.errors import UserError
+from dsd_jax.io.host_arrays import stacked
+from dsd_jax.matching import methods
+from dsd_jax.matching.batching import even_pieces
+from dsd_jax.matching.forward import NORMS, Terms, Wanted, everything, floats_of
+from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.statistics.standard_errors import numbered
+from dsd_jax.training.early_stopping import LEAST
+
+TOGETHER = 2**28  # bytes of terms that are worked on at a time
+_UNITS = np.geomspace(0.1, 4.0, 30)  # tried, times the margins' root mean square
+
+
+class Shots(NamedTuple):
+    """The few shots under every noise they are trained with, and what the frozen model says.
+
+    terms: `item_terms` of all k items at R * T (noise, timestep)s, a noise's side by side; in the
+        host's memory, mapped to a file where they are large, and only what the recipes read.
+
+    Every host has them all: which ones a step takes is drawn anew each time.
+    """
+
+    items: Items
+    timesteps: np.ndarray
+    seeds: np.ndarray
+    terms: Terms
+
+    def take(self, rows: np.ndarray) -> "Shots":
+        """Some of the items."""
+        pictures = self.items.pictures.shape[1]
+        inside = (pictures * rows[:, None] + np.arange(pictures)).reshape(-1)
+        terms = jax.tree.map(lambda x: x[inside], self.terms)
+        return self._replace(items=self.items.take(rows), terms=terms)
+
+    def pieces(self, count: int) -> list[np.ndarray]:
+        """0..`count`-1 in pieces of one size: items whose terms are in memory at a time."""
+        size = sum(x.nbytes for x in jax.tree.leaves(self.terms)) // self.items.count
+        return even_pieces(count, max(1, TOGETHER // max(1, size)))
+
+    def frozen_scores(self, noise: int, name: str, recipe: Recipe) -> np.ndarray:
+        """(k, candidates) zero-shot scores of all items under a noise."""
+        count, times, found = self.items.count, len(self.timesteps), []
+        for piece in self.pieces(count):
+            some = self if len(piece) == count else self.take(piece)
+            terms = noise_slice(some.terms, noise, times)
+            found.append(np.asarray(scores_of(terms, len(piece), name, recipe, {})))
+        return np.concatenate(found)[:count]
+
+
+def read_by(unet: UNetConfig, recipes: Iterable[Recipe]) -> Wanted:
+    """Return the frozen model's terms that learning by these recipes reads.
+
+    Score weights are learned for all layers; prompts read those of their methods, and of the empty
+    caption, whose row is the frozen model's, what their losses do.
+    """
+    needed = []
+    for recipe in recipes:
+        found = [methods.needs(unet, name, recipe.layers) for name in recipe.methods]
+        if recipe.denoise:
+            found.append(Wanted((), error=True, uncond=True))
+        if "weights" in recipe.kinds:
+            found.append(Wanted(everything(unet).layers, error=False, uncond=False))
+        needed += found
+    return methods.all_needed(unet, needed)
+
+
+def look_at(
+    model: Model,
+    items: Items,
+    timesteps: np.ndarray,
+    seed: int,
+    noises: int,
+    wanted: Wanted | None = None,
+) -> Shots:
+    """Run the frozen model once over the few shots under `noises` noises of training's own.
+
+    Args:
+        model: frozen.
+        items: the few shots, in the same order on all hosts.
+        timesteps: that are scored later.
+        seed: of the draw, whose noises these are.
+        noises: how many.
+        wanted: the terms to keep, all by default; see `read_by`.
+
+    Raises:
+        UserError: the items have several pictures and several captions each, or there is no room
+            on disk for terms that are too large for memory.
+    """
+    count, pictures, captions = items.count, items.pictures.shape[1], items.captions.shape[1]
+    if min(pictures, captions) > 1:
+        raise UserError(
+            f"items have {pictures} pictures and {captions} captions each; prompts are learned "
+            "from items with one caption and several pictures, or the other way round."
+        )
+    wanted = wanted or everything(model.unet)._replace(norms=tuple(NORMS))
+    seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
+    numbers = pictures * noises * len(timesteps) * floats_of(model.unet, wanted, captions)
+
+    def terms_of(piece: np.ndarray) -> Terms:
+        mine = item_terms(
+            model, items.take(piece[processes.part(len(piece))]), timesteps, seeds, wanted=wanted
+        )
+        return terms_of_all_hosts(mine, pictures, len(piece))
+
+    pieces = even_pieces(count, max(1, TOGETHER // (4 * numbers)))
+    terms = stacked((terms_of(piece) for piece in pieces), count * pictures)
+    return Shots(items, timesteps, seeds, terms)
+
+
+def split(
+    clusters: Sequence[Any] | np.ndarray, part: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the items to learn from, and of those held out.
+
+    A part of the items is held out: of at least `LEAST` clusters as far as half of them are that
+    many, and at most half. Clusters stay whole, lest what is learned from is held out, too.
+    """
+    number = numbered(list(clusters))
+    sizes = np.bincount(number)
+    members = np.split(np.argsort(number, kind="stable"), np.cumsum(sizes)[:-1])
+    count, half = len(number), len(number) // 2
+    wanted = int(np.clip(round(part * count), min(LEAST, half), half))
+    least = min(LEAST, len(members) // 2)
+    learn: list[int] = []
+    held: list[int] = []
+    clusters_held = 0
+    for one in np.random.default_rng([seed, 6]).permutation(len(members)):
+        fits = len(held) + sizes[one] <= half
+        if fits and (len(held) < wanted or clusters_held < least):
+            held += members[one].tolist()
+            clusters_held += 1
+        else:
+            learn += members[one].tolist()
+    return np.array(learn, np.int64), np.array(held, np.int64)
+
+
+def noise_slice(terms: Terms, noise: int, times: int) -> Terms:
+    """The terms under one of the noises: T of the R * T timesteps."""
+    return take_timesteps(terms, slice(noise * times, (noise + 1) * times))
+
+
+def take_timesteps(terms: Terms, columns: np.ndarray | slice) -> Terms:
+    """The terms of some of the timesteps."""
+    return Terms(
+        {layer: x[:, :, columns] for layer, x in terms.lse.items()},
+        {layer: x[:, columns] for layer, x in terms.lse_uncond.items()},
+        None if terms.error is None else terms.error[:, :, columns],
+        None if terms.error_uncond is None else terms.error_uncond[:, columns],
+        {name: x[:, :, columns] for name, x in terms.norms.items()},
+    )
+
+
+def scores_of(
+    terms: Terms, items: int, name: str, recipe: Recipe, tree: Mapping[str, Any]
+) -> jax.Array:
+    """(B, candidates) scores of B items, the matching candidate first."""
+    scores = methods.score(terms, name, recipe.layers, tree.get("weights", {}).get(name))
+    return scores.reshape(items, -1)
+
+
+def spread(shots: Shots, name: str, recipe: Recipe) -> float:
+    """The unit of a method's margins: that in which zero-shot has the least cross-entropy.
+
+    In a smaller or larger unit a loss would fall by making margins larger or smaller alone, and
+    held-out items would applaud although no decision gets better.
+    """
+    found = []
+    for noise in range(len(shots.seeds)):
+        scores = shots.frozen_scores(noise, name, recipe)
+        found.append(scores[:, 1:] - scores[:, :1])
+    return margin_unit(np.concatenate(found))
+
+
+def margin_unit(behind: np.ndarray) -> float:
+    """The unit of margins in which their cross-entropy is least.
+
+    behind: (n, candidates - 1), how far the others are behind the matching candidate, < 0.
+    """
+    behind = np.asarray(behind, np.float64)
+    units = np.sqrt(np.mean(np.square(behind.max(axis=1))) + 1e-24) * _UNITS
+    losses = [np.mean(_log_sum(behind / unit)) for unit in units]
+    return float(units[int(np.argmin(losses))])
+
+
+def _log_sum(behind: np.ndarray) -> np.ndarray:
+    """log(1 + sum exp(behind)) of each row: the cross-entropy."""
+    return np.logaddexp.reduce(np.concatenate([np.zeros((len(behind), 1)), behind], axis=1), axis=1)

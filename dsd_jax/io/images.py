@@ -1,0 +1,215 @@
+"""The one way in for pixels: any picture becomes RGB uint8 of the size that the model wants."""
+
+import io
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from dsd_jax.errors import UserError
+from dsd_jax.io.image_depth import fit_transparency, to_eight_bits
+from dsd_jax.io.image_metadata import without_metadata
+from dsd_jax.io.regular_file import read_regular_file
+
+MIN_SIDE = 8  # smaller pictures are mistakes: they would be blown up to a flat colour
+MAX_SIDE = 9_000  # 81 megapixels; just under where Pillow suspects a decompression bomb
+
+Picture: TypeAlias = str | Path | Image.Image | np.ndarray
+FITS = ("stretch", "crop")  # how a picture becomes square
+_MOST = 2**30  # bytes of a picture's file
+_LOCK = threading.Lock()
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_images(images: Sequence[Picture], size: int) -> np.ndarray:
+    """Reads pictures of any kind; returns uint8 of shape (I, size, size, 3)."""
+    if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) != 4:
+        raise UserError("images is one picture; put it in a list, as in images=[picture].")
+    if len(images) == 0:
+        raise UserError("images is empty; give at least one picture.")
+    return np.stack([read_image(image, size) for image in images])
+
+
+def read_image(image: Picture, size: int, fit: str = "stretch") -> np.ndarray:
+    """Reads one picture; returns uint8 of shape (size, size, 3), values 0..255.
+
+    Resized bicubically to the square whatever its aspect ratio, as the authors of the method do;
+    with fit "crop" the aspect ratio is kept, and of a longer side only the middle is seen.
+    Raises `UserError` as `open_image` does.
+    """
+    return squared(open_image(image), size, fit)
+
+
+def read_content(content: bytes, size: int, fit: str, name: str) -> np.ndarray:
+    """Read a picture's file that is in memory; returns uint8 of shape (size, size, 3).
+
+    Raises:
+        UserError: as `open_content` does.
+    """
+    return squared(open_content(content, name), size, fit)
+
+
+def squared(picture: Image.Image, size: int, fit: str) -> np.ndarray:
+    """uint8 (size, size, 3) of an RGB picture."""
+    box = middle(picture.size) if fit == "crop" else None
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
+
+
+def middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The biggest square in the middle of a picture: left, top, right, bottom."""
+    side = min(size)
+    left, top = ((length - side) / 2 for length in size)
+    return left, top, left + side, top + side
+
+
+def open_image(image: Picture) -> Image.Image:
+    """Return the picture in mode RGB, upright (EXIF) and over white where it is transparent.
+
+    `image` is a path, a PIL image or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4). Of an
+    animation it is the first frame. Raises `UserError` if it is no picture, damaged, or has a side
+    shorter than `MIN_SIDE` or longer than `MAX_SIDE` pixels.
+    """
+    if isinstance(image, str | Path):
+        return open_content(read_regular_file(image, most=_MOST), f"picture {image}")
+    if isinstance(image, Image.Image):
+        return _decode(image, "a picture", [])
+    if hasattr(image, "__array__"):
+        return from_array(np.asarray(image))
+    raise UserError(
+        f"a picture is given as {type(image).__name__}; expected a path, a PIL image or a uint8 "
+        "array."
+    )
+
+
+def open_content(content: bytes, name: str) -> Image.Image:
+    """Do as `open_image` does, for the content of a file.
+
+    If nothing but metadata is broken, the picture is read without them, and a line on stderr says
+    so.
+
+    Args:
+        content: the file's bytes.
+        name: what the picture is called in messages.
+
+    Raises:
+        UserError: it is no picture, damaged, too small or too large.
+    """
+    faults: list[str] = []
+    try:
+        image = _decode_content(content, name, faults)
+    except UserError as error:
+        bare = without_metadata(content)
+        if error.__cause__ is None or bare is None or len(bare) == len(content):
+            raise
+        try:
+            image = _decode_content(bare, name, [])
+        except UserError:
+            raise error from error.__cause__
+        faults.append(str(error.__cause__))
+    if faults:
+        _tell(f"{name} has broken metadata ({faults[0]}); it is read without them, not turned.")
+    return image
+
+
+@lru_cache(maxsize=10_000)
+def _tell(text: str) -> None:
+    """Print a line on stderr, once however often a picture is read."""
+    print(text, file=sys.stderr)
+
+
+def _decode_content(content: bytes, name: str, faults: list[str]) -> Image.Image:
+    try:
+        # Filters of warnings belong to all threads: one at a time changes them and puts them back.
+        with _LOCK, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(
+            f"{name} is far too large: sides may have at most {MAX_SIDE:,} pixels."
+        ) from error
+    except Image.UnidentifiedImageError as error:
+        raise UserError(f"{name} is not a picture in a format that Pillow can read.") from error
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise UserError(f"{name} cannot be opened ({error}).") from error
+    with image:
+        return _decode(image, name, faults)
+
+
+def _decode(image: Image.Image, name: str, faults: list[str]) -> Image.Image:
+    """Read the pixels, which Pillow puts off until somebody asks for them."""
+    check_size(image.size, name)
+    try:
+        rgb = to_rgb(image, name)
+    except UserError:
+        raise
+    except Exception as error:  # see _decode_content
+        raise UserError(f"{name} cannot be read ({error}); is it complete?") from error
+    return _upright(image, rgb, faults)
+
+
+def _upright(image: Image.Image, rgb: Image.Image, faults: list[str]) -> Image.Image:
+    """Return `rgb` turned as the EXIF data of `image` say; if these are broken, as it is."""
+    try:
+        with _LOCK, warnings.catch_warnings():
+            warnings.filterwarnings("error", module=r"PIL\.")
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            if orientation != 1:
+                image.getexif().tobytes()  # broken values show when they are written
+    except Exception as error:  # whatever is in there, the pixels are sound
+        faults.append(str(error))
+        return rgb
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Refuse what is too small to show anything or too large to decode."""
+    if min(size) < MIN_SIDE or max(size) > MAX_SIDE:
+        raise UserError(
+            f"{name} has {size[0]}x{size[1]} pixels; each side must have {MIN_SIDE} to "
+            f"{MAX_SIDE:,}."
+        )
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Return an image of any mode in RGB; transparent parts become white."""
+    if image.mode[0] in "IF":  # more than 8 bits; Pillow's own conversion would clip at 255
+        return to_eight_bits(image, name)
+    image = fit_transparency(image, name)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def from_array(pixels: np.ndarray) -> Image.Image:
+    """`open_image` for an array."""
+    if pixels.dtype != np.uint8:
+        hint = " (if they are 0 to 1, multiply by 255 first)" if pixels.dtype.kind == "f" else ""
+        raise UserError(
+            f"a picture's array is {pixels.dtype}; give its pixels as uint8, 0 to 255{hint}."
+        )
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        hint = ", so transpose it" if pixels.ndim == 3 and pixels.shape[0] in (3, 4) else ""
+        raise UserError(
+            f"a picture's array has shape {pixels.shape}; expected (height, width, 3){hint}."
+        )
+    check_size((pixels.shape[1], pixels.shape[0]), "a picture's array")
+    return to_rgb(Image.fromarray(pixels), "a picture's array")

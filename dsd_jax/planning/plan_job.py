@@ -1,0 +1,138 @@
+"""What a config asks to be planned: the networks' shapes, the recipes, nothing of the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsd_jax.clip import clip_folder as clip_folder
+from dsd_jax.clip.clip_component import COMPONENT
+from dsd_jax.config.clip_recipe import ClipRecipe
+from dsd_jax.config.few_shot_recipe import Recipe
+from dsd_jax.config.run_config import RunConfig
+from dsd_jax.config.score_spec import parse_all
+from dsd_jax.diffusion import noising
+from dsd_jax.diffusion.noising import Schedule
+from dsd_jax.errors import UserError
+from dsd_jax.experiment.sweep import recipe
+from dsd_jax.matching import methods
+from dsd_jax.matching.forward import Wanted
+from dsd_jax.models.clip import CLIPConfig
+from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE
+from dsd_jax.models.published_networks import CLIPS, ITEM, ITEMS, SCHEDULE, TEXTS, UNETS
+from dsd_jax.models.published_networks import VAE as VAES
+from dsd_jax.models.text_config import TextConfig
+from dsd_jax.models.unet_config import UNetConfig
+from dsd_jax.models.vae import VAEConfig
+from dsd_jax.weights.component_configs import read_config, read_schedule
+from dsd_jax.weights.model_folder import find
+from dsd_jax.weights.model_loading import float_type
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is planned.
+
+    Attributes:
+        unet, vae, texts: the networks of the model.
+        schedule: of the UNet's noise.
+        dtype: of the weights and matrix products.
+        recipes: {label: how prompts are learned}, all of the config's, of which some may take no
+            gradients of the network.
+        scored: the terms that the config's methods read.
+        timesteps: noise levels per score.
+        noises: under which the shots are seen.
+        pictures, captions: of an item.
+        fsdp: devices that share one copy of the weights.
+        clip, tune: the CLIP that is compared with, and how it is fine-tuned; None without one.
+    """
+
+    unet: UNetConfig
+    vae: VAEConfig
+    texts: tuple[TextConfig, ...]
+    schedule: Schedule
+    dtype: Any
+    recipes: Mapping[str, Recipe]
+    scored: Wanted
+    timesteps: int
+    noises: int = 1
+    pictures: int = 2
+    captions: int = 1
+    fsdp: int = 1
+    clip: CLIPConfig | None = None
+    tune: ClipRecipe | None = None
+
+    @property
+    def trained(self) -> dict[str, Recipe]:
+        """The recipes that take gradient steps."""
+        return {
+            label: one for label, one in self.recipes.items() if {"lora", "tokens"} & set(one.kinds)
+        }
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """(h, w, channels) of a picture's latent."""
+        return self.unet.sample_size, self.unet.sample_size, self.unet.in_channels
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a picture's side."""
+        return self.unet.sample_size * self.vae.downscale
+
+
+def read_job(config: RunConfig, name: str | None = None) -> Job:
+    """Return the config's recipes, or `name` alone, on the networks of its weights.
+
+    Nothing is downloaded for the models in `published`, unless a folder has that name.
+
+    Raises:
+        UserError: a field of the config is none that we know, or the recipe `name` takes no steps.
+    """
+    labels = [name] if name else list(config.recipes)
+    for label in labels:
+        if label not in config.learn:
+            known = ", ".join(config.learn)
+            raise UserError(f"recipe '{label}' is unknown; expected one of {known}.")
+    unet, vae, texts, schedule = _networks(config.weights)
+    layers = methods.chosen_layers(unet, config.layers or None)
+    recipes = {label: recipe(config.learn[label], layers) for label in labels}
+    if name and not {"lora", "tokens"} & set(recipes[name].kinds):
+        raise UserError(
+            f"recipe '{name}' learns {', '.join(recipes[name].kinds)} without gradients of the "
+            "network; plan one that learns lora or tokens."
+        )
+    readings = parse_all(config.methods, config.timesteps)
+    scored = methods.all_needed(
+        unet, [methods.needs(unet, reading.method, layers) for reading in readings]
+    )
+    item = ITEMS.get(config.data.name, ITEM)
+    return Job(
+        *(unet, vae, texts, schedule, float_type(config.dtype), recipes, scored),
+        timesteps=len(noising.timesteps(config.timesteps)),
+        noises=config.noises,
+        pictures=item.pictures,
+        captions=item.captions,
+        fsdp=config.fsdp,
+        clip=_clip(config.clip) if config.clip else None,
+        tune=config.tune if config.clip else None,
+    )
+
+
+def _networks(weights: str) -> tuple[UNetConfig, VAEConfig, tuple[TextConfig, ...], Schedule]:
+    if weights in UNETS and not Path(weights).is_dir():
+        unet = UNetConfig.from_json(UNETS[weights])
+        texts = tuple(
+            TextConfig.from_json(json, projected=number > 0)
+            for number, json in enumerate(TEXTS[unet.cross_attention_dim])
+        )
+        return unet, VAEConfig.from_json(VAES), texts, Schedule.from_json(SCHEDULE)
+    folder = find(weights)
+    parts = [TEXT, TEXT_2] if (folder / TEXT_2.folder).is_dir() else [TEXT]
+    texts = tuple(read_config(folder, part) for part in parts)
+    return read_config(folder, UNET), read_config(folder, VAE), texts, read_schedule(folder)
+
+
+def _clip(where: str) -> CLIPConfig:
+    if where in CLIPS and not Path(where).is_dir():
+        return CLIPConfig.from_json(CLIPS[where])
+    return read_config(clip_folder.find(where), COMPONENT)

@@ -1,0 +1,173 @@
+"""Safetensors: eight bytes of length, a JSON header, then the tensors' bytes.
+
+Format: https://huggingface.co/docs/safetensors. The header is read here rather than with the
+library because all we want at first is names and shapes, and later views of the mapped file.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import ConfigDict, Field
+
+from dsd_jax.errors import UserError
+from dsd_jax.io.json_file import json_object
+from dsd_jax.io.printable import printable
+from dsd_jax.io.validation import Checked, List, parse
+from dsd_jax.tensor_files.stored_tensor import FLOATING, Stored, WeightsFile, not_weights
+
+_FORM = "safetensors"
+TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_WHOLE = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8"}
+_CODES = {name: code for code, name in TYPES.items()}
+# Bytes a number of each type that is whole bytes; of others the length is not checked.
+_BYTES = {name: FLOATING[type_].itemsize for name, type_ in TYPES.items()}
+_BYTES |= dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1)
+_BYTES |= {"I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8, "C64": 8}
+_MOST_HEADER = 100_000_000  # bytes, as in the library
+_Size = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Entry(Checked):
+    """What the header says of one tensor."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dtype: str
+    shape: Annotated[List[_Size], Field(max_length=16)]
+    data_offsets: Annotated[List[_Size], Field(min_length=2, max_length=2)]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the tensors' bytes.
+
+    Attributes:
+        tensors: by name, each with the offsets of its bytes behind the header.
+        metadata: texts beside the tensors.
+        start: where in the file the tensors' bytes begin.
+    """
+
+    tensors: Mapping[str, _Entry]
+    metadata: Mapping[str, str]
+    start: int
+
+
+def read_header(file: Path) -> dict[str, Stored]:
+    """Names, shapes and types of all tensors; `UserError` where the file is broken or another."""
+    return read_tensors(file)[0]
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Stored], Mapping[str, str]]:
+    """Return all tensors of a file, unread, and the texts beside them.
+
+    Raises:
+        UserError: the file can't be read, is cut off, damaged, or no safetensors file.
+    """
+    opened = WeightsFile(file)
+    length = int.from_bytes(opened.read(8), "little")
+    if opened.size < 9 or opened.read(1, 8) != b"{":
+        raise not_weights(opened, _FORM, "is not a safetensors file")
+    if 8 + length > opened.size:
+        raise truncated(file, opened.size, 8 + length)
+    header = parse_header(opened.read(8 + min(length, _MOST_HEADER + 1)), opened.size, str(file))
+    tensors = {
+        name: Stored(
+            opened,
+            name,
+            entry.shape,
+            TYPES.get(entry.dtype) or _WHOLE.get(entry.dtype, entry.dtype),
+            header.start + entry.data_offsets[0],
+            flax=False,
+        )
+        for name, entry in header.tensors.items()
+    }
+    return tensors, header.metadata
+
+
+def parse_header(content: bytes, size: int, where: str) -> Header:
+    """Parse the start of a safetensors file, as strictly as the library does.
+
+    Args:
+        content: of the file, at least up to the header's end.
+        size: of the whole file in bytes.
+        where: what the file is called in messages.
+
+    Raises:
+        UserError: it is damaged: no JSON, or tensors overlap, leave gaps or reach beyond the file.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 9 or length > min(_MOST_HEADER, len(content) - 8):
+        raise UserError(f"{where} has a damaged safetensors header; fetch it again.")
+    try:
+        entries = json_object(content[8 : 8 + length], "the header")
+        metadata = entries.pop("__metadata__", None) or {}
+        if not isinstance(metadata, dict):
+            raise UserError("__metadata__ is no object.")
+        tensors = {name: parse(_Entry, entry, f"{name}") for name, entry in entries.items()}
+        end = _end(tensors)
+    except UserError as error:
+        reason = printable(str(error)).removesuffix(".")[:200]
+        raise UserError(
+            f"{where} has a damaged safetensors header ({reason}); fetch it again."
+        ) from error
+    if 8 + length + end > size:
+        raise truncated(Path(where), size, 8 + length + end)
+    if 8 + length + end < size:
+        raise UserError(
+            f"{where} has {size - 8 - length - end:,} bytes behind its last tensor, which no "
+            "safetensors file has; fetch it again."
+        )
+    texts = {str(name): text for name, text in metadata.items() if isinstance(text, str)}
+    return Header(tensors, texts, 8 + length)
+
+
+def _end(tensors: Mapping[str, _Entry]) -> int:
+    """Return where the last tensor ends; `UserError` where lengths, gaps or overlaps are wrong."""
+    end = 0
+    for name, entry in sorted(tensors.items(), key=lambda item: tuple(item[1].data_offsets)):
+        begin, after = entry.data_offsets
+        if begin != end or after < begin:
+            raise UserError(f"{name} is at bytes {begin} to {after}, expected to begin at {end}.")
+        number = _BYTES.get(entry.dtype)
+        if number is not None and after - begin != math.prod(entry.shape) * number:
+            raise UserError(
+                f"{name} has {after - begin} bytes for the shape {entry.shape} of {entry.dtype}."
+            )
+        end = after
+    return end
+
+
+def truncated(file: Path, size: int, expected: int) -> UserError:
+    """The error for a file that ends too early."""
+    return UserError(
+        f"{file} is cut off: it has {size:,} bytes and should have at least {expected:,}; "
+        "fetch it again."
+    )
+
+
+def write(file: Path, tensors: Mapping[str, Any]) -> None:
+    """Writes `tensors`; transformers wants to be told that they are laid out as PyTorch's.
+
+    They are arrays, or have `shape`, `dtype` and `__array__`, which is called for one at a time.
+    """
+    # The largest numbers first, so that each lies at a multiple of its size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        shape, dtype = tensors[name].shape, tensors[name].dtype
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        code = _CODES[dtype.name]
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            array = np.ascontiguousarray(tensors[name])
+            stream.write(array.reshape(-1).view(np.uint8).data)

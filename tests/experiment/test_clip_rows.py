@@ -1,0 +1,84 @@
+"""CLIP on the items and shots of a benchmark: the very same ones that the diffusion model has."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dsd_jax.benchmarks.splits import Split, draw_shots
+from dsd_jax.clip.tuning import Tuned
+from dsd_jax.config.data_config import EmojiData
+from dsd_jax.config.few_shot_recipe import RecipeConfig
+from dsd_jax.config.run_config import RunConfig
+from dsd_jax.data.examples import Benchmark
+from dsd_jax.experiment import clip_rows, clip_sweep
+from dsd_jax.experiment.clip_rows import clip_scores, shots_for_clip
+from tests.few_shots import COUNT, examples, pictures
+from tests.random_clip import random_clip
+
+BENCHMARK = Benchmark("made", ("shots",), lambda _: examples(20))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return random_clip()
+
+
+@pytest.fixture(scope="module")
+def expected(clip):
+    return np.asarray(clip.item_scores(pictures(), examples().captions))
+
+
+@pytest.mark.parametrize("together", [3, 256])
+def test_scores_are_those_of_the_items_whatever_is_in_memory(clip, expected, monkeypatch, together):
+    monkeypatch.setattr(clip_rows, "READ_TOGETHER", together)
+    split = Split("test", examples(), [7, *range(COUNT)])
+    (found,) = clip_scores(clip, {}, split).values()
+    assert found.shape == (COUNT + 1, 2, 1)
+    np.testing.assert_allclose(found, expected[[7, *range(COUNT)]], rtol=0, atol=1e-4)
+
+
+def test_tuned_clips_have_rows_of_their_own(clip, expected):
+    split = Split("test", examples(), list(range(COUNT)))
+    found = clip_scores(clip, {"tuned-16": [clip, clip]}, split)
+    keys = [("clip", "", 0), ("clip", "tuned-16", 0), ("clip", "tuned-16", 1)]
+    assert list(found) == keys
+    for key in keys:
+        np.testing.assert_allclose(found[key], expected, rtol=0, atol=1e-4)
+
+
+def test_the_shots_are_those_of_the_prompts(clip):
+    numbers = draw_shots("shots", examples(20).kinds, 6, 3)
+    pixels, captions, clusters = shots_for_clip(clip, BENCHMARK, "shots", 6, 3)
+    np.testing.assert_array_equal(pixels, pictures(20)[numbers])
+    assert captions == [examples(20).captions[number] for number in numbers]
+    assert clusters == [examples(20).clusters[number] for number in numbers]
+
+
+def test_every_draw_of_shots_is_tuned_on(clip, tmp_path, monkeypatch):
+    seen = []
+
+    def fine_tune(clip, pixels, captions, recipe, seed, progress, *, clusters, checkpoints):
+        seen.append((progress, seed, captions, recipe.learning_rate))
+        assert len(clusters) == len(captions)
+        return Tuned(clip, {}, 0)
+
+    monkeypatch.setattr(clip_sweep, "fine_tune", fine_tune)
+    config = RunConfig(
+        data=EmojiData(),
+        shots=(4, 6, 0.2),  # a fifth of 20 is 4 again
+        seeds=2,
+        seed=5,
+        clip="random",
+        recipes=("any",),
+        learn={"any": RecipeConfig()},
+    )
+    job = SimpleNamespace(clip=clip, benchmark=BENCHMARK)
+    tuned = clip_sweep.tune_all(config, tmp_path, job)
+    assert {label: len(clips) for label, clips in tuned.items()} == {"tuned-4": 2, "tuned-6": 2}
+    assert [progress for progress, *_ in seen] == [
+        *("clip-4-5", "clip-4-6", "clip-6-5", "clip-6-6"),
+    ]
+    for _, seed, captions, rate in seen:
+        assert captions == shots_for_clip(clip, BENCHMARK, "shots", len(captions), seed)[1]
+        assert rate == config.tune.learning_rate

@@ -1,0 +1,228 @@
+"""A benchmark's table: zero-shot and few-shot on the same items under the same noise."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsd_jax.benchmarks.encoding import Encoders
+from dsd_jax.benchmarks.splits import Split
+from dsd_jax.benchmarks.table_scores import Asked, Learned
+from dsd_jax.config.score_spec import parse_all
+from dsd_jax.data.synthetic import triples
+from dsd_jax.experiment import evaluation
+from dsd_jax.experiment.score_cache import Kept
+from dsd_jax.matching import methods
+from dsd_jax.prompts.prompt_params import init_lora
+from dsd_jax.statistics import metrics
+from dsd_jax.statistics.results import Series
+from tests.few_shots import COUNT, examples, few_model, pictures
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+METHODS = ("attention", "noise", "itm", "relative", "dsd")
+KEPT = Kept(None, "")
+
+
+@pytest.fixture(scope="module")
+def encoders():
+    return Encoders(few_model())
+
+
+@pytest.fixture(scope="module")
+def split():
+    return Split("unseen-artist/test", examples(), list(range(COUNT)))
+
+
+@pytest.fixture(scope="module")
+def learned(encoders):
+    """Nothing kept, LoRA as if trained, and weights of one method."""
+    rng = np.random.default_rng(1)
+    lora = init_lora(encoders.model.unet, jax.random.key(0), rank=2)
+    lora = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape)), lora)
+    weights = {"noise": {"timesteps": jnp.array([3.0, -3.0])}}
+    return {
+        "lora-8": Learned(METHODS, [{}, {"lora": lora}]),
+        "weights-8": Learned(("noise",), [{"weights": weights}] * 2),
+    }
+
+
+@pytest.fixture(scope="module")
+def asked(encoders, learned):
+    layers = methods.chosen_layers(encoders.model.unet)
+    readings = parse_all([*METHODS, "dsd/compat"], 2)
+    return Asked(readings, layers, 2, 0, learned)
+
+
+@pytest.fixture(scope="module")
+def scores(encoders, split, asked):
+    return evaluation.split_scores(encoders, split, asked, KEPT)
+
+
+@pytest.fixture(scope="module")
+def table(split, asked, scores):
+    table = evaluation.Table([], [], [], {})
+    evaluation.add_split(table, split, scores, asked, 8)
+    return table
+
+
+def test_everything_asked_is_there_once(scores):
+    expected = {
+        *((name, "", 0) for name in (*METHODS, "dsd/compat")),
+        *((name, "lora-8", seed) for name in METHODS for seed in (0, 1)),
+        *(("noise", "weights-8", seed) for seed in (0, 1)),
+    }
+    assert set(scores) == expected
+    assert all(values.shape == (COUNT, 2, 1) for values in scores.values())
+
+
+def test_nothing_kept_is_zero_shot_to_the_bit(scores):
+    for name in METHODS:
+        np.testing.assert_array_equal(scores[name, "lora-8", 0], scores[name, "", 0])
+
+
+def test_prompts_change_scores(scores):
+    for name in METHODS:
+        assert (scores[name, "lora-8", 1] != scores[name, "", 0]).all()
+    weighted = [scores["noise", "weights-8", seed] for seed in (0, 1)]
+    np.testing.assert_array_equal(*weighted)
+    assert (weighted[0] != scores["noise", "", 0]).all()
+
+
+def test_untrained_lora_scores_as_the_frozen_model(encoders, split, asked, scores):
+    """Through the path that learned prompts take: same items, same noise, same empty caption."""
+    untrained = {"lora": init_lora(encoders.model.unet, jax.random.key(0), rank=2)}
+    again = evaluation.split_scores(
+        encoders, split, asked._replace(learned={"lora-8": Learned(METHODS, [untrained])}), KEPT
+    )
+    for name in METHODS:
+        few, zero = again[name, "lora-8", 0], again[name, "", 0]
+        np.testing.assert_allclose(few, zero, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(zero, scores[name, "", 0], rtol=0, atol=1e-5)
+
+
+def test_pieces_of_items_change_nothing(encoders, split, asked, scores, monkeypatch):
+    """Three and three and three and one: the last piece is filled up."""
+    monkeypatch.setattr(evaluation, "TOGETHER", 3 * 2 * 2)
+    again = evaluation.split_scores(encoders, split, asked._replace(learned={}), KEPT)
+    for key, values in again.items():
+        np.testing.assert_allclose(values, scores[key], rtol=0, atol=1e-4, err_msg=str(key))
+
+
+def test_an_item_has_its_noise_whoever_else_is_scored(encoders, split, asked, scores):
+    some = split._replace(numbers=[7, 2])
+    again = evaluation.split_scores(encoders, some, asked._replace(learned={}), KEPT)
+    for name in METHODS:
+        expected = scores[name, "", 0][[7, 2]]
+        np.testing.assert_allclose(again[name, "", 0], expected, rtol=0, atol=1e-4)
+
+
+def test_authors_averaging(encoders, split, asked, scores):
+    """Ten items of five kinds are five batches of two: attention is theirs together."""
+    bias = scores["dsd", "", 0] - scores["attention", "", 0]
+    attention = scores["dsd/compat", "", 0] - bias
+    batches = np.array([number for _, number in metrics.compat_batches(split.kinds)])
+    assert not batches.any()
+    np.testing.assert_allclose(attention[:5], attention[5:10], rtol=0, atol=1e-4)
+    assert np.abs(np.diff(attention[:5, 0, 0])).min() > 1e-4
+
+
+def test_scores_are_kept_and_found_again(encoders, split, asked, scores, tmp_path, monkeypatch):
+    identity = evaluation.identity_of(encoders, asked, {})
+    kept = Kept(tmp_path / "scores", identity)
+    first = evaluation.split_scores(encoders, split, asked, kept)
+    monkeypatch.setattr(evaluation, "candidate_scores", None)
+    again = evaluation.split_scores(encoders, split, asked, kept)
+    for key, values in first.items():
+        np.testing.assert_array_equal(again[key], values)
+    (file,) = (tmp_path / "scores").iterdir()
+    damaged = bytearray(file.read_bytes())
+    damaged[-900] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        evaluation.split_scores(encoders, split, asked, kept)
+    kept.forget()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"timesteps": 3}, {"layers": ("other",)}, {"learned": {}}, {"readings": []}],
+)
+def test_other_runs_scores_are_not_taken(encoders, asked, change):
+    before = evaluation.identity_of(encoders, asked, {})
+    assert evaluation.identity_of(encoders, asked._replace(**change), {}) != before
+    assert evaluation.identity_of(encoders, asked, {"folder": "x"}) != before
+    assert evaluation.identity_of(encoders, asked, {}) == before
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("unet", {"norm_num_groups": 2}),
+        ("vae", {"scaling_factor": 0.5}),
+        ("text", {"activation": "gelu"}),
+        ("schedule", {"prediction": "v_prediction"}),
+    ],
+)
+def test_scores_of_another_config_are_not_taken(encoders, asked, part, change):
+    """The same weights compute other scores under another config.json."""
+    model = encoders.model
+    other = replace(model, **{part: replace(getattr(model, part), **change)})
+    before = evaluation.identity_of(encoders, asked, {})
+    assert evaluation.identity_of(SimpleNamespace(model=other), asked, {}) != before
+
+
+def test_table(table, scores):
+    kinds = [*triples.KINDS, "mean"]
+    series = {(row["method"], row["prompts"]) for row in table.rows}
+    assert series == {(key.method, key.prompts or None) for key in scores}
+    assert len(table.rows) == len(series) * len(kinds)
+    assert [row["kind"] for row in table.rows[:6]] == kinds
+    assert {row["split"] for row in table.rows} == {"unseen-artist"}
+    rows = {(row["method"], row["prompts"], row["kind"]): row for row in table.rows}
+    outcome = metrics.outcomes(scores["itm", "", 0])["accuracy"]
+    assert rows["itm", None, "mean"]["value"] == outcome.mean()
+    # Two pictures at two timesteps, with the empty caption for `itm`.
+    assert (table.passes["noise"], table.passes["itm"]) == (4, 8)
+
+
+def test_the_authors_averaging_has_the_error_of_its_batches(table):
+    """A kind is one batch of theirs, and of one thing no error can be known."""
+    rows = {(row["method"], row["kind"]): row for row in table.rows if row["prompts"] is None}
+    assert rows["dsd/compat", "size"]["stderr"] == 0.5
+    assert not [row for row in table.comparisons if "/compat" in row["method"]]
+
+
+def test_decisions(table):
+    assert 0 < len(table.decisions) <= 2 * evaluation.SHOWN
+
+
+def test_pictured_decisions(split):
+    scores = np.stack([np.arange(COUNT), np.full(COUNT, 2.5)], axis=1).astype(float)[..., None]
+    scores[0] = 1.0  # a tie is not right
+    one = Series("dsd", "lora-8", "unseen-artist", metrics.outcomes(scores))
+    found = evaluation.pictured(split, one, scores, 8)
+    assert [decision.right for decision in found] == [False] * 3 + [True] * evaluation.SHOWN
+    assert [decision.caption for decision in found[:4]] == [f"a cat and {i}" for i in (0, 1, 2, 3)]
+    first = found[3]
+    assert (first.positive_score, first.negative_score, first.kind) == (3.0, 2.5, "size")
+    assert (first.method, first.prompts, first.split) == ("dsd", "lora-8", "unseen-artist")
+    np.testing.assert_array_equal(first.positive, pictures()[3, 0])
+    np.testing.assert_array_equal(first.negative, pictures()[3, 1])
+
+
+def test_pictured_captions():
+    """One picture: shown twice, with its caption and the best of the wrong ones."""
+    source = examples(2)._replace(
+        captions=[("right", "near", "far")] * 2, pictures=[((0, 0),), ((1, 0),)]
+    )
+    split = Split("test", source, [0, 1])
+    scores = np.array([[[3.0, 2.0, 1.0]], [[1.0, 0.0, 5.0]]])
+    wrong, right = evaluation.pictured(split, Series("itm", None, "test", {}), scores, 8)
+    assert (wrong.caption, wrong.other_caption, wrong.negative_score) == ("right", "far", 5.0)
+    assert (right.other_caption, right.negative_score) == ("near", 2.0)
+    np.testing.assert_array_equal(right.negative, pictures(2)[0, 0])

@@ -1,0 +1,85 @@
+"""One call of the UNet: what nobody asks for costs nothing, and what can be shared is."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.matching.forward import (
+    Network,
+    Wanted,
+    cross_attention_layers,
+    everything,
+    forward_terms,
+)
+from dsd_jax.models.unet_config import UNetConfig
+from tests.random_model import UNET, random_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+def test_layers_in_the_order_of_the_forward_pass():
+    assert cross_attention_layers(UNetConfig.from_json(UNET)) == tuple(
+        f"{path}.transformer_blocks.0.attn2"
+        for path in (
+            "down_blocks.0.attentions.0",
+            "mid_block.attentions.0",
+            "up_blocks.1.attentions.0",
+            "up_blocks.1.attentions.1",
+        )
+    )
+
+
+def test_depths_belong_to_levels():
+    deep = UNetConfig.from_json(
+        UNET
+        | {
+            "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+            "up_block_types": ["CrossAttnUpBlock2D"] * 2,
+            "transformer_layers_per_block": [1, 3],
+        }
+    )
+    layers = cross_attention_layers(deep)
+    counts = {
+        level: sum(path.startswith(f"{level}.attentions.0") for path in layers)
+        for level in ("down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1")
+    }
+    assert list(counts.values()) == [1, 3, 3, 3, 1]
+
+
+def flops(model, wanted, captions=1):
+    """FLOPs of one compiled call for one picture, by XLA's own count."""
+    shape = jax.ShapeDtypeStruct
+    grid = shape((1, 1, *model.latent_shape), jnp.float32)
+    cost = (
+        forward_terms.lower(
+            Network.of(model, wanted),
+            model.params["unet"],
+            {},
+            grid,
+            grid,
+            shape((1,), jnp.int32),
+            Texts(
+                shape((1, captions, 77, model.unet.cross_attention_dim), jnp.float32),
+                shape((1, captions, 0), jnp.float32),
+            ),
+        )
+        .compile()
+        .cost_analysis()
+    )
+    return cost["flops"]
+
+
+def test_what_is_not_wanted_is_not_computed(model):
+    layers = cross_attention_layers(model.unet)
+    first, middle = (
+        Wanted(layers[:1], error=False),
+        Wanted(("mid_block.attentions.0.transformer_blocks.0.attn2",), error=False),
+    )
+    full = flops(model, everything(model.unet))
+    assert flops(model, middle) < 0.7 * full
+    assert flops(model, first) < 0.5 * flops(model, middle)
+    assert flops(model, everything(model.unet), captions=4) < 4 * full
