@@ -9,7 +9,7 @@ from typing import Any
 
 from dsd_jax.cli import Parser, run_command, tell
 from dsd_jax.errors import UserError
-from dsd_jax.io.storage import explained, is_address
+from dsd_jax.io.storage import is_remote, storage_errors
 
 EXAMPLE = """python -m dsd_jax.convert pytorch_model.bin runs/authors
   python -m dsd_jax.convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
@@ -69,10 +69,10 @@ def main(argv: Sequence[str]) -> None:
 
 def check_target(target: str) -> None:
     """Nothing is ever overwritten."""
-    if is_address(target):
+    if is_remote(target):
         raise UserError(f"TO={target}: addresses are not understood here; name a folder.")
     path = Path(target)
-    with explained(f"TO={target[:200]} cannot be written", "name another folder"):
+    with storage_errors(f"TO={target[:200]} cannot be written", "name another folder"):
         if "\0" in target:
             raise UserError("TO has a NUL in it; name a folder.")
         if any("\ud800" <= letter <= "\udbff" for letter in target):  # no bytes of a name

@@ -97,7 +97,7 @@ class Memory:
         different = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         rows = np.array([different[key] for key in keys], np.int64)
         if together:  # remembered by none: hosts may remember different ones
-            mine = [list(different)[i] for i in processes.part(len(different))]
+            mine = [list(different)[i] for i in processes.local_range(len(different))]
             return processes.gather(compute(mine), len(different)), rows
         missing = [key for key in different if key not in self._rows]
         if missing:

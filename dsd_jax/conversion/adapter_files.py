@@ -13,7 +13,7 @@ from dsd_jax.conversion.adapter import Adapter, make_adapter
 from dsd_jax.conversion.adapter_names import Name, is_peft
 from dsd_jax.conversion.peft_config import PeftConfig, parse_peft_config
 from dsd_jax.io.json_file import json_object, read_json
-from dsd_jax.io.storage import explained, write_file
+from dsd_jax.io.storage import storage_errors, write_file
 from dsd_jax.tensor_files import pickle_file, safetensors_file
 from dsd_jax.tensor_files.pickle_writer import state_dict
 
@@ -101,6 +101,6 @@ def _tensors(lora: Mapping[str, Any]) -> dict[Name, np.ndarray]:
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
-    with explained(f"{folder} cannot be written", "name another folder"):
+    with storage_errors(f"{folder} cannot be written", "name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
     write_file(epath.Path(folder) / name, content)

@@ -97,14 +97,14 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def agree(value: bool) -> bool:
+def broadcast_from_main(value: bool) -> bool:
     """The main process's `value`, on all of them; all must call it together."""
     if not are_several():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
-def agree_on_text(text: str) -> str:
+def broadcast_text_from_main(text: str) -> str:
     """Return the main process's `text` on all hosts; all must call it together."""
     if not are_several():
         return text
@@ -121,20 +121,20 @@ def all_agree(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
-def largest(value: int) -> int:
+def max_over_processes(value: int) -> int:
     """The largest `value` of all hosts, on all of them; all must call it together."""
     if not are_several():
         return value
     return int(multihost_utils.process_allgather(np.asarray(value)).max())
 
 
-def wait(event: str) -> None:
+def barrier(event: str) -> None:
     """Go on when all hosts have come here; `event` must be the same on all."""
     if are_several():
         multihost_utils.sync_global_devices(event)
 
 
-def part(count: int) -> range:
+def local_range(count: int) -> range:
     """This host's part of `count` things, in their order; all of them where there are too few."""
     if not _is_shared(count):
         return range(count)
@@ -143,7 +143,7 @@ def part(count: int) -> range:
 
 
 def gather(rows: Tree, count: int) -> Tree:
-    """What every host has of `part(count)`, leading axis, put together on all of them.
+    """What every host has of `local_range(count)`, leading axis, put together on all of them.
 
     All must call it together. On one host it is `rows`.
     """

@@ -28,7 +28,7 @@ def clip_scores(
     every = {RowKey(NAME): clip}
     for label, clips in tuned.items():
         every |= {RowKey(NAME, label, seed): one for seed, one in enumerate(clips)}
-    here = [split.numbers[i] for i in processes.part(split.count)]
+    here = [split.numbers[i] for i in processes.local_range(split.count)]
     scores = {key: [] for key in every}
     for numbers in _blocks(split.examples, here):
         for key, values in _block_scores(every, split.examples, numbers).items():

@@ -117,7 +117,7 @@ def split_scores(
 ) -> dict[RowKey, np.ndarray]:
     """{key: (n, P, J)} of all that is asked, on all hosts, each of which scored its part."""
     examples = split.examples
-    here = [split.numbers[i] for i in processes.part(split.count)]
+    here = [split.numbers[i] for i in processes.local_range(split.count)]
     shape = len(examples.pictures[0]) * len(examples.captions[0])
     times = max(reading.stages[-1][1] for reading in asked.readings)
     blocks = even_pieces(len(here), max(1, TOGETHER // (shape * times)))

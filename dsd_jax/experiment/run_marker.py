@@ -10,7 +10,7 @@ from etils import epath
 from dsd_jax.errors import UserError
 from dsd_jax.io.json_file import parse_json
 from dsd_jax.io.regular_file import read_regular_file
-from dsd_jax.io.storage import is_address, write_file
+from dsd_jax.io.storage import is_remote, write_file
 from dsd_jax.io.validation import Checked, List, parse
 from dsd_jax.training.same_run import differences
 from dsd_jax.version import __version__
@@ -48,7 +48,7 @@ def read_marker(folder: epath.Path) -> Marker | None:
     file = folder / MARKER
     if not file.exists():
         return None
-    content = file.read_bytes() if is_address(folder) else read_regular_file(file)
+    content = file.read_bytes() if is_remote(folder) else read_regular_file(file)
     remedy = f"it is not what a run writes: {REMEDY}"
     try:
         values = parse_json(content, os.fspath(file))

@@ -15,7 +15,7 @@ from etils import epath
 from dsd_jax.benchmarks.table_scores import RowKey
 from dsd_jax.errors import UserError
 from dsd_jax.io.regular_file import read_regular_file
-from dsd_jax.io.storage import explained, is_address, write_file
+from dsd_jax.io.storage import is_remote, storage_errors, write_file
 
 Scores = Mapping[RowKey, np.ndarray]
 
@@ -49,7 +49,7 @@ class Kept:
         found = _read(file)
         if found is None:
             found = dict(compute())
-            with explained(f"{self._folder} cannot be written to"):
+            with storage_errors(f"{self._folder} cannot be written to"):
                 self._folder.mkdir(parents=True, exist_ok=True)
             write_file(file, _packed(found))
         return found
@@ -61,11 +61,11 @@ class Kept:
         """
         if self._folder is None or not self._folder.exists():
             return
-        with explained(f"{self._folder} cannot be emptied", "allow it, or delete it yourself"):
+        with storage_errors(f"{self._folder} cannot be emptied", "allow it, or delete it yourself"):
             for file in list(self._folder.iterdir()):
                 if self._is_own(file):
                     file.unlink()
-            if not is_address(self._folder) and not any(self._folder.iterdir()):
+            if not is_remote(self._folder) and not any(self._folder.iterdir()):
                 self._folder.rmdir()
 
     def _is_own(self, file: epath.Path) -> bool:
@@ -98,7 +98,7 @@ def _read(file: epath.Path) -> dict[RowKey, np.ndarray] | None:
 def _unsealed(file: epath.Path) -> bytes | None:
     """Return what `_packed` put behind its SHA-256; None where there is nothing of the kind."""
     try:
-        content = file.read_bytes() if is_address(file) else read_regular_file(file, most=_MOST)
+        content = file.read_bytes() if is_remote(file) else read_regular_file(file, most=_MOST)
     except (OSError, UserError):
         return None
     if hashlib.sha256(content[32:]).digest() != content[:32]:

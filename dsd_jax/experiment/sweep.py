@@ -58,7 +58,7 @@ def learn_from(
     for label in config.recipes:
         folder = workdir / "prompts" / f"{label}-{count}" / f"seed-{seed}"
         about = description(config, job, label, count, seed)
-        if processes.agree(is_learned(folder, about)):
+        if processes.broadcast_from_main(is_learned(folder, about)):
             learned[label] = read_prompts(folder, job.model.unet)
             continue
         if shots is None:

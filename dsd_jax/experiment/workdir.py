@@ -29,7 +29,7 @@ from dsd_jax.experiment.run_marker import (
     read_marker,
     write_marker,
 )
-from dsd_jax.io.storage import explained, is_address, write_file
+from dsd_jax.io.storage import is_remote, storage_errors, write_file
 from dsd_jax.version import __version__
 
 _LOG = "metrics.jsonl"
@@ -129,7 +129,7 @@ def open_workdir(
                 told["is_finished"] = _examine(chosen, command, settings)
             except UserError as error:
                 told["refusal"] = str(error)
-        told = json.loads(processes.agree_on_text(json.dumps(told)))
+        told = json.loads(processes.broadcast_text_from_main(json.dumps(told)))
         if told["refusal"]:
             raise UserError(told["refusal"])
         yield Workdir(epath.Path(told["folder"]), command, settings, told["is_finished"])
@@ -144,8 +144,8 @@ def _choose(folder: epath.Path, command: str) -> epath.Path:
     marker = read_marker(folder)
     if command != "evaluate" or marker is None or marker.command != "train":
         return folder
-    with explained(f"{folder / 'evaluate'} cannot be written to", REMEDY):
-        if not is_address(folder):
+    with storage_errors(f"{folder / 'evaluate'} cannot be written to", REMEDY):
+        if not is_remote(folder):
             (folder / "evaluate").mkdir(exist_ok=True)
     return folder / "evaluate"
 
@@ -155,9 +155,9 @@ def _lock(folder: epath.Path) -> int | None:
 
     None where the file system has no such locks.
     """
-    if is_address(folder):
+    if is_remote(folder):
         return None
-    with explained(f"{folder} cannot be opened", REMEDY):
+    with storage_errors(f"{folder} cannot be opened", REMEDY):
         opened = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -196,7 +196,7 @@ def _examine(folder: epath.Path, command: str, settings: Mapping[str, Any]) -> b
 
 def _check_parts(folder: epath.Path) -> None:
     """Refuse links, which lead out of the folder, and folders in the place of files."""
-    if is_address(folder):
+    if is_remote(folder):
         return
     for name in (*_FOLDERS, *_FILES):
         place = Path(folder, name)

@@ -60,7 +60,7 @@ class HeldOut:
 
         def terms_of(some: Shots) -> Terms:
             count, pictures = some.items.pictures.shape
-            mine = some.items.take(processes.part(count))
+            mine = some.items.take(processes.local_range(count))
             terms = item_terms(model, mine, timesteps, seeds, tree, wanted)
             return with_uncond(terms_of_all_hosts(terms, pictures, count), some.terms)
 

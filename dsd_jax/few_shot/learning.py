@@ -183,7 +183,7 @@ def in_parts(setting: Step, inputs: tuple, device: Device, weights: int, name: s
         name: of what is learned, for a sentence on stderr where there are more parts.
     """
     asked = setting.recipe.accumulate
-    parts = processes.largest(parts_that_fit(setting, inputs, device, weights))
+    parts = processes.max_over_processes(parts_that_fit(setting, inputs, device, weights))
     if parts == asked:
         return setting
     if processes.is_main() and name:

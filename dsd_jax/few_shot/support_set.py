@@ -110,7 +110,11 @@ def look_at(
 
     def terms_of(piece: np.ndarray) -> Terms:
         mine = item_terms(
-            model, items.take(piece[processes.part(len(piece))]), timesteps, seeds, wanted=wanted
+            model,
+            items.take(piece[processes.local_range(len(piece))]),
+            timesteps,
+            seeds,
+            wanted=wanted,
         )
         return terms_of_all_hosts(mine, pictures, len(piece))
 

@@ -11,14 +11,14 @@ from etils import epath
 from dsd_jax.errors import UserError
 
 
-def is_address(place: str | os.PathLike) -> bool:
+def is_remote(place: str | os.PathLike) -> bool:
     """Whether it names a place in a bucket; `pathlib` makes one slash of the two."""
     return re.match(r"\w\w+:/", os.fspath(place)) is not None
 
 
 def absolute(place: str | os.PathLike) -> epath.Path:
     """The same place, whatever the working directory becomes."""
-    return epath.Path(place if is_address(place) else os.path.abspath(place))
+    return epath.Path(place if is_remote(place) else os.path.abspath(place))
 
 
 def make_folder(folder: str | os.PathLike, option: str) -> epath.Path:
@@ -29,15 +29,15 @@ def make_folder(folder: str | os.PathLike, option: str) -> epath.Path:
         UserError: it is not, or it is an address of another kind.
     """
     text = os.fspath(folder)
-    if is_address(text) and not re.match("gs://[^/]", text):
+    if is_remote(text) and not re.match("gs://[^/]", text):
         raise UserError(
             f"{option}={text}: of addresses only gs://BUCKET/FOLDER is understood; name that, or a "
             "folder."
         )
     path = epath.Path(text)
-    remedy = "log in or name another bucket" if is_address(text) else "name another folder"
-    with explained(f"{option}={text} cannot be written to", remedy):
-        if not is_address(text):  # buckets have no folders, and we create no buckets
+    remedy = "log in or name another bucket" if is_remote(text) else "name another folder"
+    with storage_errors(f"{option}={text} cannot be written to", remedy):
+        if not is_remote(text):  # buckets have no folders, and we create no buckets
             path.mkdir(parents=True, exist_ok=True)
         probe = path / f".writable-{uuid.uuid4().hex}"  # several hosts try at once
         probe.write_bytes(b"")
@@ -48,7 +48,7 @@ def make_folder(folder: str | os.PathLike, option: str) -> epath.Path:
 def make_local_folder(folder: str | os.PathLike, option: str) -> epath.Path:
     """As `make_folder`, for what other libraries write, which know no addresses."""
     text = os.fspath(folder)
-    if is_address(text):
+    if is_remote(text):
         raise UserError(f"{option}={text}: addresses are not understood here; name a folder.")
     return make_folder(text, option)
 
@@ -60,8 +60,8 @@ def write_file(file: epath.Path, content: str | bytes) -> None:
         UserError: there is no room, or writing is not allowed.
     """
     data = content.encode() if isinstance(content, str) else content
-    with explained(f"{file} cannot be written"):
-        if is_address(file):  # an object appears when it is complete
+    with storage_errors(f"{file} cannot be written"):
+        if is_remote(file):  # an object appears when it is complete
             file.write_bytes(data)
             return
         # A name of its own: several hosts may write the same file at once, and the last one wins.
@@ -75,7 +75,7 @@ def write_file(file: epath.Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def explained(
+def storage_errors(
     failure: str, remedy: str = "make room or allow it, then run the same command again"
 ) -> Iterator[None]:
     """Makes an error of a disk or a bucket a `UserError`: "FAILURE (reason); REMEDY."."""

@@ -15,7 +15,7 @@ from etils import epath
 from dsd_jax.errors import UserError
 from dsd_jax.io.json_file import json_object
 from dsd_jax.io.regular_file import read_regular_file
-from dsd_jax.io.storage import explained, is_address, write_file
+from dsd_jax.io.storage import is_remote, storage_errors, write_file
 from dsd_jax.io.validation import parse
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts.about import AboutPrompts
@@ -42,7 +42,7 @@ def write_prompts(
     from safetensors.numpy import save
 
     folder = epath.Path(folder)
-    with explained(f"{folder} cannot be written to"):
+    with storage_errors(f"{folder} cannot be written to"):
         folder.mkdir(parents=True, exist_ok=True)
     if not is_whole(folder) and holds_prompts(folder):  # a kill came before `about`, or not
         _check_own(folder / _TENSORS)
@@ -122,7 +122,7 @@ def check_there(folder: str | os.PathLike) -> None:
     """
     if holds_prompts(folder):
         return
-    below = [] if is_address(folder) else sorted(Path(folder).glob(f"**/{_TENSORS}"))
+    below = [] if is_remote(folder) else sorted(Path(folder).glob(f"**/{_TENSORS}"))
     hint = f"such as {below[0].parent}" if below else "in the workdir's prompts/"
     raise UserError(
         f"{folder} holds no prompts: {_TENSORS} is missing; expected a folder that train wrote, "
@@ -154,11 +154,11 @@ def read_tree(folder: epath.Path) -> dict[str, Any]:
 
 def _read(file: epath.Path, *, most: int) -> bytes:
     """Return the content of a file of prompts, on this machine or in a bucket."""
-    if not is_address(file):
+    if not is_remote(file):
         return read_regular_file(file, most=most)
     if not file.exists():
         raise UserError(f"{file} is missing.")
-    with explained(f"{file} can't be read", "log in or name another bucket"):
+    with storage_errors(f"{file} can't be read", "log in or name another bucket"):
         return file.read_bytes()
 
 

@@ -18,7 +18,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from dsd_jax.distributed import processes
 from dsd_jax.errors import Preempted, UserError
-from dsd_jax.io.storage import absolute, explained, is_address
+from dsd_jax.io.storage import absolute, is_remote, storage_errors
 from dsd_jax.training.best_checkpoint import Best
 from dsd_jax.training.finite_state import is_finite
 from dsd_jax.training.same_run import check_identity
@@ -195,11 +195,11 @@ class Checkpoints:
             notes = [note for note in notes if note.exists()]
             if not notes:
                 raise
-            processes.wait("all have seen the notes")
+            processes.barrier("all have seen the notes")
             if processes.is_main():
                 for note in notes:  # on times alone
                     note.rename(note.with_name(f"damaged{_NOTE}-{time.time_ns()}"))
-            processes.wait("the notes are set aside")
+            processes.barrier("the notes are set aside")
             return ocp.CheckpointManager(self.folder, options=options)
 
     def _find_killed(self) -> list[int]:
@@ -207,7 +207,7 @@ class Checkpoints:
         found = []
         for place in self.folder.iterdir() if self.folder.exists() else ():
             name, unfinished, _ = place.name.partition(".orbax-checkpoint-tmp")
-            if is_address(place):  # buckets can't rename: a file in the folder says that it's whole
+            if is_remote(place):  # buckets can't rename: a file in the folder says that it's whole
                 unfinished = not (place / "commit_success.txt").exists()
             if name.isdecimal() and unfinished:
                 found.append(int(name))
@@ -221,7 +221,7 @@ class Checkpoints:
             for step in self._damaged:
                 aside = f"damaged-{step}-{time.time_ns()}"
                 (self.folder / str(step)).rename(self.folder / aside)
-        processes.wait("damaged checkpoints are set aside")
+        processes.barrier("damaged checkpoints are set aside")
         for step in self._damaged:
             self._best.metrics.pop(step, None)
         self._damaged.clear()
@@ -233,7 +233,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def _explained(self, done: str) -> AbstractContextManager[None]:
-        return explained(
+        return storage_errors(
             f"checkpoints in {self.folder} cannot be {done}",
             "what was computed since the last one is not kept: make room or allow it, then resume "
             "with the same command",

@@ -44,7 +44,7 @@ def is_time_to_save(done: int, saved: float, seconds: float) -> bool:
     late = time.monotonic() - saved > seconds
     if not processes.are_several():
         return late
-    return done % _CLOCK_EVERY == 0 and processes.agree(late)
+    return done % _CLOCK_EVERY == 0 and processes.broadcast_from_main(late)
 
 
 class _Saver:

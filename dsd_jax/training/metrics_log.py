@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from dsd_jax.io.storage import explained, is_address, write_file
+from dsd_jax.io.storage import is_remote, storage_errors, write_file
 
 # Objects in buckets can't be appended to, and not be replaced more often than once a second.
 _SECONDS_BETWEEN_UPLOADS = 30.0
@@ -44,7 +44,7 @@ class Log:
         """Add a line, in which null stands for a number that is not finite: JSON has none."""
         self._waiting.append(json.dumps(_finite(line)) + "\n")
         recently = time.monotonic() - self._written < _SECONDS_BETWEEN_UPLOADS
-        if self._file and not (is_address(self._file) and recently):
+        if self._file and not (is_remote(self._file) and recently):
             self.flush()
 
     def flush(self) -> None:
@@ -56,8 +56,8 @@ class Log:
         if not (self._file and self._waiting):
             return
         text = "".join(self._waiting)
-        with explained(f"{self._file} cannot be written"):
-            if is_address(self._file):
+        with storage_errors(f"{self._file} cannot be written"):
+            if is_remote(self._file):
                 earlier = self._file.read_text() if self._file.exists() else ""
                 write_file(self._file, earlier + text)
             else:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dsd_jax.io.json_file import read_json, write_json
 from dsd_jax.io.regular_file import list_folder, open_regular_file
-from dsd_jax.io.storage import explained
+from dsd_jax.io.storage import storage_errors
 from dsd_jax.models.components import UNET, Component, components
 from dsd_jax.models.tensor_names import canonical_name, torch_axes
 from dsd_jax.tensor_files import msgpack_file, safetensors_file
@@ -73,7 +73,7 @@ def convert_model(source: Path, target: Path, form: str) -> Converted:
     """
     ours = components(subfolders(source))
     leaves = fitting(source, {part: read_config(source, part) for part in ours})
-    with explained(f"{target} cannot be written"):
+    with storage_errors(f"{target} cannot be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target.parent) as name:
             new = Path(name) / "model"

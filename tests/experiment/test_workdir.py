@@ -250,12 +250,14 @@ def test_a_folder_of_an_earlier_version(tmp_path):
 def test_other_hosts_are_told(tmp_path, monkeypatch):
     """They look at no file, raise what the main process raises, and write where it writes."""
     told = []
-    monkeypatch.setattr(processes, "agree_on_text", lambda text: told.append(text) or text)
+    monkeypatch.setattr(
+        processes, "broadcast_text_from_main", lambda text: told.append(text) or text
+    )
     finish(tmp_path)
     finish(tmp_path, "evaluate")
     assert_refused(tmp_path, "seed = 0", settings=SETTINGS | {"seed": 1})
     monkeypatch.setattr(processes, "is_main", lambda: False)
-    monkeypatch.setattr(processes, "agree_on_text", lambda text: told.pop())
+    monkeypatch.setattr(processes, "broadcast_text_from_main", lambda text: told.pop())
     for message in ("seed = 0", None, None):
         if message:
             assert_refused(tmp_path / "nowhere", message)

@@ -33,7 +33,11 @@ def main(argv: list[str]) -> None:
     settings = recipe(model, learning_rate=RATE)
     found = learning.learn(model, shots, settings, 0)
     mine = item_terms(
-        model, items.take(processes.part(COUNT)), TIMESTEPS, (5,), {"lora": found.prompts["lora"]}
+        model,
+        items.take(processes.local_range(COUNT)),
+        TIMESTEPS,
+        (5,),
+        {"lora": found.prompts["lora"]},
     )
     terms = terms_of_all_hosts(mine, 2, COUNT)
     result = {

@@ -15,7 +15,7 @@ from dsd_jax.errors import UserError
 
 def main(argv: list[str]) -> None:
     processes.join()
-    processes.wait("all are here")
+    processes.barrier("all are here")
     if argv[0] == "first-killed":
         if os.environ["DSD_PROCESS"] == "0":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         if argv[0] == "bug":
             raise KeyError("no such layer")
         os.kill(os.getpid(), signal.SIGKILL)
-    processes.wait("the work is done")
+    processes.barrier("the work is done")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.storage import explained
+from dsd_jax.io.storage import storage_errors
 from dsd_jax.training.checkpoints import KEEP, Checkpoints
 from dsd_jax.training.state_digest import digest
 
@@ -376,10 +376,10 @@ def test_a_folder_that_is_a_file(tmp_path):
 
 
 def test_a_device_without_memory_is_not_a_full_disk():
-    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"), explained("it failed"):
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"), storage_errors("it failed"):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
     message = r"it failed \(No space left on device\); make room"
-    with pytest.raises(UserError, match=message), explained("it failed"):
+    with pytest.raises(UserError, match=message), storage_errors("it failed"):
         raise ValueError("RESOURCE_EXHAUSTED: x: No space left on device [os_error_code='28']")
 
 

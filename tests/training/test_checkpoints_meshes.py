@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, os, sys
 import jax
-from dsd_jax import hosts
+from dsd_jax.distributed import processes
 from dsd_jax.distributed.sharding import simulate_cpu_devices
 
 folder, rows, columns = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 simulate_cpu_devices(rows * columns)
-hosts.join()
+processes.join()
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from dsd_jax.training.checkpoints import Checkpoints
