@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 
-from dsd_jax.benchmarks.encoded_items import Items, encode
+from dsd_jax.benchmarks.encoded_items import EncodedItems, encode
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.data.examples import Examples
 from dsd_jax.data.synthetic import triples
@@ -82,7 +82,7 @@ def pictures(count: int = COUNT) -> np.ndarray:
     return images.astype(np.uint8)
 
 
-def random_items(model: Model, count: int = COUNT) -> Items:
+def random_items(model: Model, count: int = COUNT) -> EncodedItems:
     """Items of those pictures, each with a caption of its own."""
     return encode(Encoders(model), examples(count), range(count))
 
@@ -99,7 +99,7 @@ def examples(count: int = COUNT) -> Examples:
     )
 
 
-def telling_items(model: Model) -> Items:
+def telling_items(model: Model) -> EncodedItems:
     """The same, but noise does not drown what there is to learn about the pictures."""
     items = random_items(model)
     return items._replace(latents=20 * items.latents)

@@ -11,7 +11,7 @@ import pytest
 from dsd_jax.benchmarks.table_scores import RowKey
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.run_marker import REPORTS
-from dsd_jax.experiment.score_cache import Kept
+from dsd_jax.experiment.score_cache import ScoreCache
 from dsd_jax.experiment.workdir import open_workdir
 from dsd_jax.io.storage import write_file
 from dsd_jax.prompts.prompt_files import write_prompts
@@ -40,7 +40,7 @@ def write_report(folder):
 
 def write_scores(folder):
     scores = {RowKey("dsd"): np.zeros((MOST, 2, 1), np.float32)}
-    Kept(folder / "scores", "a run").scores("items", lambda: scores)
+    ScoreCache(folder / "scores", "a run").scores("items", lambda: scores)
 
 
 WRITES = {

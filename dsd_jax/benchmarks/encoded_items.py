@@ -1,14 +1,18 @@
-"""A benchmark's items, encoded once, and their terms: one caption and P pictures, or one picture
-and J captions, the matching candidate first.
+"""Items of a benchmark, encoded once, and the UNet's outputs for their candidates.
+
+An item is one caption and P images, or one image and J captions; the matching candidate is the
+first.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 from dsd_jax.benchmarks.encoding import Encoders
+from dsd_jax.benchmarks.encoding_cache import distinct_rows
 from dsd_jax.data.examples import Examples
 from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.pipeline import Model
@@ -18,91 +22,102 @@ from dsd_jax.distributed.sharding import shard_rows
 from dsd_jax.io.host_arrays import stacked
 from dsd_jax.matching.batching import Sets, Tick, even_pieces, group_terms
 from dsd_jax.matching.forward import Terms, Wanted
-from dsd_jax.statistics.standard_errors import numbered
+from dsd_jax.statistics.standard_errors import cluster_ids
 
-TOGETHER = 1024  # pictures or captions that are encoded at a time
+ENCODED_TOGETHER = 1024  # images or captions
+
+Tree = TypeVar("Tree")
 
 
-class Items(NamedTuple):
-    """Encoded items on the host, each different picture and caption once.
+class EncodedItems(NamedTuple):
+    """Encoded items in the host's memory, each different image and caption once.
 
-    latents: (U, h, w, channels) float32, scaled; mapped to a file where they are large.
-    texts: of V captions, likewise.
-    pictures: (n, P) int, which latents each item has; the matching one first.
-    captions: (n, J) int, which texts.
-    numbers: (n,) int, each item's number in its split: what its noise is keyed by, so that all its
-        candidates share timestep and noise.
-    clusters: (n,) int; items with the same one are not independent of each other.
+    Attributes:
+        latents: (U, h, w, channels) float32, scaled; mapped to a file where they are large.
+        texts: text states of the V different captions, likewise.
+        images: (n, P) int, rows of `latents`; the matching image of an item is the first.
+        captions: (n, J) int, rows of `texts`; the matching caption of an item is the first.
+        indices: (n,) int, the index of each item in its split, by which its noise is keyed: all its
+            candidates share timestep and noise.
+        clusters: (n,) int; items of one cluster are not independent of each other.
     """
 
     latents: np.ndarray
     texts: Texts
-    pictures: np.ndarray
+    images: np.ndarray
     captions: np.ndarray
-    numbers: np.ndarray
+    indices: np.ndarray
     clusters: np.ndarray
 
     @property
     def count(self) -> int:
         """The number of items, n."""
-        return len(self.numbers)
+        return len(self.indices)
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> "Items":
-        """Some of the items."""
+    def take(self, rows: Sequence[int] | np.ndarray) -> "EncodedItems":
+        """Return the items at `rows`."""
         rows = np.asarray(rows)
         return self._replace(
-            pictures=self.pictures[rows],
+            images=self.images[rows],
             captions=self.captions[rows],
-            numbers=self.numbers[rows],
+            indices=self.indices[rows],
             clusters=self.clusters[rows],
         )
 
-    def pick(self, candidates: np.ndarray) -> "Items":
-        """The same with some of the candidates, (n, k) numbers of pictures or captions, which it
-        has several of.
+    def select_candidates(self, candidates: np.ndarray) -> "EncodedItems":
+        """Return the same items with fewer candidates.
+
+        Args:
+            candidates: (n, k) int, which of the images, or where there is one image of the
+                captions, each item keeps.
         """
-        if self.pictures.shape[1] > 1:
-            return self._replace(pictures=np.take_along_axis(self.pictures, candidates, axis=1))
+        if self.images.shape[1] > 1:
+            return self._replace(images=np.take_along_axis(self.images, candidates, axis=1))
         return self._replace(captions=np.take_along_axis(self.captions, candidates, axis=1))
 
 
 def encode(
     encoders: Encoders,
     examples: Examples,
-    numbers: Sequence[int] | np.ndarray,
-    together: bool = False,
-) -> Items:
-    """Some items of a split, read and encoded, each different picture and caption once.
+    indices: Sequence[int] | np.ndarray,
+    *,
+    split_over_hosts: bool = False,
+) -> EncodedItems:
+    """Read and encode the items of a split at `indices`, each different image and caption once.
 
-    With `together`, all hosts ask for the same ones and each encodes its part.
+    With `split_over_hosts`, all hosts ask for the same items, and each encodes its part of them.
     """
-    keys = [key for number in numbers for key in examples.pictures[number]]
-    captions = [text for number in numbers for text in examples.captions[number]]
-    latents, pictures = _encoded(keys, lambda some: encoders.pictures(examples, some, together)[0])
-    texts, words = _encoded(captions, lambda some: encoders.captions(some, together)[0])
-    return Items(
+    keys = [key for index in indices for key in examples.pictures[index]]
+    captions = [caption for index in indices for caption in examples.captions[index]]
+    encode_images = partial(encoders.images, examples, split_over_hosts=split_over_hosts)
+    encode_captions = partial(encoders.captions, split_over_hosts=split_over_hosts)
+    latents, image_rows = _encode_distinct(keys, encode_images)
+    texts, caption_rows = _encode_distinct(captions, encode_captions)
+    return EncodedItems(
         latents,
         texts,
-        pictures.reshape(len(numbers), -1),
-        words.reshape(len(numbers), -1),
-        np.asarray(numbers),
-        numbered([examples.clusters[number] for number in numbers]),
+        image_rows.reshape(len(indices), -1),
+        caption_rows.reshape(len(indices), -1),
+        np.asarray(indices),
+        cluster_ids([examples.clusters[index] for index in indices]),
     )
 
 
-def _encoded(keys: Sequence[Hashable], compute: Callable[[list], Any]) -> tuple[Any, np.ndarray]:
-    """Return what `compute` makes of the different ones of `keys`, and which of them each is."""
-    numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    different = list(numbers)
+def _encode_distinct(
+    keys: Sequence[Hashable], compute: Callable[[list], Tree]
+) -> tuple[Tree, np.ndarray]:
+    """Return the encodings of the distinct keys, and which row of them each key has."""
+    distinct, rows = distinct_rows(keys)
     parts = (
-        compute([different[i] for i in piece]) for piece in even_pieces(len(different), TOGETHER)
+        compute([distinct[i] for i in piece])
+        for piece in even_pieces(len(distinct), ENCODED_TOGETHER)
     )
-    return stacked(parts, len(different)), np.array([numbers[key] for key in keys])
+    return stacked(parts, len(distinct)), rows
 
 
 def item_terms(
     model: Model,
-    items: Items,
+    items: EncodedItems,
     timesteps: np.ndarray,
     seeds: Sequence[int] | np.ndarray,
     prompts: Mapping[str, Any] | None = None,
@@ -116,8 +131,8 @@ def item_terms(
         side by side. Noise depends on (seed, item's number, timestep) alone. With prompts the empty
         caption's row gets them too; see `matching.with_uncond`.
     """
-    pictures, shape = items.pictures.reshape(-1), model.latent_shape
-    numbers = np.repeat(items.numbers, items.pictures.shape[1])
+    pictures, shape = items.images.reshape(-1), model.latent_shape
+    numbers = np.repeat(items.indices, items.images.shape[1])
     seed_of, step_of = np.repeat(seeds, len(timesteps)), np.tile(timesteps, len(seeds))
 
     def noise(groups: np.ndarray, times: np.ndarray) -> jax.Array:

@@ -1,125 +1,98 @@
-"""A benchmark's pictures and captions as the frozen encoders see them, each different one once."""
+"""The frozen encoders of a model, applied to a benchmark's images and captions."""
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dsd_jax.benchmarks.encoding_cache import Cache
+from dsd_jax.benchmarks.encoding_cache import EncodingCache, MemoryCache, Rows
 from dsd_jax.data.examples import Examples
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.diffusion.text_states import Texts
 from dsd_jax.distributed import processes
 from dsd_jax.io.cache_folder import expand
 
-BUDGET = 2**30  # bytes of encoded pictures, and of captions, that are kept for later items
-READ_TOGETHER = 64  # pictures that are in memory at a time
-
-# From some keys to a tuple of arrays with a row each.
-Compute = Callable[[list], tuple[np.ndarray, ...]]
+READ_TOGETHER = 64  # images that are in memory at a time
 
 
 class Encoders:
-    """The encoders of a model; what they said is remembered, in memory up to `BUDGET`.
+    """The image and text encoders of a model, whose outputs are kept in memory and on disk.
 
     Args:
-        model: whose encoders.
-        cache: folder of what earlier runs have encoded, and this one will have; "" for none.
+        model: the model whose encoders are used.
+        cache: the folder of the disk cache, which runs may share; "" for none.
     """
 
     def __init__(self, model: Model, cache: str | Path = ""):
-        """Computes the weights' digests where there is a cache."""
+        """Open the disk cache, for which the digests of the encoders' params are computed."""
         self.model = model
-        self._pictures, self._texts = Memory(), Memory()
-        self._cached = {part: _cache(cache, part, model) for part in ("vae", "text")}
+        self._images, self._captions = MemoryCache(), MemoryCache()
+        self._image_files = self._caption_files = None
+        if cache:
+            folder = expand(cache)
+            self._image_files = EncodingCache(folder / "vae", *model.image_identity())
+            self._caption_files = EncodingCache(folder / "text", *model.text_identity())
 
-    def pictures(
-        self, examples: Examples, keys: Sequence[Hashable], together: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Latents (U, h, w, channels) of the different ones of `keys`, and which of them each is.
+    def images(
+        self, examples: Examples, keys: Sequence[Hashable], *, split_over_hosts: bool = False
+    ) -> np.ndarray:
+        """Return the latents (k, h, w, channels) of k images of a split, in the order of `keys`.
 
-        With `together`, hosts that all ask for the same keys each encode a part of them.
+        With `split_over_hosts`, all hosts ask for the same keys, and each encodes its part of them.
         """
-        named = [(examples.read, key) for key in keys]  # a key means a picture of its own split
-        (latents,), rows = self._pictures.rows(named, self._encode_named(examples), together)
-        return latents.reshape(-1, *self.model.latent_shape), rows
 
-    def captions(self, captions: Sequence[str], together: bool = False) -> tuple[Texts, np.ndarray]:
-        """The same of captions: Texts of V of them, and which of them each is."""
-        arrays, rows = self._texts.rows(captions, self._read, together)
-        return Texts(*arrays), rows
+        def encode(named: list) -> Rows:
+            return self._encode_images(examples, [key for _, key in named])
 
-    def _encode_named(self, examples: Examples) -> Compute:
-        return lambda named: self._encode(examples, [key for _, key in named])
+        named = [(examples.read, key) for key in keys]  # a key means an image of its own split
+        (latents,) = _rows(self._images, named, encode, split_over_hosts)
+        return latents.reshape(-1, *self.model.latent_shape)
 
-    def _encode(self, examples: Examples, keys: list) -> tuple[np.ndarray]:
-        found = []
+    def captions(self, captions: Sequence[str], *, split_over_hosts: bool = False) -> Texts:
+        """Return the text states of captions, in their order; hosts share them as for `images`."""
+        return Texts(*_rows(self._captions, captions, self._encode_captions, split_over_hosts))
+
+    def _encode_images(self, examples: Examples, keys: list) -> Rows:
+        parts = []
         for start in range(0, len(keys), READ_TOGETHER):
-            some = keys[start : start + READ_TOGETHER]
-            pixels = examples.images(some, self.model.image_size)
-            contents = [picture.tobytes() for picture in pixels]
-            found.append(
-                _from(
-                    self._cached["vae"], contents, lambda rows, of=pixels: self._latents(of[rows])
-                )
-            )
-        return (np.concatenate(found) if found else np.empty((0, *self.model.latent_shape)),)
+            pixels = examples.images(keys[start : start + READ_TOGETHER], self.model.image_size)
+            contents = [image.tobytes() for image in pixels]
+            parts.append(_cached(self._image_files, contents, partial(self._latents, pixels)))
+        return (np.concatenate(parts),)
 
-    def _latents(self, pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(self.model.latents(pixels))
+    def _latents(self, pixels: np.ndarray, rows: list[int]) -> np.ndarray:
+        return np.asarray(self.model.latents(pixels[rows]))
 
-    def _read(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _encode_captions(self, captions: list[str]) -> Rows:
         length, width = self.model.tokenizer.model_max_length, self.model.unet.cross_attention_dim
 
-        def flat(rows: Sequence[int]) -> np.ndarray:
+        def compute(rows: list[int]) -> np.ndarray:
             texts = self.model.encode_captions([captions[i] for i in rows])
             states = np.asarray(texts.states).reshape(len(rows), -1)
             return np.concatenate([states, np.asarray(texts.pooled)], axis=1)
 
-        both = _from(self._cached["text"], [caption.encode() for caption in captions], flat)
+        both = _cached(self._caption_files, [caption.encode() for caption in captions], compute)
         states, pooled = np.split(both, [length * width], axis=1)
         return states.reshape(-1, length, width), pooled
 
 
-class Memory:
-    """Rows by key, the oldest forgotten beyond `BUDGET` bytes."""
-
-    def __init__(self):
-        """Empty."""
-        self._rows: dict[Hashable, tuple[np.ndarray, ...]] = {}
-
-    def rows(
-        self, keys: Sequence[Hashable], compute: Compute, together: bool
-    ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-        """Arrays with a row per different key, in the order of their first appearance; which of
-        them each key has, as an int array. `together`: as for `Encoders.pictures`.
-        """
-        different = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        rows = np.array([different[key] for key in keys], np.int64)
-        if together:  # remembered by none: hosts may remember different ones
-            mine = [list(different)[i] for i in processes.local_range(len(different))]
-            return processes.gather(compute(mine), len(different)), rows
-        missing = [key for key in different if key not in self._rows]
-        if missing:
-            self._rows.update(zip(missing, zip(*compute(missing), strict=True), strict=True))
-        found = [self._rows[key] for key in different]
-        self._forget(different)
-        return tuple(np.stack(column) for column in zip(*found, strict=True)), rows
-
-    def _forget(self, needed: dict[Hashable, int]) -> None:
-        size = sum(array.nbytes for row in self._rows.values() for array in row)
-        for key in [key for key in self._rows if key not in needed]:
-            if size <= BUDGET:
-                return
-            size -= sum(array.nbytes for array in self._rows.pop(key))
+def _rows(
+    memory: MemoryCache,
+    keys: Sequence[Hashable],
+    compute: Callable[[list], Rows],
+    split_over_hosts: bool,
+) -> Rows:
+    if not split_over_hosts:
+        return memory.rows(keys, compute)
+    # Not kept in memory: hosts may have different rows there, but must compute the same ones.
+    part = [keys[i] for i in processes.local_range(len(keys))]
+    return processes.gather(compute(part), len(keys))
 
 
-def _from(cache: Cache | None, contents: list[bytes], compute: Callable) -> np.ndarray:
-    return cache.rows(contents, compute) if cache else compute(list(range(len(contents))))
-
-
-def _cache(folder: str | Path, part: str, model: Model) -> Cache | None:
-    if not folder:
-        return None
-    weights, rest = model.image_identity() if part == "vae" else model.text_identity()
-    return Cache(expand(folder) / part, weights, rest)
+def _cached(
+    files: EncodingCache | None,
+    contents: Sequence[bytes],
+    compute: Callable[[list[int]], np.ndarray],
+) -> np.ndarray:
+    return files.rows(contents, compute) if files else compute(list(range(len(contents))))

@@ -1,50 +1,86 @@
-"""What the frozen encoders said of a picture or a caption, kept on disk for the next run.
+"""Caches of what the frozen encoders return for an image or a caption: in memory and on disk.
 
-An entry is a `.npy` file named by a SHA-256 of everything that it depends on: the encoder's weights
-and their dtype, its config, how images are prepared, and the pixels or the words. So nothing ever
-has to be thrown away because it is out of date, folders can be shared by runs and hosts, and
-deleting one costs time alone. Behind the array an entry has the SHA-256 of its name and array: one
-that was damaged is computed again.
+An entry on disk is a `.npy` file named by a SHA-256 of everything that it depends on: the encoder's
+params and their dtype, its config, how images are prepared, and the pixels or the caption. So no
+entry is ever out of date, runs and hosts can share a folder, and deleting it costs time alone.
+Behind the array stands the SHA-256 of name and array: a damaged entry is computed again.
 """
 
 import hashlib
 import io
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from dsd_jax.errors import UserError
 from dsd_jax.io.regular_file import read_regular_file
+from dsd_jax.io.storage import write_file
 from dsd_jax.models.weights_digest import weights_digest
 
-# One or many numbers of rows -> what the encoder says of them, a row each.
-Compute = Callable[[list[int]], Any]
-_MOST = 2**32  # bytes of an entry
-_DIGEST = hashlib.sha256().digest_size
+MEMORY_BUDGET = 2**30  # bytes
+_MAX_BYTES = 2**32  # of an entry on disk
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+# Arrays of equally many rows, such as text states and pooled states.
+Rows = tuple[np.ndarray, ...]
 
 
-class Cache:
-    """A folder of encoded pictures or captions of one encoder.
+def distinct_rows(keys: Sequence[Hashable]) -> tuple[list, np.ndarray]:
+    """Return the distinct keys as they first appear, and which of them each key is, (k,) int."""
+    rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+    return list(rows), np.array([rows[key] for key in keys], np.int64)
+
+
+class MemoryCache:
+    """Encoded rows by key; beyond `MEMORY_BUDGET` bytes the oldest ones are dropped."""
+
+    def __init__(self):
+        """Create an empty cache."""
+        self._rows: dict[Hashable, Rows] = {}
+
+    def rows(self, keys: Sequence[Hashable], compute: Callable[[list], Rows]) -> Rows:
+        """Return arrays with one row per key; `compute` is asked for the missing ones in one call.
+
+        Args:
+            keys: k of them.
+            compute: from a list of distinct keys to arrays with one row for each.
+        """
+        missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
+        if missing:
+            self._rows.update(zip(missing, zip(*compute(missing), strict=True), strict=True))
+        rows = [self._rows[key] for key in keys]
+        self._drop_oldest(except_for=set(keys))
+        return tuple(np.stack(column) for column in zip(*rows, strict=True))
+
+    def _drop_oldest(self, except_for: set[Hashable]) -> None:
+        size = sum(array.nbytes for row in self._rows.values() for array in row)
+        for key in [key for key in self._rows if key not in except_for]:
+            if size <= MEMORY_BUDGET:
+                return
+            size -= sum(array.nbytes for array in self._rows.pop(key))
+
+
+class EncodingCache:
+    """A folder of encoded images or captions of one encoder.
 
     Args:
         folder: created if need be.
-        params: the encoder's weights.
-        preparation: all else that decides what a row becomes, such as the encoder's config and the
-            size of images.
+        params: the encoder's params.
+        settings: all else that an encoding depends on, such as the encoder's config and the size
+            of images.
 
     Raises:
         UserError: the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, params: Any, preparation: str):
-        """Computes the weights' digest, about a second per gigabyte."""
-        self._folder, self._told = folder, False
-        self._start = f"{weights_digest(params)} {preparation} ".encode()
+    def __init__(self, folder: Path, params: Any, settings: str):
+        """Compute the digest of the params, which takes about a second per gigabyte."""
+        self._folder, self._has_warned = folder, False
+        self._identity = f"{weights_digest(params)} {settings} ".encode()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,46 +89,53 @@ class Cache:
                 "'' for none."
             ) from error
 
-    def rows(self, inputs: Sequence[bytes], compute: Compute) -> np.ndarray:
-        """A row per input: from disk where it is there whole, the others computed in one go."""
+    def rows(
+        self, inputs: Sequence[bytes], compute: Callable[[list[int]], np.ndarray]
+    ) -> np.ndarray:
+        """Return one row per input: intact entries from disk, the others computed in one call.
+
+        Args:
+            inputs: the bytes of each image or caption.
+            compute: from indices of inputs to one row for each.
+        """
         files = [self._file(content) for content in inputs]
-        found, damaged = {}, 0
+        rows, damaged = {}, 0
         for file in dict.fromkeys(files):
             try:
-                found[file] = _read(file)
+                rows[file] = _read(file)
             except ValueError:
-                found[file], damaged = None, damaged + 1
-        if damaged and not self._told:
-            self._told = True
+                rows[file], damaged = None, damaged + 1
+        if damaged and not self._has_warned:
+            self._has_warned = True
             warnings.warn(
-                f"cache: {damaged} of {len(found)} entries in {self._folder} are damaged; such "
+                f"cache: {damaged} of {len(rows)} entries in {self._folder} are damaged; such "
                 "entries are computed again.",
                 stacklevel=2,
             )
-        missing = [file for file, row in found.items() if row is None]
+        missing = [file for file, row in rows.items() if row is None]
         if missing:
             computed = np.asarray(compute([files.index(file) for file in missing]))
             for file, row in zip(missing, computed, strict=True):
                 _write(file, row)
-                found[file] = row
-        return np.stack([found[file] for file in files])
+                rows[file] = row
+        return np.stack([rows[file] for file in files])
 
     def _file(self, content: bytes) -> Path:
-        name = hashlib.sha256(self._start + content).hexdigest()
+        name = hashlib.sha256(self._identity + content).hexdigest()
         return self._folder / name[:2] / f"{name}.npy"
 
 
 def _read(file: Path) -> np.ndarray | None:
-    """Return the entry's array; None where there is no such file.
+    """Return the array of an entry; None where there is no such file.
 
     Raises:
-        ValueError: it is not what was written.
+        ValueError: the entry is damaged.
     """
     try:
-        content = read_regular_file(file, most=_MOST)
+        content = read_regular_file(file, most=_MAX_BYTES)
     except UserError:
         return None
-    array, digest = content[:-_DIGEST], content[-_DIGEST:]
+    array, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if _digest(file, array) != digest:
         raise ValueError(f"{file} is damaged")
     return np.load(io.BytesIO(array), allow_pickle=False)
@@ -103,19 +146,11 @@ def _digest(file: Path, array: bytes) -> bytes:
 
 
 def _write(file: Path, row: np.ndarray) -> None:
-    """Whole or not at all; a full disk costs the entry, not the run."""
+    """Write an entry, whole or not at all; a full disk costs the entry, not the run."""
     array = io.BytesIO()
     np.save(array, row)
-    content = array.getvalue() + _digest(file, array.getvalue())
     try:
         file.parent.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            try:
-                part.write(content)
-                part.flush()
-                os.replace(part.name, file)
-            except OSError:
-                os.unlink(part.name)
-                raise
-    except OSError:
+        write_file(epath.Path(file), array.getvalue() + _digest(file, array.getvalue()))
+    except (OSError, UserError):
         return

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dsd_jax.benchmarks.encoded_items import Items, item_terms
+from dsd_jax.benchmarks.encoded_items import EncodedItems, item_terms
 from dsd_jax.config.score_spec import Reading
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.matching import methods
@@ -18,7 +18,7 @@ from dsd_jax.models.unet_config import UNetConfig
 FLOATS = 2**24  # of terms that are in memory at a time, about
 
 
-class Task(NamedTuple):
+class ScoreJob(NamedTuple):
     """A number per candidate and timestep.
 
     wanted: the terms it takes. read: from them to (I, C, T). timesteps: at which, ascending.
@@ -37,34 +37,34 @@ class Task(NamedTuple):
         return not set(self.tree or ()) & {"lora", "tokens"}
 
 
-def method_task(
+def score_job(
     unet: UNetConfig,
     reading: Reading,
     layers: Sequence[str],
     tree: Mapping[str, Any] | None = None,
     stage: int = 0,
-) -> Task:
+) -> ScoreJob:
     """The method's score, which is a mean over timesteps of this."""
     weights = (tree or {}).get("weights", {}).get(reading.method)
     wanted = methods.needs(unet, reading.method, layers, weights)
     read = partial(methods.per_timestep, name=reading.method, layers=layers, weights=weights)
-    return Task(wanted, read, reading.new_timesteps(stage), tree, weights)
+    return ScoreJob(wanted, read, reading.new_timesteps(stage), tree, weights)
 
 
-def compat_tasks(unet: UNetConfig, reading: Reading, layers: Sequence[str]) -> list[Task]:
+def compat_score_jobs(unet: UNetConfig, reading: Reading, layers: Sequence[str]) -> list[ScoreJob]:
     """The parts of what the authors' code scores: attention, which it averages, and bias if any."""
     method, times = methods.method_named(reading.method), reading.timesteps()
     wanted = methods.needs(unet, reading.method, layers)._replace(uncond=True)
     reads = [partial(methods.authors_attention, layers=layers)]
     if method.reads_errors:
         reads.append(method.off_errors)
-    return [Task(wanted, read, times) for read in reads]
+    return [ScoreJob(wanted, read, times) for read in reads]
 
 
-def steps_of(
+def per_timestep_scores(
     model: Model,
-    items: Items,
-    tasks: Sequence[Task],
+    items: EncodedItems,
+    tasks: Sequence[ScoreJob],
     seed: int,
     tick: Tick = lambda share: None,
 ) -> list[np.ndarray]:
@@ -74,7 +74,7 @@ def steps_of(
     so do all tasks. Under prompts the empty caption's row is the frozen model's. `tick` gets
     shares of one. Memory for terms does not grow with the number of timesteps.
     """
-    shape = (*items.pictures.shape, items.captions.shape[1])
+    shape = (*items.images.shape, items.captions.shape[1])
     found = [np.empty((*shape, len(task.timesteps)), np.float32) for task in tasks]
     groups = _groups(tasks)
     total = sum(len(times) * _rounds([tasks[i] for i in which]) for which, times in groups.items())
@@ -94,7 +94,7 @@ def _part_of(tick: Tick, share: float) -> Tick:
     return lambda part: tick(part * share)
 
 
-def _groups(tasks: Sequence[Task]) -> dict[tuple[int, ...], np.ndarray]:
+def _groups(tasks: Sequence[ScoreJob]) -> dict[tuple[int, ...], np.ndarray]:
     """Which tasks read which timesteps: {numbers of tasks: timesteps that just these read}."""
     every = np.unique(np.concatenate([task.timesteps for task in tasks]))
     groups: dict[tuple[int, ...], list[int]] = {}
@@ -104,22 +104,22 @@ def _groups(tasks: Sequence[Task]) -> dict[tuple[int, ...], np.ndarray]:
     return {which: np.array(times, np.int32) for which, times in groups.items()}
 
 
-def _trees(tasks: Sequence[Task]) -> list[Mapping[str, Any]]:
+def _trees(tasks: Sequence[ScoreJob]) -> list[Mapping[str, Any]]:
     """The different prompts that take passes of their own."""
     return list({id(task.tree): task.tree for task in tasks if not task.is_frozen}.values())
 
 
-def _rounds(tasks: Sequence[Task]) -> int:
+def _rounds(tasks: Sequence[ScoreJob]) -> int:
     """How many times every candidate passes through the UNet."""
     return len(_trees(tasks)) + bool(_frozen_wanted(tasks))
 
 
-def _frozen_wanted(tasks: Sequence[Task]) -> list[Wanted]:
+def _frozen_wanted(tasks: Sequence[ScoreJob]) -> list[Wanted]:
     """What the frozen model's passes are needed for."""
     return [task.wanted for task in tasks if task.is_frozen or task.wanted.uncond]
 
 
-def _together(unet: UNetConfig, tasks: Sequence[Task], shape: tuple[int, int, int]) -> int:
+def _together(unet: UNetConfig, tasks: Sequence[ScoreJob], shape: tuple[int, int, int]) -> int:
     """How many timesteps' terms of (n, P, J) candidates fit into `FLOATS`, and at least one."""
     items, pictures, captions = shape
     wanted = methods.all_needed(unet, [task.wanted for task in tasks])
@@ -128,8 +128,8 @@ def _together(unet: UNetConfig, tasks: Sequence[Task], shape: tuple[int, int, in
 
 def _read(
     model: Model,
-    items: Items,
-    tasks: Sequence[Task],
+    items: EncodedItems,
+    tasks: Sequence[ScoreJob],
     times: np.ndarray,
     seed: int,
     tick: Tick,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsd_jax.benchmarks.encoded_items import Items, encode
+from dsd_jax.benchmarks.encoded_items import EncodedItems, encode
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.errors import UserError
@@ -61,14 +61,17 @@ def load_examples(benchmark: Benchmark, name: str, field: str) -> Examples:
     return examples
 
 
-def load_shots(encoders: Encoders, benchmark: Benchmark, name: str, count: int, seed: int) -> Items:
+def load_shots(
+    encoders: Encoders, benchmark: Benchmark, name: str, count: int, seed: int
+) -> EncodedItems:
     """`count` items of a split by seed, on all hosts, each of which read and encoded its part.
 
     Raises:
         UserError: there are not so many items, or too few to learn from some and hold out others.
     """
     examples = load_examples(benchmark, name, "shots_from").unfolded()
-    return encode(encoders, examples, draw_shots(name, examples.kinds, count, seed), together=True)
+    indices = draw_shots(name, examples.kinds, count, seed)
+    return encode(encoders, examples, indices, split_over_hosts=True)
 
 
 def count_shots(benchmark: Benchmark, name: str, asked: float) -> int:

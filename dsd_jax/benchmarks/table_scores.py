@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dsd_jax.benchmarks.encoded_items import Items
-from dsd_jax.benchmarks.score_jobs import Task, compat_tasks, method_task, steps_of
+from dsd_jax.benchmarks.encoded_items import EncodedItems
+from dsd_jax.benchmarks.score_jobs import (
+    ScoreJob,
+    compat_score_jobs,
+    per_timestep_scores,
+    score_job,
+)
 from dsd_jax.config.score_spec import Reading
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.matching.batching import Tick
@@ -18,7 +23,7 @@ from dsd_jax.prompts.usage import same_timesteps
 BIAS = "/bias"  # ends the name of what compat readings add to the average of the attention
 
 
-class Learned(NamedTuple):
+class LearnedPrompts(NamedTuple):
     """Prompts of one recipe and number of shots, a pytree per seed.
 
     methods: that they serve. timesteps: how many they were learned at; None is the config's number.
@@ -61,7 +66,7 @@ class RowKey(NamedTuple):
     seed: int = 0
 
 
-class Asked(NamedTuple):
+class EvalPlan(NamedTuple):
     """All that is asked of every item.
 
     learned: by label, such as "lora-256". timesteps: how many they were learned for.
@@ -71,7 +76,7 @@ class Asked(NamedTuple):
     layers: tuple[str, ...]
     timesteps: int
     seed: int
-    learned: Mapping[str, Learned]
+    learned: Mapping[str, LearnedPrompts]
 
     def served(self, label: str) -> list[Reading]:
         """Return the readings that some prompts serve: plain ones at what they were learned for."""
@@ -87,7 +92,7 @@ class Asked(NamedTuple):
 
 
 def candidate_scores(
-    model: Model, items: Items, asked: Asked, tick: Tick = lambda share: None
+    model: Model, items: EncodedItems, asked: EvalPlan, tick: Tick = lambda share: None
 ) -> dict[RowKey, np.ndarray]:
     """{key: (n, P, J) float32} of all that is asked.
 
@@ -96,7 +101,7 @@ def candidate_scores(
     tasks = _tasks(model, asked)
     pruned = [reading for reading in asked.readings if len(reading.stages) > 1]
     share = 1 / (1 + len(pruned))
-    steps = steps_of(
+    steps = per_timestep_scores(
         model, items, list(tasks.values()), asked.seed, lambda part: tick(part * share)
     )
     found = {
@@ -111,26 +116,26 @@ def candidate_scores(
     return found
 
 
-def _tasks(model: Model, asked: Asked) -> dict[RowKey, Task]:
+def _tasks(model: Model, asked: EvalPlan) -> dict[RowKey, ScoreJob]:
     """Return the first round of every row."""
-    tasks: dict[RowKey, Task] = {}
+    tasks: dict[RowKey, ScoreJob] = {}
     for reading in asked.readings:
         label = reading.label
         if reading.compat:
-            parts = compat_tasks(model.unet, reading, asked.layers)
+            parts = compat_score_jobs(model.unet, reading, asked.layers)
             tasks |= zip([RowKey(label), RowKey(label + BIAS)], parts, strict=False)
         else:
-            tasks[RowKey(label)] = method_task(model.unet, reading, asked.layers)
+            tasks[RowKey(label)] = score_job(model.unet, reading, asked.layers)
     for prompts, learned in asked.learned.items():
         for seed, tree in enumerate(learned.prompts):
             for reading in asked.served(prompts):
                 key = RowKey(reading.label, prompts, seed)
-                tasks[key] = method_task(model.unet, reading, asked.layers, tree)
+                tasks[key] = score_job(model.unet, reading, asked.layers, tree)
     return tasks
 
 
 def _prune(
-    model: Model, items: Items, reading: Reading, asked: Asked, steps: np.ndarray
+    model: Model, items: EncodedItems, reading: Reading, asked: EvalPlan, steps: np.ndarray
 ) -> np.ndarray:
     """(n, P, J): the later rounds of a reading whose first round's steps are (n, P, J, T).
 
@@ -146,8 +151,8 @@ def _prune(
         kept = np.sort(best[:, : reading.stages[stage][0]], axis=1)
         left = np.take_along_axis(left, kept, axis=1)
         steps = np.take_along_axis(steps, kept[..., None], axis=1)
-        task = method_task(model.unet, reading, asked.layers, stage=stage)
-        (new,) = steps_of(model, items.pick(left), [task], asked.seed)
+        task = score_job(model.unet, reading, asked.layers, stage=stage)
+        (new,) = per_timestep_scores(model, items.select_candidates(left), [task], asked.seed)
         steps = np.concatenate([steps, new.reshape(*left.shape, -1)], axis=-1)
         times = np.concatenate([times, task.timesteps])
         now = steps[..., np.isin(times, reading.timesteps(stage))].mean(axis=-1)

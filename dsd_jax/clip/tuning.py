@@ -40,7 +40,7 @@ from dsd_jax.distributed.sharding import (
 )
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot.support_set import margin_unit, split
-from dsd_jax.statistics.standard_errors import numbered
+from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import early_stopping
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.loop import fit
@@ -94,7 +94,7 @@ def fine_tune(
         UserError: the items are not of this kind.
     """
     shots = _examples(clip, pixels, captions)
-    clusters = numbered(range(len(shots.ids)) if clusters is None else clusters)
+    clusters = cluster_ids(range(len(shots.ids)) if clusters is None else clusters)
     learn, held = split(clusters, recipe.held_out, seed)
     if not early_stopping.can_tell(clusters[held]):
         early_stopping.tell_too_few(progress or "fine-tuning", len(clusters))

@@ -10,16 +10,16 @@ from tqdm import tqdm
 from dsd_jax.benchmarks.encoded_items import encode
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.splits import Split
-from dsd_jax.benchmarks.table_scores import BIAS, Asked, RowKey, candidate_scores
+from dsd_jax.benchmarks.table_scores import BIAS, EvalPlan, RowKey, candidate_scores
 from dsd_jax.config.score_spec import COMPAT
 from dsd_jax.data.examples import Examples
 from dsd_jax.distributed import processes
-from dsd_jax.experiment.score_cache import Kept
+from dsd_jax.experiment.score_cache import ScoreCache
 from dsd_jax.io.progress import advance
 from dsd_jax.matching.batching import even_pieces
 from dsd_jax.report import Decision
 from dsd_jax.statistics import metrics, results
-from dsd_jax.statistics.results import Parts, Series
+from dsd_jax.statistics.results import ItemGroups, Series
 
 LARGEST = 224  # pixels of a side of a picture in a report
 SHOWN = 6  # right and wrong decisions each that a report pictures
@@ -27,7 +27,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 TOGETHER = 8192  # candidates times timesteps that are scored before they are kept
 
 
-class Table(NamedTuple):
+class EvaluationTable(NamedTuple):
     """What a report shows: rows, paired comparisons and decisions of some splits.
 
     passes: {method: rows of the UNet per item}.
@@ -46,10 +46,10 @@ Rival = Callable[[Split], Mapping[RowKey, np.ndarray]]
 def evaluate(
     encoders: Encoders,
     splits: Sequence[Split],
-    asked: Asked,
-    kept: Kept,
+    asked: EvalPlan,
+    kept: ScoreCache,
     rivals: Sequence[Rival] = (),
-) -> Table:
+) -> EvaluationTable:
     """Score every split by every reading zero-shot, under the prompts that serve it, and by rivals.
 
     Args:
@@ -59,7 +59,7 @@ def evaluate(
         kept: where scores are kept, for a run that goes on.
         rivals: others that score the same items.
     """
-    table = Table([], [], [], {})
+    table = EvaluationTable([], [], [], {})
     for split in splits:
         scores = split_scores(encoders, split, asked, kept)
         for rival in rivals:
@@ -69,21 +69,21 @@ def evaluate(
 
 
 def add_split(
-    table: Table,
+    table: EvaluationTable,
     split: Split,
     scores: Mapping[RowKey, np.ndarray],
-    asked: Asked,
+    asked: EvalPlan,
     side: int,
 ) -> None:
     """Add a split's rows, comparisons and some decisions, pictured with sides of `side` pixels."""
     pictures, captions = next(iter(scores.values())).shape[1:]
-    parts, chances = Parts(split.kinds, split.clusters), metrics.chances(pictures, captions)
+    parts, chances = ItemGroups(split.kinds, split.clusters), metrics.chances(pictures, captions)
     table.passes.update({one.label: one.passes(pictures, captions) for one in asked.readings})
     found: dict[tuple[str, str | None], list[np.ndarray]] = {}
     for key, values in scores.items():
         found.setdefault((key.method, key.prompts or None), []).append(values)
     series = [series_of(split, label, prompts, every) for (label, prompts), every in found.items()]
-    batches = Parts(split.kinds, metrics.compat_batches(split.kinds))
+    batches = ItemGroups(split.kinds, metrics.compat_batches(split.kinds))
     for one in series:
         # What is averaged over a batch is right or wrong as a batch.
         parts_of = batches if one.method.endswith(COMPAT) else parts
@@ -94,7 +94,7 @@ def add_split(
     table.decisions.extend(pictured(split, best, found[best.method, best.prompts][0], side))
 
 
-def _with_refusals(rows: Sequence[dict], series: Series, asked: Asked) -> list[dict]:
+def _with_refusals(rows: Sequence[dict], series: Series, asked: EvalPlan) -> list[dict]:
     """Return the rows, with what held-out shots refused of the prompts that they are scored by."""
     learned = asked.learned.get(series.prompts or "")
     methods = [one.method for one in asked.readings if one.label == series.method]
@@ -113,7 +113,7 @@ def series_of(
 
 
 def split_scores(
-    encoders: Encoders, split: Split, asked: Asked, kept: Kept
+    encoders: Encoders, split: Split, asked: EvalPlan, kept: ScoreCache
 ) -> dict[RowKey, np.ndarray]:
     """{key: (n, P, J)} of all that is asked, on all hosts, each of which scored its part."""
     examples = split.examples
@@ -136,7 +136,7 @@ def _computing(
     encoders: Encoders,
     examples: Examples,
     numbers: Sequence[int],
-    asked: Asked,
+    asked: EvalPlan,
     bar: tqdm,
 ) -> Callable[[], dict[RowKey, np.ndarray]]:
     def compute() -> dict[RowKey, np.ndarray]:
@@ -156,7 +156,7 @@ def _identity(split: Split, numbers: Sequence[int]) -> str:
 
 
 def averaged(
-    scores: Mapping[RowKey, np.ndarray], asked: Asked, kinds: list[str]
+    scores: Mapping[RowKey, np.ndarray], asked: EvalPlan, kinds: list[str]
 ) -> dict[RowKey, np.ndarray]:
     """The same with compat readings' parts put together as the authors' code does."""
     whole = {key: values for key, values in scores.items() if not key.method.endswith(BIAS)}
@@ -198,7 +198,7 @@ def decision(
     )
 
 
-def identity_of(encoders: Encoders, asked: Asked, settings: Any) -> str:
+def identity_of(encoders: Encoders, asked: EvalPlan, settings: Any) -> str:
     """Of all that decides scores besides the items."""
     from dsd_jax.training.state_digest import digest
     from dsd_jax.version import __version__

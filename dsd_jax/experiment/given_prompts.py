@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from dsd_jax.benchmarks.table_scores import Learned
+from dsd_jax.benchmarks.table_scores import LearnedPrompts
 from dsd_jax.config.score_spec import Reading, parse
 from dsd_jax.distributed import processes
 from dsd_jax.prompts import usage
@@ -45,7 +45,7 @@ def read_given(folders: Sequence[epath.Path], labels: Sequence[str]) -> dict[str
 
 def add_rows(
     job: Any, given: Mapping[str, Given], *, force: bool
-) -> tuple[Any, dict[str, Learned]]:
+) -> tuple[Any, dict[str, LearnedPrompts]]:
     """Return the job with the readings that the prompts need, and the prompts by folder.
 
     Prompts are scored by the methods of the config that they serve, or by all that they serve where
@@ -59,7 +59,7 @@ def add_rows(
         usage.check_model(folder, job.model, force=force)
         usage.check_layers(folder, job.layers, force=force)
         tree = read_prompts(folder, job.model.unet)
-        learned[folder] = Learned(methods, [tree], timesteps)
+        learned[folder] = LearnedPrompts(methods, [tree], timesteps)
         missing = _missing(job, methods, timesteps)
         if missing and processes.is_main():
             names = " and ".join(reading.label for reading in missing)

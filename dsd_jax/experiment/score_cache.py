@@ -25,7 +25,7 @@ _MOST = 2**34  # bytes of a file
 _UNFINISHED = re.compile(rf"[0-9a-f]{{32}}\{_SUFFIX}\.[0-9a-f]{{8}}\.unfinished")
 
 
-class Kept:
+class ScoreCache:
     """A folder of scores by what they depend on.
 
     Args:

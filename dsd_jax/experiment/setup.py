@@ -162,16 +162,16 @@ def report(
     tuned: Mapping[str, Any],
 ) -> None:
     """Score the config's splits by the model and the CLIP, print the table, write the report."""
-    from dsd_jax.benchmarks.table_scores import Asked
+    from dsd_jax.benchmarks.table_scores import EvalPlan
     from dsd_jax.distributed import processes
     from dsd_jax.experiment.clip_rows import clip_scores
     from dsd_jax.experiment.evaluation import evaluate, identity_of
-    from dsd_jax.experiment.score_cache import Kept
+    from dsd_jax.experiment.score_cache import ScoreCache
     from dsd_jax.report import print_table, report_files
 
-    asked = Asked(job.readings, job.layers, config.timesteps, config.seed, learned)
+    asked = EvalPlan(job.readings, job.layers, config.timesteps, config.seed, learned)
     settings = config.data.model_dump(mode="json")
-    kept = Kept(workdir.folder / "scores", identity_of(job.encoders, asked, settings))
+    kept = ScoreCache(workdir.folder / "scores", identity_of(job.encoders, asked, settings))
     rivals = [partial(clip_scores, job.clip, tuned)] if job.clip else []
     table = evaluate(job.encoders, job.splits, asked, kept, rivals)
     if processes.is_main():

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dsd_jax.benchmarks.splits import count_shots, draw_shots, load_examples, load_shots
-from dsd_jax.benchmarks.table_scores import Learned
+from dsd_jax.benchmarks.table_scores import LearnedPrompts
 from dsd_jax.config.few_shot_recipe import Recipe, RecipeConfig
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.data.examples import Benchmark
@@ -41,11 +41,11 @@ def check_shots(config: RunConfig, benchmark: Benchmark) -> None:
 
 
 def learn_all(config: RunConfig, workdir: Path, job: Any) -> dict[str, Any]:
-    """{"lora-256": `evaluation.Learned`}: from the workdir where it is there already."""
-    learned: dict[str, Learned] = {}
+    """{"lora-256": `evaluation.LearnedPrompts`}: from the workdir where it is there already."""
+    learned: dict[str, LearnedPrompts] = {}
     for count, seed in draws(config, job):
         for label, tree in learn_from(config, workdir, job, count, seed).items():
-            one = Learned(config.learn[label].methods, [], kinds=config.learn[label].kinds)
+            one = LearnedPrompts(config.learn[label].methods, [], kinds=config.learn[label].kinds)
             learned.setdefault(f"{label}-{count}", one).prompts.append(tree)
     return learned
 

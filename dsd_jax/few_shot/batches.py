@@ -70,9 +70,9 @@ def draw(
     some = shots._replace(terms=uncond_part(shots.terms)).take(filled[mine])
     frozen = take_timesteps(some.terms, noise * len(shots.timesteps) + columns)
     rows = Rows(
-        some.items.latents[some.items.pictures],
+        some.items.latents[some.items.images],
         some.items.texts.map(lambda x: x[some.items.captions]),
-        some.items.numbers,
+        some.items.indices,
         share[mine].astype(np.float32),
         {layer: _by_item(x, some) for layer, x in frozen.lse_uncond.items()},
         None if frozen.error_uncond is None else _by_item(frozen.error_uncond, some),
@@ -83,7 +83,7 @@ def draw(
 
 def _by_item(x: Any, shots: Shots) -> np.ndarray:
     """(B * P, ...) -> (B, P, ...)."""
-    return np.reshape(x, (*shots.items.pictures.shape, *x.shape[1:]))
+    return np.reshape(x, (*shots.items.images.shape, *x.shape[1:]))
 
 
 def training_batch(

@@ -59,7 +59,7 @@ class HeldOut:
         seeds, timesteps = self.shots.seeds, self.shots.timesteps
 
         def terms_of(some: Shots) -> Terms:
-            count, pictures = some.items.pictures.shape
+            count, pictures = some.items.images.shape
             mine = some.items.take(processes.local_range(count))
             terms = item_terms(model, mine, timesteps, seeds, tree, wanted)
             return with_uncond(terms_of_all_hosts(terms, pictures, count), some.terms)

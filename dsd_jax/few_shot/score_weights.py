@@ -19,7 +19,7 @@ from dsd_jax.distributed import processes
 from dsd_jax.few_shot.support_set import Recipe, Shots, noise_slice, scores_of, spread
 from dsd_jax.matching import methods
 from dsd_jax.matching.forward import Terms
-from dsd_jax.statistics.standard_errors import numbered
+from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import losses
 from dsd_jax.training.early_stopping import is_gain
 
@@ -82,7 +82,7 @@ def in_folds(clusters: Sequence[Any] | np.ndarray, seed: int) -> np.ndarray:
 
     Every item is left out once, those of a cluster together.
     """
-    number = numbered(list(clusters))
+    number = cluster_ids(list(clusters))
     count = int(number.max()) + 1
     folds = min(FOLDS, count)
     fold_of = np.random.default_rng([seed, 9]).permutation(count) % folds

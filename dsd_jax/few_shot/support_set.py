@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dsd_jax.benchmarks.encoded_items import Items, item_terms, terms_of_all_hosts
+from dsd_jax.benchmarks.encoded_items import EncodedItems, item_terms, terms_of_all_hosts
 from dsd_jax.config.few_shot_recipe import Recipe
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.distributed import processes
@@ -16,7 +16,7 @@ from dsd_jax.matching import methods
 from dsd_jax.matching.batching import even_pieces
 from dsd_jax.matching.forward import NORMS, Terms, Wanted, everything, floats_of
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.statistics.standard_errors import numbered
+from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training.early_stopping import LEAST
 
 TOGETHER = 2**28  # bytes of terms that are worked on at a time
@@ -32,14 +32,14 @@ class Shots(NamedTuple):
     Every host has them all: which ones a step takes is drawn anew each time.
     """
 
-    items: Items
+    items: EncodedItems
     timesteps: np.ndarray
     seeds: np.ndarray
     terms: Terms
 
     def take(self, rows: np.ndarray) -> "Shots":
         """Some of the items."""
-        pictures = self.items.pictures.shape[1]
+        pictures = self.items.images.shape[1]
         inside = (pictures * rows[:, None] + np.arange(pictures)).reshape(-1)
         terms = jax.tree.map(lambda x: x[inside], self.terms)
         return self._replace(items=self.items.take(rows), terms=terms)
@@ -78,7 +78,7 @@ def read_by(unet: UNetConfig, recipes: Iterable[Recipe]) -> Wanted:
 
 def look_at(
     model: Model,
-    items: Items,
+    items: EncodedItems,
     timesteps: np.ndarray,
     seed: int,
     noises: int,
@@ -98,7 +98,7 @@ def look_at(
         UserError: the items have several pictures and several captions each, or there is no room
             on disk for terms that are too large for memory.
     """
-    count, pictures, captions = items.count, items.pictures.shape[1], items.captions.shape[1]
+    count, pictures, captions = items.count, items.images.shape[1], items.captions.shape[1]
     if min(pictures, captions) > 1:
         raise UserError(
             f"items have {pictures} pictures and {captions} captions each; prompts are learned "
@@ -131,7 +131,7 @@ def split(
     A part of the items is held out: of at least `LEAST` clusters as far as half of them are that
     many, and at most half. Clusters stay whole, lest what is learned from is held out, too.
     """
-    number = numbered(list(clusters))
+    number = cluster_ids(list(clusters))
     sizes = np.bincount(number)
     members = np.split(np.argsort(number, kind="stable"), np.cumsum(sizes)[:-1])
     count, half = len(number), len(number) // 2

@@ -26,7 +26,7 @@ class Series(NamedTuple):
         return next(iter(self.outcomes.values()))
 
 
-class Parts(NamedTuple):
+class ItemGroups(NamedTuple):
     """What a split's items are: which kind and cluster each is of."""
 
     kinds: Sequence[str]
@@ -48,7 +48,7 @@ class Parts(NamedTuple):
             yield name, some, standard_error(some, [clusters[row] for row in rows], span)
 
 
-def rows(series: Series, parts: Parts, chances: Mapping[str, float]) -> list[dict]:
+def rows(series: Series, parts: ItemGroups, chances: Mapping[str, float]) -> list[dict]:
     """A row of the report for each metric and kind, and one for all items."""
     return [
         {
@@ -67,7 +67,7 @@ def rows(series: Series, parts: Parts, chances: Mapping[str, float]) -> list[dic
     ]
 
 
-def compare(series: Series, baseline: Series, parts: Parts) -> list[dict]:
+def compare(series: Series, baseline: Series, parts: ItemGroups) -> list[dict]:
     """Return differences to a baseline on the same items and noise, paired item by item.
 
     Few-shot series of one run learn from the same draws of shots, so their seeds are paired, too.
@@ -101,7 +101,7 @@ def paired(series: Series, baseline: Series) -> np.ndarray:
     return one - other
 
 
-def comparisons(series: Sequence[Series], parts: Parts, rival: str = "clip") -> list[dict]:
+def comparisons(series: Sequence[Series], parts: ItemGroups, rival: str = "clip") -> list[dict]:
     """Of one split: every few-shot series against its own zero-shot, all against the best one, and
     against the rival method with as many shots.
 

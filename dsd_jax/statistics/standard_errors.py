@@ -21,7 +21,7 @@ def standard_error(values: np.ndarray, clusters: Sequence[Hashable], span: float
             two. One cluster alone says nothing of others: then half of it is the error, the most
             that a mean can have.
     """
-    number = numbered(clusters)
+    number = cluster_ids(clusters)
     sums, sizes = np.bincount(number, values.mean(axis=0)), np.bincount(number)
     count = len(sizes)
     if count < 2:
@@ -33,7 +33,7 @@ def standard_error(values: np.ndarray, clusters: Sequence[Hashable], span: float
     return float(np.sqrt(variance))
 
 
-def numbered(clusters: Sequence[Hashable]) -> np.ndarray:
+def cluster_ids(clusters: Sequence[Hashable]) -> np.ndarray:
     """Return the cluster of each item as a number, (n,) int: 0, 1, ... as they first appear."""
     names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     return np.array([names[name] for name in clusters], np.int64)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax.distributed import processes
-from dsd_jax.statistics.standard_errors import numbered
+from dsd_jax.statistics.standard_errors import cluster_ids
 
 Course = TypeVar("Course")
 LEAST = 5  # independent held-out items that can tell a gain of one standard error
@@ -72,7 +72,7 @@ def is_gain(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> bool:
     if not can_tell(clusters):
         return False
     mean = gains.mean()
-    sums = np.bincount(numbered(list(clusters)), gains - mean)  # of each cluster
+    sums = np.bincount(cluster_ids(list(clusters)), gains - mean)  # of each cluster
     error = np.sqrt(np.sum(sums**2) * len(sums) / (len(sums) - 1)) / len(gains)
     return bool(mean > error)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.encoded_items import Items, encode, item_terms
+from dsd_jax.benchmarks.encoded_items import EncodedItems, encode, item_terms
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.diffusion import noising
 from dsd_jax.io import host_arrays
@@ -36,10 +36,10 @@ def terms(model, items):
 def test_encoding(model, items):
     assert items.latents.shape == (2 * COUNT, *model.latent_shape)
     assert items.texts.states.shape == (COUNT, 77, 12) and items.texts.pooled.shape == (COUNT, 0)
-    assert items.pictures.shape == (COUNT, 2) and items.captions.shape == (COUNT, 1)
-    np.testing.assert_array_equal(items.numbers, np.arange(COUNT))
+    assert items.images.shape == (COUNT, 2) and items.captions.shape == (COUNT, 1)
+    np.testing.assert_array_equal(items.indices, np.arange(COUNT))
     expected = model.latents(pictures()[3, 1:])[0]
-    np.testing.assert_allclose(items.latents[items.pictures[3, 1]], expected, atol=1e-5)
+    np.testing.assert_allclose(items.latents[items.images[3, 1]], expected, atol=1e-5)
     states = model.encode_texts(["a cat and 3"])[0]
     np.testing.assert_allclose(items.texts.states[items.captions[3, 0]], states, atol=1e-5)
 
@@ -52,29 +52,29 @@ def test_what_items_share_is_encoded_once(model):
     )
     items = encode(Encoders(model), source, [1, 0])
     assert len(items.latents) == len(items.texts.states) == 2
-    np.testing.assert_array_equal(items.pictures[0], items.pictures[1][::-1])
+    np.testing.assert_array_equal(items.images[0], items.images[1][::-1])
     np.testing.assert_array_equal(items.captions[0], items.captions[1])
-    np.testing.assert_array_equal(items.numbers, [1, 0])
+    np.testing.assert_array_equal(items.indices, [1, 0])
 
 
 def test_many_items_are_encoded_in_pieces_and_mapped(model, items, monkeypatch):
     monkeypatch.setattr(host_arrays, "IN_MEMORY", 0)
-    monkeypatch.setattr("dsd_jax.benchmarks.encoded_items.TOGETHER", 3)
+    monkeypatch.setattr("dsd_jax.benchmarks.encoded_items.ENCODED_TOGETHER", 3)
     found = random_items(model)
     assert isinstance(found.latents, np.memmap) and isinstance(found.texts.states, np.memmap)
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, found[:4], items[:4])
 
 
-@pytest.mark.parametrize("several", ["pictures", "captions"])
+@pytest.mark.parametrize("several", ["images", "captions"])
 def test_some_candidates(model, several):
     rows = np.array([[0, 1, 2], [2, 1, 0]])
     one = np.zeros((2, 1), int)
-    shape = {"pictures": one, "captions": one} | {several: rows}
-    items = Items(None, None, **shape, numbers=np.arange(2), clusters=np.arange(2))
-    picked = items.pick(np.array([[0, 2], [1, 2]]))
+    shape = {"images": one, "captions": one} | {several: rows}
+    items = EncodedItems(None, None, **shape, indices=np.arange(2), clusters=np.arange(2))
+    picked = items.select_candidates(np.array([[0, 2], [1, 2]]))
     np.testing.assert_array_equal(getattr(picked, several), [[0, 2], [1, 0]])
-    other = "captions" if several == "pictures" else "pictures"
+    other = "captions" if several == "images" else "images"
     np.testing.assert_array_equal(getattr(picked, other), one)
 
 
@@ -82,7 +82,7 @@ def test_some_keep_their_numbers(items):
     some = items.take([4, 1])
     np.testing.assert_array_equal(some.clusters, items.clusters[np.array([4, 1])])
     np.testing.assert_array_equal(some.numbers, [4, 1])
-    np.testing.assert_array_equal(some.pictures, items.pictures[np.array([4, 1])])
+    np.testing.assert_array_equal(some.pictures, items.images[np.array([4, 1])])
     np.testing.assert_array_equal(some.captions, items.captions[np.array([4, 1])])
 
 
@@ -91,7 +91,7 @@ def test_terms_are_those_of_the_matching_engine(model, items, terms):
     seeds, steps = np.repeat(SEEDS, 2), np.tile(TIMESTEPS, 2)
     noise = noising.keyed_noise(seeds, np.array([2]), steps, model.latent_shape)[0]
     expected = match_terms(
-        model, items.latents[items.pictures[2]], items.texts.states[items.captions[2]], noise, steps
+        model, items.latents[items.images[2]], items.texts.states[items.captions[2]], noise, steps
     )
     for ours, one in zip(jax.tree.leaves(terms), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours[4:6], one, rtol=1e-5, atol=1e-5)
@@ -99,7 +99,7 @@ def test_terms_are_those_of_the_matching_engine(model, items, terms):
 
 def test_candidates_share_their_noise_and_items_do_not(model, items):
     """One picture and caption everywhere: only noise is left to differ."""
-    same = items._replace(pictures=0 * items.pictures, captions=0 * items.captions)
+    same = items._replace(images=0 * items.images, captions=0 * items.captions)
     error = np.asarray(item_terms(model, same, TIMESTEPS, SEEDS).error)[:, 0]
     error = error.reshape(COUNT, 2, len(SEEDS), len(TIMESTEPS))
     np.testing.assert_allclose(error[:, 0], error[:, 1], rtol=0, atol=1e-5)

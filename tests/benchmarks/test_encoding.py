@@ -1,10 +1,11 @@
-"""What encoders have said: each different thing once, in memory up to a budget, or on disk."""
+"""Encoders: each distinct image and caption is encoded once, and kept in memory or on disk."""
 
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks import encoding
-from dsd_jax.benchmarks.encoding import Encoders, Memory
+from dsd_jax.benchmarks import encoding, encoding_cache
+from dsd_jax.benchmarks.encoding import Encoders
+from dsd_jax.benchmarks.encoding_cache import MemoryCache
 from dsd_jax.data.examples import Examples
 from tests.few_shots import examples, few_model, pictures
 
@@ -23,19 +24,19 @@ def counting(calls):
 
 
 def test_each_different_key_is_computed_once():
-    memory, calls = Memory(), []
-    (found,), rows = memory.rows([3, 5, 3], counting(calls), False)
-    np.testing.assert_array_equal(found[rows][:, 0], [3, 5, 3])
-    (found,), rows = memory.rows([7, 5], counting(calls), False)
-    np.testing.assert_array_equal(found[rows][:, 0], [7, 5])
+    memory, calls = MemoryCache(), []
+    (rows,) = memory.rows([3, 5, 3], counting(calls))
+    np.testing.assert_array_equal(rows[:, 0], [3, 5, 3])
+    (rows,) = memory.rows([7, 5], counting(calls))
+    np.testing.assert_array_equal(rows[:, 0], [7, 5])
     assert calls == [[3, 5], [7]]
 
 
 def test_the_oldest_is_forgotten_beyond_the_budget(monkeypatch):
-    monkeypatch.setattr(encoding, "BUDGET", 3 * 16)
-    memory, calls = Memory(), []
+    monkeypatch.setattr(encoding_cache, "MEMORY_BUDGET", 3 * 16)
+    memory, calls = MemoryCache(), []
     for keys in ([1, 2], [3, 4], [4, 1], [1]):
-        memory.rows(keys, counting(calls), False)
+        memory.rows(keys, counting(calls))
     assert calls == [[1, 2], [3, 4], [1]]
 
 
@@ -50,10 +51,10 @@ def test_pictures_are_read_a_few_at_a_time(model, monkeypatch):
 
     monkeypatch.setattr(Examples, "images", images_of)
     keys = [(i, 0) for i in (4, 2, 4, 9, 7)]
-    latents, rows = Encoders(model).pictures(examples(), keys)
+    latents = Encoders(model).images(examples(), keys)
     assert read == [3, 1]
     expected = model.latents(images[[4, 2, 4, 9, 7], 0])
-    np.testing.assert_allclose(latents[rows], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(latents, expected, rtol=0, atol=1e-5)
 
 
 def test_two_splits_may_call_different_pictures_by_one_key(model):
@@ -61,7 +62,7 @@ def test_two_splits_may_call_different_pictures_by_one_key(model):
     images, encoders = pictures(), Encoders(model)
     one, other = (examples()._replace(read=lambda key, _, of=of: images[of, 0]) for of in (0, 1))
     for source, of in ((one, 0), (other, 1), (one, 0)):
-        latents, _ = encoders.pictures(source, ["same key"])
+        latents = encoders.images(source, ["same key"])
         expected = model.latents(images[of][:1])
         np.testing.assert_allclose(latents, expected, rtol=0, atol=1e-5)
 
@@ -69,13 +70,13 @@ def test_two_splits_may_call_different_pictures_by_one_key(model):
 def test_a_folder_serves_the_next_run(model, tmp_path, monkeypatch):
     keys, words = [(1, 0), (2, 1)], ["a cat", "a dog"]
     first = Encoders(model, tmp_path)
-    latents, _ = first.pictures(examples(), keys)
-    texts, _ = first.captions(words)
+    latents = first.images(examples(), keys)
+    texts = first.captions(words)
     second = Encoders(model, tmp_path)
     monkeypatch.setattr(Encoders, "_latents", None)
     monkeypatch.setattr(type(model), "encode_captions", None)
-    again, _ = second.pictures(examples(), keys)
+    again = second.images(examples(), keys)
     np.testing.assert_array_equal(again, latents)
-    found, _ = second.captions(words)
+    found = second.captions(words)
     np.testing.assert_array_equal(found.states, texts.states)
     assert found.pooled.shape == (2, 0)

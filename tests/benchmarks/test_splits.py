@@ -72,9 +72,9 @@ def test_shots_are_the_drawn_items_encoded():
     model = few_model()
     numbers = draw_shots("shots", examples(20).kinds, 6, 3)
     items = load_shots(Encoders(model), BENCHMARK, "shots", 6, 3)
-    assert items.numbers.tolist() == numbers
+    assert items.indices.tolist() == numbers
     expected = model.latents(pictures(20)[numbers, 1])
-    np.testing.assert_allclose(items.latents[items.pictures[:, 1]], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(items.latents[items.images[:, 1]], expected, rtol=0, atol=1e-5)
     states = model.encode_texts([f"a cat and {number}" for number in numbers])
     found = items.texts.states[items.captions[:, 0]]
     np.testing.assert_allclose(found, states, rtol=0, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 from dsd_jax.benchmarks import score_jobs, table_scores
 from dsd_jax.benchmarks.encoded_items import encode
 from dsd_jax.benchmarks.encoding import Encoders
-from dsd_jax.benchmarks.table_scores import Asked, Learned, candidate_scores
+from dsd_jax.benchmarks.table_scores import EvalPlan, LearnedPrompts, candidate_scores
 from dsd_jax.config.score_spec import parse, parse_all
 from dsd_jax.data.examples import Examples
 from dsd_jax.matching import methods
@@ -39,7 +39,7 @@ def items(model):
 
 
 def scores_of(model, items, *labels):
-    asked = Asked(parse_all(labels, 4), methods.chosen_layers(model.unet), 4, 0, {})
+    asked = EvalPlan(parse_all(labels, 4), methods.chosen_layers(model.unet), 4, 0, {})
     found = candidate_scores(model, items, asked)
     return [found[label, "", 0] for label in labels]
 
@@ -52,7 +52,7 @@ def whole(model, items):
 @pytest.mark.parametrize("several", ["captions", "pictures"])
 def test_pruning_keeps_the_best_and_scores_them_as_if_alone(model, items, whole, several):
     if several == "pictures":
-        items = items._replace(captions=items.pictures, pictures=items.captions % 3)
+        items = items._replace(captions=items.images, images=items.captions % 3)
     few, many = scores_of(model, items, "itm@4", "itm@20")
     (pruned,) = scores_of(model, items, "itm@4>3@20")
     assert pruned.shape == few.shape
@@ -129,7 +129,7 @@ def test_methods_with_the_same_timesteps_share_passes(model, items, monkeypatch)
         score_jobs, "item_terms", lambda *rest: calls.append(rest[2].tolist()) or original(*rest)
     )
     asked = parse_all(["itm@4", "noise@20", "attention@4"], 4)
-    candidate_scores(model, items, Asked(asked, methods.chosen_layers(model.unet), 4, 0, {}))
+    candidate_scores(model, items, EvalPlan(asked, methods.chosen_layers(model.unet), 4, 0, {}))
     every = [time for call in calls for time in call]
     assert len(every) == len(set(every)) == 20
 
@@ -151,7 +151,7 @@ def test_other_norms(model, items, name, norm):
     (found,) = scores_of(model, items, name + "@4")
     steps = noising.timesteps(4)
     noise = noising.keyed_noise(np.zeros(4, int), np.array([1]), steps, model.latent_shape)[0]
-    latents = jnp.tile(items.latents[items.pictures[1]], (4, 1, 1, 1))
+    latents = jnp.tile(items.latents[items.images[1]], (4, 1, 1, 1))
     noisy = model.schedule.add_noise(latents, noise, steps)
     states = items.texts.states[items.captions[1, 2]][None, None]
     unet = UNet2DCondition(model.unet)
@@ -171,7 +171,7 @@ def test_what_held_out_shots_refused_is_said_by_kind_and_draw():
     weights = {"dsd": {"timesteps": np.zeros(4), "lse": {"mid": np.ones(2)}}}
     nothing = {"dsd": {"timesteps": np.zeros(4), "lse": {"mid": np.zeros(2)}}}
     draws = [{"weights": weights, "lora": {"mid": {}}}, {"weights": nothing}, {"weights": weights}]
-    learned = Learned(("dsd",), draws, kinds=("weights", "lora"))
+    learned = LearnedPrompts(("dsd",), draws, kinds=("weights", "lora"))
     assert learned.refused("dsd") == "weights 1/3, lora 2/3"
     assert learned.refused("noise") == "weights 3/3, lora 2/3"
-    assert Learned(("dsd",), draws[:1], kinds=("weights", "lora")).refused("dsd") == ""
+    assert LearnedPrompts(("dsd",), draws[:1], kinds=("weights", "lora")).refused("dsd") == ""

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.table_scores import Asked, candidate_scores
+from dsd_jax.benchmarks.table_scores import EvalPlan, candidate_scores
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.diffusion.device_memory import Device, even_size, forward_rows, shortage_told
 from dsd_jax.errors import UserError
@@ -109,7 +109,7 @@ def test_every_stage_keeps_to_the_rows(model, seen, few_rows):
     few["held-out"] = list(few_rows)
     few_rows.clear()
     layers = methods.chosen_layers(model.unet)
-    asked = Asked(parse_all(["dsd@2", "noise@10"], 2), layers, 2, 0, {})
+    asked = EvalPlan(parse_all(["dsd@2", "noise@10"], 2), layers, 2, 0, {})
     candidate_scores(model, seen.items, asked)
     few["score"] = list(few_rows)
     few_rows.clear()

@@ -10,11 +10,11 @@ import pytest
 
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.splits import Split
-from dsd_jax.benchmarks.table_scores import Asked, Learned
+from dsd_jax.benchmarks.table_scores import EvalPlan, LearnedPrompts
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.data.synthetic import triples
 from dsd_jax.experiment import evaluation
-from dsd_jax.experiment.score_cache import Kept
+from dsd_jax.experiment.score_cache import ScoreCache
 from dsd_jax.matching import methods
 from dsd_jax.prompts.prompt_params import init_lora
 from dsd_jax.statistics import metrics
@@ -24,7 +24,7 @@ from tests.few_shots import COUNT, examples, few_model, pictures
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 METHODS = ("attention", "noise", "itm", "relative", "dsd")
-KEPT = Kept(None, "")
+KEPT = ScoreCache(None, "")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def learned(encoders):
     lora = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape)), lora)
     weights = {"noise": {"timesteps": jnp.array([3.0, -3.0])}}
     return {
-        "lora-8": Learned(METHODS, [{}, {"lora": lora}]),
-        "weights-8": Learned(("noise",), [{"weights": weights}] * 2),
+        "lora-8": LearnedPrompts(METHODS, [{}, {"lora": lora}]),
+        "weights-8": LearnedPrompts(("noise",), [{"weights": weights}] * 2),
     }
 
 
@@ -54,7 +54,7 @@ def learned(encoders):
 def asked(encoders, learned):
     layers = methods.chosen_layers(encoders.model.unet)
     readings = parse_all([*METHODS, "dsd/compat"], 2)
-    return Asked(readings, layers, 2, 0, learned)
+    return EvalPlan(readings, layers, 2, 0, learned)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def scores(encoders, split, asked):
 
 @pytest.fixture(scope="module")
 def table(split, asked, scores):
-    table = evaluation.Table([], [], [], {})
+    table = evaluation.EvaluationTable([], [], [], {})
     evaluation.add_split(table, split, scores, asked, 8)
     return table
 
@@ -96,7 +96,10 @@ def test_untrained_lora_scores_as_the_frozen_model(encoders, split, asked, score
     """Through the path that learned prompts take: same items, same noise, same empty caption."""
     untrained = {"lora": init_lora(encoders.model.unet, jax.random.key(0), rank=2)}
     again = evaluation.split_scores(
-        encoders, split, asked._replace(learned={"lora-8": Learned(METHODS, [untrained])}), KEPT
+        encoders,
+        split,
+        asked._replace(learned={"lora-8": LearnedPrompts(METHODS, [untrained])}),
+        KEPT,
     )
     for name in METHODS:
         few, zero = again[name, "lora-8", 0], again[name, "", 0]
@@ -132,7 +135,7 @@ def test_authors_averaging(encoders, split, asked, scores):
 
 def test_scores_are_kept_and_found_again(encoders, split, asked, scores, tmp_path, monkeypatch):
     identity = evaluation.identity_of(encoders, asked, {})
-    kept = Kept(tmp_path / "scores", identity)
+    kept = ScoreCache(tmp_path / "scores", identity)
     first = evaluation.split_scores(encoders, split, asked, kept)
     monkeypatch.setattr(evaluation, "candidate_scores", None)
     again = evaluation.split_scores(encoders, split, asked, kept)

@@ -5,7 +5,7 @@ import pytest
 
 from dsd_jax.benchmarks.table_scores import RowKey
 from dsd_jax.errors import UserError
-from dsd_jax.experiment.score_cache import Kept
+from dsd_jax.experiment.score_cache import ScoreCache
 
 SCORES = {
     RowKey("dsd"): np.arange(6, dtype=np.float32).reshape(3, 2, 1),
@@ -29,11 +29,11 @@ def assert_same(found):
 
 def test_found_again(tmp_path):
     for computed in (compute, none_computed):
-        assert_same(Kept(tmp_path / "scores", "a run").scores("items", computed))
+        assert_same(ScoreCache(tmp_path / "scores", "a run").scores("items", computed))
 
 
 def test_any_damage_is_noticed(tmp_path):
-    kept = Kept(tmp_path / "scores", "a run")
+    kept = ScoreCache(tmp_path / "scores", "a run")
     kept.scores("items", compute)
     (file,) = (tmp_path / "scores").iterdir()
     whole = file.read_bytes()
@@ -48,7 +48,7 @@ def test_any_damage_is_noticed(tmp_path):
 
 
 def test_a_bug_is_not_taken_for_damage(tmp_path, monkeypatch):
-    kept = Kept(tmp_path / "scores", "a run")
+    kept = ScoreCache(tmp_path / "scores", "a run")
     kept.scores("items", compute)
 
     def load(*_, **__):
@@ -61,8 +61,8 @@ def test_a_bug_is_not_taken_for_damage(tmp_path, monkeypatch):
 
 def test_what_is_deleted_is_scores_alone(tmp_path):
     folder = tmp_path / "scores"
-    Kept(folder, "another host's part").scores("items", compute)
-    kept = Kept(folder, "a run")
+    ScoreCache(folder, "another host's part").scores("items", compute)
+    kept = ScoreCache(folder, "a run")
     kept.scores("items", compute)
     (folder / ("0" * 32 + ".scores.01234567.unfinished")).write_bytes(b"a kill")
     mine = ["notes.txt", "unfinished", "unfinished-pictures/cat.png", "0" * 32 + ".scores", "a.npz"]
@@ -75,7 +75,7 @@ def test_what_is_deleted_is_scores_alone(tmp_path):
 
 
 def test_nothing_is_left_of_a_folder_of_its_own(tmp_path):
-    kept = Kept(tmp_path / "scores", "a run")
+    kept = ScoreCache(tmp_path / "scores", "a run")
     kept.scores("items", compute)
     (file,) = (tmp_path / "scores").iterdir()
     file.write_bytes(b"damaged")
@@ -87,4 +87,4 @@ def test_nothing_is_left_of_a_folder_of_its_own(tmp_path):
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "scores").write_text("mine")
     with pytest.raises(UserError, match="scores cannot be written to .*; make room or allow it"):
-        Kept(tmp_path / "scores", "a run").scores("items", compute)
+        ScoreCache(tmp_path / "scores", "a run").scores("items", compute)

@@ -64,9 +64,9 @@ def learned(model, seen, log):
 @pytest.fixture(scope="module")
 def contradicted(model, items):
     """The same items, but with the held-out ones' pictures exchanged: what is learned is wrong."""
-    pictures = np.array(items.pictures)
+    pictures = np.array(items.images)
     pictures[HELD_OUT] = pictures[HELD_OUT, ::-1]
-    items = items._replace(pictures=pictures)
+    items = items._replace(images=pictures)
     return look_at(model, items, TIMESTEPS, 0, NOISES)
 
 

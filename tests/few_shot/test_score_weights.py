@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.encoded_items import Items
+from dsd_jax.benchmarks.encoded_items import EncodedItems
 from dsd_jax.config.few_shot_recipe import Recipe
 from dsd_jax.few_shot import score_weights, support_set
 from dsd_jax.few_shot.support_set import Shots
@@ -51,7 +51,7 @@ def with_shift(terms: Terms, layer: str, head: int, by: float) -> Terms:
 
 def as_shots(terms: Terms) -> Shots:
     rows = np.arange(COUNT)
-    items = Items(None, None, np.stack([rows, rows], axis=1), rows[:, None], rows, rows)
+    items = EncodedItems(None, None, np.stack([rows, rows], axis=1), rows[:, None], rows, rows)
     terms = jax.tree.map(jnp.asarray, terms)
     return Shots(items, np.arange(TIMES), np.arange(NOISES), terms)
 

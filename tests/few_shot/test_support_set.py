@@ -138,7 +138,7 @@ def test_terms_of_all_noises(seen):
 
 def test_some_of_the_shots(seen):
     some = seen.take(np.array([3, 0]))
-    np.testing.assert_array_equal(some.items.numbers, [3, 0])
+    np.testing.assert_array_equal(some.items.indices, [3, 0])
     np.testing.assert_array_equal(some.terms.error, seen.terms.error[np.array([6, 7, 0, 1])])
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from dsd_jax.benchmarks.encoding_cache import Cache
+from dsd_jax.benchmarks.encoding_cache import EncodingCache
 from dsd_jax.benchmarks.table_scores import RowKey
-from dsd_jax.experiment.score_cache import Kept
+from dsd_jax.experiment.score_cache import ScoreCache
 from dsd_jax.experiment.workdir import REPORTS, open_workdir
 from tests.files import replace_by
 from tests.mutations.mutate import (
@@ -44,7 +44,7 @@ def run(folder, command="train", settings=SETTINGS):
         if opened.is_finished:
             return opened.folder
         opened.begin(json.dumps(settings))
-        kept = Kept(opened.folder / "scores", json.dumps(settings))
+        kept = ScoreCache(opened.folder / "scores", json.dumps(settings))
         kept.scores("items", lambda: SCORES)
         opened.write_reports({name: f"{name} {json.dumps(settings)}" for name in REPORTS})
         kept.forget()
@@ -157,7 +157,7 @@ def test_entries_of_the_cache(tmp_path, tried):
     rng = generator("cache")
     for _ in range(count(40)):
         folder = tmp_path / "cache"
-        Cache(folder, params, "same").rows(inputs, rows.__getitem__)
+        EncodingCache(folder, params, "same").rows(inputs, rows.__getitem__)
         files = sorted(folder.rglob("*.npy"))
         assert len(files) == 5
         for file in rng.sample(files, rng.choice((1, 2))):
@@ -169,9 +169,12 @@ def test_entries_of_the_cache(tmp_path, tried):
                     other.rmdir()
                 other.unlink(missing_ok=True)
                 shutil.copy(one, other)
-        found = tried(Cache(folder, params, "same").rows, inputs, rows.__getitem__)
+        found = tried(EncodingCache(folder, params, "same").rows, inputs, rows.__getitem__)
         np.testing.assert_array_equal(found, rows)
-        for other in (Cache(folder, params, "another"), Cache(folder, {"a": np.ones(2)}, "same")):
+        for other in (
+            EncodingCache(folder, params, "another"),
+            EncodingCache(folder, {"a": np.ones(2)}, "same"),
+        ):
             np.testing.assert_array_equal(other.rows(inputs, lambda i: rows[i] + 1), rows + 1)
         shutil.rmtree(folder)
     assert not tried.refused
@@ -181,15 +184,15 @@ def test_kept_scores(tmp_path, tried):
     rng = generator("kept")
     for _ in range(count(40)):
         folder = epath.Path(tmp_path / "scores")
-        Kept(folder, "identity").scores("items", lambda: SCORES)
+        ScoreCache(folder, "identity").scores("items", lambda: SCORES)
         (file,) = (tmp_path / "scores").iterdir()
         damage(rng, file)
-        kept = Kept(folder, "identity")
+        kept = ScoreCache(folder, "identity")
         found = tried(kept.scores, "items", lambda: SCORES)
         if found is not None:
             assert found.keys() == SCORES.keys()
             np.testing.assert_array_equal(found[next(iter(SCORES))], next(iter(SCORES.values())))
-        again = Kept(folder, "another").scores("items", lambda: OTHER)
+        again = ScoreCache(folder, "another").scores("items", lambda: OTHER)
         np.testing.assert_array_equal(again[next(iter(SCORES))], np.zeros(2))
         tried(kept.forget)
         shutil.rmtree(folder, ignore_errors=True)

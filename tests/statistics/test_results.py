@@ -3,9 +3,9 @@
 import numpy as np
 
 from dsd_jax.statistics import results
-from dsd_jax.statistics.results import Parts, Series
+from dsd_jax.statistics.results import ItemGroups, Series
 
-PARTS = Parts(["subject", "size"] * 2, range(4))
+PARTS = ItemGroups(["subject", "size"] * 2, range(4))
 CHANCES = {"accuracy": 0.5}
 
 
@@ -35,7 +35,7 @@ def test_rows():
 
 
 def test_one_kind_needs_no_row_of_its_own():
-    found = results.rows(series([[1, 0]]), Parts(["all"] * 2, range(2)), CHANCES)
+    found = results.rows(series([[1, 0]]), ItemGroups(["all"] * 2, range(2)), CHANCES)
     assert [(row["kind"], row["n"]) for row in found] == [("mean", 2)]
 
 
@@ -102,7 +102,7 @@ def test_unequally_many_draws():
 
 def test_one_cluster_of_differences():
     """A difference lies between -1 and 1, so the mean of one cluster can be off by 1."""
-    same = Parts(["subject"] * 4, ["same"] * 4)
+    same = ItemGroups(["subject"] * 4, ["same"] * 4)
     row = results.compare(series([[1] * 4], "noise"), series([[0] * 4]), same)[-1]
     assert (row["difference"], row["stderr"]) == (1.0, 1.0)
 
