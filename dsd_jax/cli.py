@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from dsd_jax.errors import DeviceError, Preempted, UserError
-from dsd_jax.io.cache_folder import cache_folder
+from dsd_jax.io.local_files import cache_folder
 from dsd_jax.io.terminal import OutputError, guarded_terminal, show_warning, tell
 from dsd_jax.version import __version__
 

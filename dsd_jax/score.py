@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dsd_jax.cli import Parser, check_text, run_command
 from dsd_jax.errors import UserError
-from dsd_jax.io.printable import printable
+from dsd_jax.io.terminal import printable
 
 if TYPE_CHECKING:
     import numpy as np

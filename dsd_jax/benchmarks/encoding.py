@@ -11,7 +11,7 @@ from dsd_jax.data.examples import Examples
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.diffusion.text_states import Texts
 from dsd_jax.distributed import processes
-from dsd_jax.io.cache_folder import expand
+from dsd_jax.io.local_files import expand
 
 READ_TOGETHER = 64  # images that are in memory at a time
 

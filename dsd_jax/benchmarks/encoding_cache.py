@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.regular_file import read_regular_file
+from dsd_jax.io.local_files import read_regular_file
 from dsd_jax.io.storage import write_file
 from dsd_jax.models.weights_digest import weights_digest
 

@@ -19,8 +19,8 @@ from dsd_jax.data.dataset import Row, to_examples
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.data.prepared_folder import build, prepared, read_prepared
 from dsd_jax.errors import UserError
-from dsd_jax.io.cache_folder import expand
 from dsd_jax.io.images import FITS, read_content
+from dsd_jax.io.local_files import expand
 
 
 def with_records(

@@ -21,7 +21,7 @@ from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.data.small_sets.make import made_folder
 from dsd_jax.data.unreadable_images import without_damaged
 from dsd_jax.errors import UserError
-from dsd_jax.io.cache_folder import cache_folder
+from dsd_jax.io.local_files import cache_folder
 from dsd_jax.io.validation import Checked, parse
 
 READERS: dict[str, Callable[..., Benchmark]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dsd_jax.clip.clip_component import COMPONENT, LAYOUT, PREPROCESSOR, TOKENIZER
 from dsd_jax.errors import UserError
-from dsd_jax.io.regular_file import list_folder
+from dsd_jax.io.local_files import list_folder
 from dsd_jax.weights import hub
 from dsd_jax.weights.model_folder import HUB_ID, local_path
 

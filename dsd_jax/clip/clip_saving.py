@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dsd_jax.clip.clip_component import COMPONENT, PREPROCESSOR
 from dsd_jax.clip.matcher import Clip
-from dsd_jax.io.json_file import write_json
+from dsd_jax.io.local_files import write_json
 from dsd_jax.weights.model_saving import swap, write_tensors
 from dsd_jax.weights.tokenizer_files import write_tokenizer
 

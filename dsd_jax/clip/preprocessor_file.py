@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dsd_jax.clip.normalisation import Normaliser
-from dsd_jax.io.json_file import read_json
+from dsd_jax.io.local_files import read_json
 from dsd_jax.io.validation import List, parse
 from dsd_jax.models.json_config import ConfigFile
 

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 
 from dsd_jax.config.fields import Kind, class_of, defaults_of, flatten, known_fields
 from dsd_jax.errors import UserError
-from dsd_jax.io.printable import printable
-from dsd_jax.io.regular_file import read_regular_file
-from dsd_jax.io.validation import mistakes_of, shorten, summarize
+from dsd_jax.io.local_files import read_regular_file
+from dsd_jax.io.terminal import printable, shorten
+from dsd_jax.io.validation import mistakes_of, summarize
 
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 _MOST = 2**20  # bytes of a config file

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_serializer
 
 from dsd_jax.config.field_types import Part, PathText, Seed, SomePath
-from dsd_jax.io.validation import Checked, List, mistake, shorten
+from dsd_jax.io.terminal import shorten
+from dsd_jax.io.validation import Checked, List, mistake
 
 Candidates = Annotated[int, Field(ge=2, le=10_000)]
 

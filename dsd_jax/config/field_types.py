@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainValidator
 
-from dsd_jax.io.validation import shorten
+from dsd_jax.io.terminal import shorten
 
 _LONGEST_NAME = 255  # bytes, of what stands between two slashes: the limit of common file systems
 _LONGEST_PATH = 4096  # bytes

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from dsd_jax.config.field_types import Count, CPUDevices, PathText, Rate, Seed, Size
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import Checked, List, mistake, shorten
+from dsd_jax.io.terminal import shorten
+from dsd_jax.io.validation import Checked, List, mistake
 
 POOL = 256  # pictures that are drawn at a time; a pool is a multiple of it
 SIDE = 64  # pixels of a picture

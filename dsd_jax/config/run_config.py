@@ -20,7 +20,8 @@ from dsd_jax.config.field_types import (
     Timesteps,
 )
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import Checked, List, mistake, shorten
+from dsd_jax.io.terminal import shorten
+from dsd_jax.io.validation import Checked, List, mistake
 
 # The noise of training is drawn by seeds of 32 bits, a thousand for each draw of shots.
 _NOISES = 1000

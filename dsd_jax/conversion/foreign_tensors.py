@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 
-from dsd_jax.io.printable import printable
+from dsd_jax.io.terminal import printable
 
 _SHOWN = 4  # names written out in an error
 _LONGEST = 150  # characters of each

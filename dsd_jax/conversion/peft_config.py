@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import Checked, parse, shorten
+from dsd_jax.io.terminal import shorten
+from dsd_jax.io.validation import Checked, parse
 
 REMEDY = "save the adapter again with diffusers or PEFT"
 _Alpha = Annotated[float, Field(ge=-1e9, le=1e9)]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from dsd_jax.conversion import adapter_files
 from dsd_jax.errors import UserError
-from dsd_jax.io.regular_file import list_folder
+from dsd_jax.io.local_files import list_folder
 from dsd_jax.models.components import UNET
 from dsd_jax.prompts.prompt_files import holds_prompts
 from dsd_jax.weights.model_folder import find, local_path

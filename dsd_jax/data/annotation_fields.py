@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from dsd_jax.io.validation import Checked, shorten
+from dsd_jax.io.terminal import shorten
+from dsd_jax.io.validation import Checked
 
 _MOST_DIGITS = 15  # in a number of an image
 _FARTHEST = 1e6  # pixels; no image is so wide

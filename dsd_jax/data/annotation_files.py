@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import parse_json
-from dsd_jax.io.regular_file import read_regular_file
+from dsd_jax.io.local_files import parse_json, read_regular_file
 from dsd_jax.io.validation import explain
 
 _MOST = 2**31  # bytes of an annotation file; VQA's largest has 400 MB

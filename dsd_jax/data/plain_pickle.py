@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.regular_file import read_regular_file
+from dsd_jax.io.local_files import read_regular_file
 
 _MOST = 2**30  # bytes
 

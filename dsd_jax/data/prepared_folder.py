@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import read_json
+from dsd_jax.io.local_files import read_json
 
 UNFINISHED = "unfinished-"  # starts the name of a folder that is being written, or was until a kill
 # Is in every such folder, locked as long as its process lives: others are not ours to delete.

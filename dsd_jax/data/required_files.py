@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.cache_folder import expand
+from dsd_jax.io.local_files import expand
 
 
 class Piece(NamedTuple):

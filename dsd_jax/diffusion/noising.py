@@ -15,7 +15,7 @@ import numpy as np
 
 from dsd_jax.diffusion.schedule_file import SCHEDULE_FILE, parse_schedule
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import shorten
+from dsd_jax.io.terminal import shorten
 
 TRAINED = 1000  # timesteps of all Stable Diffusions
 _PREDICTIONS = ("epsilon", "v_prediction")

@@ -15,7 +15,7 @@ from dsd_jax.config.score_spec import COMPAT
 from dsd_jax.data.examples import Examples
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.score_cache import ScoreCache
-from dsd_jax.io.progress import advance
+from dsd_jax.io.terminal import advance
 from dsd_jax.matching.batching import even_pieces
 from dsd_jax.report import Decision
 from dsd_jax.statistics import metrics, results

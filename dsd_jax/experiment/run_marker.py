@@ -8,8 +8,7 @@ from typing import Any, Literal
 from etils import epath
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import parse_json
-from dsd_jax.io.regular_file import read_regular_file
+from dsd_jax.io.local_files import parse_json, read_regular_file
 from dsd_jax.io.storage import is_remote, write_file
 from dsd_jax.io.validation import Checked, List, parse
 from dsd_jax.training.same_run import differences

@@ -14,7 +14,7 @@ from etils import epath
 
 from dsd_jax.benchmarks.table_scores import RowKey
 from dsd_jax.errors import UserError
-from dsd_jax.io.regular_file import read_regular_file
+from dsd_jax.io.local_files import read_regular_file
 from dsd_jax.io.storage import is_remote, storage_errors, write_file
 
 Scores = Mapping[RowKey, np.ndarray]

@@ -15,7 +15,7 @@ from PIL import Image
 from dsd_jax.errors import UserError
 from dsd_jax.io.image_depth import fit_transparency, to_eight_bits
 from dsd_jax.io.image_metadata import without_metadata
-from dsd_jax.io.regular_file import read_regular_file
+from dsd_jax.io.local_files import read_regular_file
 
 MIN_SIDE = 8  # smaller pictures are mistakes: they would be blown up to a flat colour
 MAX_SIDE = 9_000  # 81 megapixels; just under where Pillow suspects a decompression bomb

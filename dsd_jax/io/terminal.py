@@ -1,16 +1,38 @@
-"""What a command writes to its terminal: lines on stderr, and an output that can fail."""
+"""Text for a terminal: one-line messages on stderr, progress, and an output that can fail."""
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from dsd_jax.io.printable import printable
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_MAX_SHOWN = 60  # characters of a value in a message
 
 
 class OutputError(Exception):
     """Standard output can't be written to; the cause, an `OSError`, says why."""
+
+
+def printable(text: str) -> str:
+    r"""Return text in one line, whose control characters and half surrogate pairs are escapes.
+
+    So a name with a line break, or one that clears a terminal, is shown with `\n` or `\x1b`.
+    """
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def shorten(value: object) -> str:
+    """Return the value as Python shows it, in one line of limited length."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits; deep nesting
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
 def tell(kind: str, message: object) -> None:
@@ -22,6 +44,11 @@ def tell(kind: str, message: object) -> None:
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Print a warning for a user, who has no use for the place in our code."""
     tell("warning", message)
+
+
+def advance(bar: "tqdm", amount: float) -> None:
+    """Advance a bar, never beyond its total: fractions that add up to one may round to more."""
+    bar.update(max(0.0, min(amount, bar.total - bar.n)))
 
 
 @contextlib.contextmanager

@@ -14,9 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.printable import printable
+from dsd_jax.io.terminal import printable, shorten
 
-_SHOWN = 60  # characters of a wrong value in a message
 _MISTAKES = 5  # in one message
 # Pydantic's type of mistake -> what was expected; its `ctx` fills the braces.
 _EXPECTED = {
@@ -118,15 +117,6 @@ def mistake(field: str, reason: str) -> PydanticCustomError:
     The field is one of the object that is validated, such as "batch" in a check of the whole.
     """
     return PydanticCustomError("mistake", "{reason}", {"field": field, "reason": printable(reason)})
-
-
-def shorten(value: object) -> str:
-    """The value as Python shows it, in one line of limited length."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # whole numbers of thousands of digits; deep nesting
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _mistake(found: Mapping[str, Any]) -> tuple[str, str]:

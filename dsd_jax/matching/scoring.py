@@ -16,7 +16,7 @@ from dsd_jax.diffusion.seeds import check_seed
 from dsd_jax.diffusion.tokenization import check_captions
 from dsd_jax.distributed.sharding import shard_rows
 from dsd_jax.io.images import Picture, read_images
-from dsd_jax.io.progress import advance
+from dsd_jax.io.terminal import advance
 from dsd_jax.matching import methods
 from dsd_jax.matching.batching import Rows, even_pieces, one_set, score_terms
 from dsd_jax.matching.finite_scores import check_finite

@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import Checked, List, shorten
+from dsd_jax.io.terminal import shorten
+from dsd_jax.io.validation import Checked, List
 
 REMEDY = "use the config.json that diffusers or transformers wrote for these weights"
 _MOST_BLOCKS = 8  # resolutions

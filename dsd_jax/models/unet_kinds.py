@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import shorten
+from dsd_jax.io.terminal import shorten
 from dsd_jax.models.json_config import refuse
 
 # Options that change the network; only these values are Stable Diffusion 1.x, 2.x and XL.

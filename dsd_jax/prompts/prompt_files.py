@@ -13,8 +13,7 @@ import numpy as np
 from etils import epath
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import json_object
-from dsd_jax.io.regular_file import read_regular_file
+from dsd_jax.io.local_files import json_object, read_regular_file
 from dsd_jax.io.storage import is_remote, storage_errors, write_file
 from dsd_jax.io.validation import parse
 from dsd_jax.models.unet_config import UNetConfig

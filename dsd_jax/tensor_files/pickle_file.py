@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.regular_file import open_regular_file
+from dsd_jax.io.local_files import open_regular_file
 from dsd_jax.tensor_files.pickle_program import RefusedError, run
 from dsd_jax.tensor_files.stored_tensor import FLOATING, WeightsFile, not_weights
 

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import json_object
-from dsd_jax.io.printable import printable
+from dsd_jax.io.local_files import json_object
+from dsd_jax.io.terminal import printable
 from dsd_jax.io.validation import Checked, List, parse
 from dsd_jax.tensor_files.stored_tensor import FLOATING, Stored, WeightsFile, not_weights
 

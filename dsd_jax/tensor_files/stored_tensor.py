@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.regular_file import open_regular_file, unreadable
+from dsd_jax.io.local_files import open_regular_file, unreadable
 
 FLOATING = {
     "float16": np.dtype(np.float16),

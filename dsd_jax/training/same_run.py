@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import shorten
+from dsd_jax.io.terminal import shorten
 
 _NOWHERE = object()
 _MOST = 5  # differences in a message

@@ -8,8 +8,7 @@ from pydantic import Field
 
 from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import read_json
-from dsd_jax.io.regular_file import list_folder
+from dsd_jax.io.local_files import list_folder, read_json
 from dsd_jax.io.validation import List, parse
 from dsd_jax.models.components import Component
 from dsd_jax.models.json_config import REMEDY, ConfigFile

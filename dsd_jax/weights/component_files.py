@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import read_json
-from dsd_jax.io.printable import printable
-from dsd_jax.io.regular_file import list_folder
+from dsd_jax.io.local_files import list_folder, read_json
+from dsd_jax.io.terminal import printable
 from dsd_jax.models.components import Component
 from dsd_jax.tensor_files import msgpack_file, safetensors_file
 from dsd_jax.tensor_files.stored_tensor import Stored

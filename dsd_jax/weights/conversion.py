@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dsd_jax.io.json_file import read_json, write_json
-from dsd_jax.io.regular_file import list_folder, open_regular_file
+from dsd_jax.io.local_files import list_folder, open_regular_file, read_json, write_json
 from dsd_jax.io.storage import storage_errors
 from dsd_jax.models.components import UNET, Component, components
 from dsd_jax.models.tensor_names import canonical_name, torch_axes

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.cache_folder import expand
-from dsd_jax.io.regular_file import list_folder
+from dsd_jax.io.local_files import expand, list_folder
 from dsd_jax.models.components import TEXT_2
 from dsd_jax.weights import hub
 from dsd_jax.weights.component_configs import read_index

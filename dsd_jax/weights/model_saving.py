@@ -11,7 +11,7 @@ import numpy as np
 
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import write_json
+from dsd_jax.io.local_files import write_json
 from dsd_jax.models.components import TEXT_2, Component, components
 from dsd_jax.models.tensor_names import canonical_name, flatten, torch_axes
 from dsd_jax.tensor_files import msgpack_file, safetensors_file

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dsd_jax.io.printable import printable
+from dsd_jax.io.terminal import printable
 from dsd_jax.models.components import Component
 from dsd_jax.models.tensor_names import (
     Path,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from dsd_jax.diffusion.tokenization import WORD_END
 from dsd_jax.errors import UserError
-from dsd_jax.io.json_file import read_json, write_json
-from dsd_jax.io.validation import shorten
+from dsd_jax.io.local_files import read_json, write_json
+from dsd_jax.io.terminal import shorten
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

@@ -32,7 +32,7 @@ from dsd_jax.data.image_folder import endings, list_folder, list_folders, reader
 from dsd_jax.data.required_files import existing_folder
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import read_content
-from dsd_jax.io.validation import shorten
+from dsd_jax.io.terminal import shorten
 
 SPLITS = ("train", "val", "valid", "validation", "dev", "test")  # names of folders
 INFO = "dataset_info.json"

@@ -27,7 +27,8 @@ from dsd_jax.data.image_folder import locate, reader
 from dsd_jax.data.negatives import draw_others
 from dsd_jax.data.required_files import existing_folder, first_existing
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import List, shorten
+from dsd_jax.io.terminal import shorten
+from dsd_jax.io.validation import List
 
 FILES = ("captions.jsonl", "captions.csv")
 WRONG = ("given", "captions", "pictures")

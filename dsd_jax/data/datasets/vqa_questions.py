@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 from dsd_jax.data.annotation_fields import AnyText, FileRow, Number, Text
 from dsd_jax.data.annotation_files import parse_rows, parse_whole, read_json
 from dsd_jax.errors import UserError
-from dsd_jax.io.validation import shorten
+from dsd_jax.io.terminal import shorten
 
 SOURCE = "https://visualqa.org/download.html"
 

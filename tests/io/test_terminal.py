@@ -1,10 +1,10 @@
-"""Progress bars."""
+"""Text for a terminal."""
 
 import io
 
 from tqdm import tqdm
 
-from dsd_jax.io.progress import advance
+from dsd_jax.io.terminal import advance
 
 
 def test_a_bar_never_passes_its_total():
