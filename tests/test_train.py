@@ -15,7 +15,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.experiment import sweep
 from dsd_jax.few_shot.learning import Learned
 from dsd_jax.prompts.prompt_files import read_about, read_prompts
-from dsd_jax.report.report_rows import COMPARISON_FIELDS, ROW_FIELDS
+from dsd_jax.report.result_rows import COMPARISON_FIELDS, ROW_FIELDS
 from dsd_jax.weights.model_loading import load
 from dsd_jax.weights.model_saving import save
 from tests.few_items import few_items

@@ -1,7 +1,10 @@
-"""Results of a run: a table for the terminal, `report.json`, `report.md`, `report.html`."""
+"""Results of a run: a table for the terminal, `report.json`, `report.md` and `report.html`.
 
-from dsd_jax.report.report_files import report_files, write_report
-from dsd_jax.report.report_rows import Decision
-from dsd_jax.report.text_table import format_table, print_table
+Rows of results, paired comparisons, decisions to picture and a header with facts of the run enter;
+text leaves, and nothing is written here. `experiment` is the only package that imports this one.
+"""
 
-__all__ = ["Decision", "format_table", "print_table", "report_files", "write_report"]
+from dsd_jax.report.report_files import format_table, print_table, report_files
+from dsd_jax.report.result_rows import Decision
+
+__all__ = ["Decision", "format_table", "print_table", "report_files"]

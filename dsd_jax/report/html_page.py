@@ -1,239 +1,165 @@
-"""`report.html`: one file that needs nothing else, on a phone or a desk, light or dark."""
+"""`report.html`: one file that needs nothing else, on a phone or a desk, light or dark.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from html import escape
-from pathlib import Path
-
-from dsd_jax.report.chart import Point, axis_around, chart
-from dsd_jax.report.gallery import gallery
-from dsd_jax.report.html_table import table
-from dsd_jax.report.report_rows import (
-    Decision,
-    Row,
-    by_series,
-    by_split,
-    percent,
-    prompts_label,
-    series_label,
-)
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
+The page is the template `report.html.jinja`; here are the numbers that it shows. Positions in its
+charts are percentages of the width that the page gives, so text stays readable on a phone.
 """
 
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-def page(report: Mapping[str, object], decisions: Sequence[Decision]) -> str:
-    """The whole page for a report as it is in `report.json`, and the decisions to picture."""
-    splits = by_split(report["results"])
-    sections = [
-        heading(report),
-        headline(splits),
-        means_section(splits),
-        comparisons_section(report.get("comparisons", ())),
-        tables_section(splits),
-        gallery_section(decisions),
-        reading_section(),
-        run_section(report),
-    ]
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    title = f"dsd_jax: {report['benchmark']}"
-    return PAGE.format(title=escape(title), style=style, body="\n".join(filter(None, sections)))
+import jinja2
+import numpy as np
+from PIL import Image
 
+from dsd_jax.report.result_rows import (
+    Decision,
+    ResultRow,
+    SplitTable,
+    difference_text,
+    prompts_label,
+    split_tables,
+)
 
-def section(name: str, note: str, content: str) -> str:
-    """A titled part of the page; `note` and `content` are HTML."""
-    note = f'<p class="note">{note}</p>' if note else ""
-    return f"<section><h2>{escape(name)}</h2>{note}{content}</section>"
+BAR = 2  # error bars reach this many standard errors to each side: about 95 %
+IMAGE_SIDE = 192  # pixels; larger images are shrunk so that the file stays small
 
 
-def heading(report: Mapping[str, object]) -> str:
-    """Title and what was run on what."""
-    return (
-        '<header><p class="brand">dsd_jax</p><h1>Does the caption fit the picture?</h1>'
-        f"<p>A frozen diffusion model (<b>{escape(str(report['weights']))}</b>) chooses between "
-        f"candidates on <b>{escape(str(report['benchmark']))}</b>.</p></header>"
+class Point(NamedTuple):
+    """A line of a chart, in percent: a dot with an error bar, and its name and numbers as text."""
+
+    group: str
+    label: str
+    value: float
+    stderr: float
+    text: str
+    filled: bool
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the error bar."""
+        return self.value - BAR * self.stderr, self.value + BAR * self.stderr
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The range of charts in percent, and the distance of its ticks."""
+
+    low: float
+    high: float
+    step: float
+
+    def at(self, value: float) -> str:
+        """Return the position of a value as an SVG length, kept within the chart."""
+        share = (value - self.low) / (self.high - self.low)
+        return f"{100 * min(max(share, 0), 1):.2f}%"
+
+    @property
+    def ticks(self) -> list[float]:
+        """The values with a grid line."""
+        count = round((self.high - self.low) / self.step)
+        return [self.low + i * self.step for i in range(count + 1)]
+
+    def tick_label(self, tick: float) -> str:
+        """Return the number at a tick, with a sign where the axis has negative ones."""
+        return f"{tick:+.0f}" if self.low < 0 and tick else f"{tick:.0f}"
+
+
+class Chart(NamedTuple):
+    """Points of one split, and the value of the dashed line to compare them with."""
+
+    name: str
+    points: list[Point]
+    reference: float
+
+
+def html_page(report: Mapping[str, Any], decisions: Sequence[Decision]) -> str:
+    """Return the page of a report as it is in `report.json`, with these decisions pictured."""
+    tables = split_tables(report["results"])
+    mean_charts = [_mean_chart(table) for table in tables]
+    differences = _difference_charts(report.get("comparisons", ()))
+    facts = [(name, value) for name, value in report.items() if name not in _RESULTS]
+    return _ENVIRONMENT.get_template("report.html.jinja").render(
+        report=report,
+        tables=tables,
+        mean_charts=mean_charts,
+        mean_axis=axis_around(mean_charts, limit=100),
+        difference_charts=differences,
+        difference_axis=axis_around(differences),
+        decisions=decisions,
+        facts=[(name, _fact_text(name, value)) for name, value in facts],
     )
 
 
-def headline(splits: Mapping[str, Sequence[Row]]) -> str:
-    """For each split the best means without and with learned prompts."""
-    cards = []
-    for split, rows in splits.items():
-        means = [row for row in rows if row["kind"] == "mean"]
-        zero = [row for row in means if row["prompts"] is None]
-        few = [row for row in means if row["prompts"] is not None]
-        numbers = headline_number("best zero-shot", zero) + headline_number("best few-shot", few)
-        if numbers:
-            cards.append(f'<div class="card"><h2>{escape(split)}</h2>{numbers}</div>')
-    return f'<div class="headline">{"".join(cards)}</div>' if cards else ""
+def axis_around(charts: Sequence[Chart], limit: float | None = None) -> Axis:
+    """Return an axis on round numbers that holds all charts' points, bars and references."""
+    ends = [chart.reference for chart in charts] or [0.0]
+    ends += [end for chart in charts for point in chart.points for end in point.ends]
+    width = max(ends) - min(ends)
+    step = next((s for s in (1, 2, 5, 10) if width / s <= 8), 20)
+    low, high = step * (min(ends) // step), -step * (-max(ends) // step)
+    if limit is not None:
+        high = min(high, limit)
+    return Axis(low, max(high, low + step), step)
 
 
-def headline_number(name: str, rows: Sequence[Row]) -> str:
-    """The highest of the rows in large type, or nothing."""
-    if not rows:
-        return ""
-    best = max(rows, key=lambda row: row["value"])
-    kind = "zero" if best["prompts"] is None else "few"
-    detail = best["method"] if best["prompts"] is None else f"{best['method']}, {best['prompts']}"
-    return (
-        f'<p class="{kind}"><span>{name}</span><strong>{100 * best["value"]:.1f}<small> % '
-        f"&plusmn; {100 * best['stderr']:.1f}</small></strong>"
-        f"<span>{escape(detail)}{f' (of {len(rows)} rows)' if len(rows) > 1 else ''}</span></p>"
-    )
+def _mean_chart(table: SplitTable) -> Chart:
+    """Return the means of a split, with the chance of its own metric."""
+    points = []
+    for line in table.lines:
+        for cell in line.cells:
+            if cell and cell.row["kind"] == "mean":
+                value, stderr = 100 * cell.row["value"], 100 * cell.row["stderr"]
+                few_shot = line.prompts is not None
+                text = f"{cell.text} %"
+                points.append(Point(line.method, line.label, value, stderr, text, few_shot))
+    return Chart(table.name, points, 100 * table.rows[0]["chance"])
 
 
-def means_section(splits: Mapping[str, Sequence[Row]]) -> str:
-    """Return charts of the means, all on one scale so that splits can be compared.
-
-    Each has the chance of its own metric.
-    """
-    charts, chances = {}, {}
-    for split, rows in splits.items():
-        chances[split] = 100 * rows[0]["chance"]
-        charts[split] = [
-            Point(
-                group=method,
-                label=series_label(prompts, cells),
-                value=100 * cells["mean"]["value"],
-                stderr=100 * cells["mean"]["stderr"],
-                text=f"{percent(cells['mean'])} %",
-                filled=prompts is not None,
-            )
-            for (method, prompts), cells in by_series(rows).items()
-            if "mean" in cells
-        ]
-    points = [point for chart_points in charts.values() for point in chart_points]
-    if not points:
-        return ""
-    axis = axis_around(points, *chances.values(), limit=100)
-    figures = [
-        figure(split, chart(charts[split], replace(axis, reference=chance), "dashed: chance"))
-        for split, chance in chances.items()
-    ]
-    return section(
-        "Percent correct, mean over all items",
-        '<span class="key zero"></span> zero-shot <span class="key few"></span> few-shot. '
-        "Bars reach two standard errors to each side (about 95 %). The dashed line is chance by "
-        "the chart's own metric. Kinds count by their numbers of items.",
-        "".join(figures),
-    )
-
-
-def figure(name: str, content: str) -> str:
-    """A chart with its name."""
-    return f"<figure><figcaption>{escape(name)}</figcaption>{content}</figure>"
-
-
-def comparisons_section(comparisons: Sequence[Row]) -> str:
-    """Paired differences of the means, which tell more than two overlapping bars."""
-    comparisons = [row for row in comparisons if row["kind"] == "mean"]  # report.json has the rest
-    if not comparisons:
-        return ""
-    points = {}
+def _difference_charts(comparisons: Sequence[ResultRow]) -> list[Chart]:
+    """Return the paired differences of the means, which tell more than two overlapping bars."""
+    charts: dict[str, Chart] = {}
     for row in comparisons:
-        versus = f"{row['baseline_method']} {prompts_label(row['baseline_prompts'])}"
-        points.setdefault(row["split"], []).append(
-            Point(
+        if row["kind"] == "mean":  # report.json has the others
+            point = Point(
                 group=f"{row['method']} {prompts_label(row['prompts'])}",
-                label=f"minus {versus}",
+                label=f"minus {row['baseline_method']} {prompts_label(row['baseline_prompts'])}",
                 value=100 * row["difference"],
                 stderr=100 * row["stderr"],
-                text=f"{100 * row['difference']:+.1f} \N{PLUS-MINUS SIGN} "
-                f"{100 * row['stderr']:.1f}",
+                text=difference_text(row),
                 filled=row["prompts"] is not None,
             )
-        )
-    axis = axis_around([point for group in points.values() for point in group], reference=0)
-    charts = {split: chart(group, axis, "dashed: no difference") for split, group in points.items()}
-    return section(
-        "What learning changes",
-        "Differences in percentage points, item by item on the same items, the same noise and, "
-        "where both learn, the same draws of shots, so with smaller errors than the two rows have "
-        "each. Bars reach two standard errors to each "
-        "side; right of the dashed line learning helps.",
-        f'<div class="wide">{"".join(figure(*item) for item in charts.items())}</div>',
-    )
+            charts.setdefault(row["split"], Chart(row["split"], [], 0.0)).points.append(point)
+    return list(charts.values())
 
 
-def tables_section(splits: Mapping[str, Sequence[Row]]) -> str:
-    """All numbers."""
-    tables = "".join(table(split, rows) for split, rows in splits.items())
-    return section(
-        "By what is wrong with the other candidate",
-        "&#9733; is the best of its column. The stronger the colour, the further above chance.",
-        tables,
-    )
-
-
-def gallery_section(decisions: Sequence[Decision]) -> str:
-    """Pictures of wrong and right decisions."""
-    if not decisions:
-        return ""
-    return section(
-        "Decisions to look at",
-        "Each caption with the picture that fits it (left) and the one that does not. The higher "
-        "score, outlined, is the model's choice. Examples: how many are right here says nothing; "
-        "the tables do.",
-        gallery(decisions),
-    )
-
-
-def reading_section() -> str:
-    """What the numbers mean and what they do not."""
-    return section(
-        "How to read this",
-        "",
-        "<ul>"
-        "<li><b>Items.</b> A caption with pictures, or a picture with captions, of which one fits; "
-        "the model is right if it scores that one highest. A tie of two counts one half. Text, "
-        "image and group scores are Winoground's: both captions, both pictures, all four right."
-        "</li>"
-        "<li><b>Zero-shot</b> rows use the frozen model alone. <b>Few-shot</b> rows add prompts "
-        "learned from as many labelled items as their name says; what gains less than its standard "
-        "error on held-out shots is refused, and the row is scored without it. <b>/compat</b> rows "
-        "show what the authors' averaging over 16 items does to a number; they are no measure of a "
-        "pair.</li>"
-        "<li><b>&plusmn;</b> is one standard error: over items, and for few-shot rows also over "
-        "the draws of shots and initial values. Values that differ by less than two of them may "
-        "well be equal.</li>"
-        "<li><b>The best of many rows flatters</b>: the more rows are compared on the same items, "
-        "the more luck is in the highest. Trust differences that were planned, or that hold on "
-        "both splits.</li>"
-        "</ul>",
-    )
-
-
-def run_section(report: Mapping[str, object]) -> str:
-    """How the run was made: all of the report that is not a result."""
-    facts = []
-    for name, value in report.items():
-        if name in ("results", "comparisons"):
-            continue
-        facts.append(f"<dt>{escape(name)}</dt><dd>{escape(show(name, value))}</dd>")
-    return section("The run", "", f"<dl>{''.join(facts)}</dl>")
-
-
-def show(name: str, value: object) -> str:
-    """A fact of the run as text."""
+def _fact_text(name: str, value: Any) -> str:
+    """Return a fact of the run as text."""
     if name == "seconds":
         minutes, seconds = divmod(round(value), 60)
         return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {inner}" for key, inner in value.items())
     return str(value)
+
+
+def _data_url(pixels: np.ndarray) -> str:
+    """Return an image as a PNG inside the page."""
+    image = Image.fromarray(np.asarray(pixels))
+    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
+    file = io.BytesIO()
+    image.save(file, "png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+_RESULTS = ("results", "comparisons")
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("dsd_jax", "report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters["data_url"] = _data_url

@@ -1,65 +1,59 @@
-"""`report.json`, `report.md` and `report.html` of a run."""
+"""The files of a report, and its tables as text for terminals and as Markdown."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from etils import epath
 
-from dsd_jax.io.storage import write_file
-from dsd_jax.report.html_page import page
-from dsd_jax.report.markdown_table import format_markdown
-from dsd_jax.report.report_rows import (
+from dsd_jax.report.html_page import html_page
+from dsd_jax.report.result_rows import (
     COMPARISON_FIELDS,
     OPTIONAL_ROW_FIELDS,
     ROW_FIELDS,
     Decision,
-    Row,
+    ResultRow,
+    SplitTable,
+    difference_text,
+    prompts_label,
+    split_tables,
 )
 
 
-def write_report(
-    workdir: str | os.PathLike,
-    header: Mapping[str, object],
-    rows: Sequence[Row],
-    decisions: Sequence[Decision] = (),
-    comparisons: Sequence[Row] = (),
-) -> epath.Path:
-    """Write `report_files` into a folder, over what is there; return the page's path."""
-    for name, content in report_files(header, rows, decisions, comparisons).items():
-        write_file(epath.Path(workdir) / name, content)
-    return epath.Path(workdir) / "report.html"
-
-
 def report_files(
-    header: Mapping[str, object],
-    rows: Sequence[Row],
+    header: Mapping[str, Any],
+    rows: Sequence[ResultRow],
     decisions: Sequence[Decision] = (),
-    comparisons: Sequence[Row] = (),
+    comparisons: Sequence[ResultRow] = (),
 ) -> dict[str, str]:
     """Return the content of `report.json`, `report.md` and `report.html`, by these names.
 
-    `header` holds "benchmark", "weights", "seed", "seconds", "device" and "versions" (a dict) and
-    what else the run wants to tell. Raises ValueError for rows with other fields than `ROW_FIELDS`
-    and for numbers that are not finite: these would be bugs, not results.
+    Args:
+        header: "benchmark", "weights", "seed", "seconds", "device", "versions" (a dict), and
+            anything else that the run wants to tell.
+        rows: as in `result_rows`.
+        decisions: to be pictured in the page.
+        comparisons: with `COMPARISON_FIELDS`.
+
+    Raises:
+        ValueError: a row has other fields, or a number that is not finite: a bug, not a result.
     """
     results = [
-        plain(row, [*ROW_FIELDS, *(name for name in OPTIONAL_ROW_FIELDS if name in row)])
+        _plain(row, [*ROW_FIELDS, *(name for name in OPTIONAL_ROW_FIELDS if name in row)])
         for row in rows
     ]
     report = {**header, "results": results}
     if comparisons:
-        report["comparisons"] = [plain(row, COMPARISON_FIELDS) for row in comparisons]
+        report["comparisons"] = [_plain(row, COMPARISON_FIELDS) for row in comparisons]
     return {
         "report.json": json.dumps(report, indent=1, allow_nan=False) + "\n",
         "report.md": format_markdown(header, rows, comparisons),
-        "report.html": page(report, decisions),
+        "report.html": html_page(report, decisions),
     }
 
 
-def plain(row: Row, fields: Sequence[str]) -> dict[str, object]:
-    """The row with Python's own numbers in place of NumPy's, in the order of `fields`."""
+def _plain(row: ResultRow, fields: Sequence[str]) -> dict[str, Any]:
+    """Return the row with Python's own numbers in place of NumPy's, in the order of `fields`."""
     if set(row) != set(fields):
         raise ValueError(f"a row has fields {sorted(row)}; expected {sorted(fields)}")
     values = {name: getattr(row[name], "item", lambda v=row[name]: v)() for name in fields}
@@ -67,3 +61,77 @@ def plain(row: Row, fields: Sequence[str]) -> dict[str, object]:
     if bad:
         raise ValueError(f"{bad[0]} of a row is not finite: {values}")
     return values
+
+
+def print_table(rows: Sequence[ResultRow]) -> None:
+    """Print `format_table(rows)`."""
+    print(format_table(rows))
+
+
+def format_table(rows: Sequence[ResultRow]) -> str:
+    """Return percent correct with standard errors, a block per split, each column's best marked."""
+    return "\n\n".join(map(_text_block, split_tables(rows)))
+
+
+def _text_block(table: SplitTable) -> str:
+    """Return the table of one split with aligned columns."""
+    grid = [["method", "prompts", *table.kinds]]
+    for line in table.lines:
+        cells = [f"{cell.text}{'*' if cell.best else ' '}" if cell else "- " for cell in line.cells]
+        grid.append([line.method, line.label, *cells])
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    lines = []
+    for texts in grid:
+        padded = [text.ljust(width) for text, width in zip(texts[:2], widths[:2], strict=True)]
+        padded += [text.rjust(width) for text, width in zip(texts[2:], widths[2:], strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join([f"{table.name}: {table.caption}; * best of its column", *lines])
+
+
+def format_markdown(
+    header: Mapping[str, Any], rows: Sequence[ResultRow], comparisons: Sequence[ResultRow] = ()
+) -> str:
+    """Return the results as Markdown, to paste into a README or an issue.
+
+    What was run; a table per split, the best of each column bold; the paired differences of the
+    means; what methods cost.
+    """
+    facts = [f"{name} {header[name]}" for name in ("weights", "clip", "seed") if name in header]
+    facts += [f"{header['seconds'] / 60:.1f} minutes on {header['device']}"]
+    blocks = [f"Benchmark {header['benchmark']}: {', '.join(facts)}."]
+    blocks += map(_markdown_block, split_tables(rows))
+    means = [row for row in comparisons if row["kind"] == "mean"]
+    if means:
+        blocks.append(_markdown_differences(means))
+    if header.get("passes"):
+        counts = [f"`{method}` {count:,}" for method, count in header["passes"].items()]
+        blocks.append(f"Rows that an item sends through the UNet: {', '.join(counts)}.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_block(table: SplitTable) -> str:
+    """Return the table of one split under a sentence that says what its numbers are."""
+    grid = [[table.name.replace("-", " "), "prompts", *table.kinds]]
+    for line in table.lines:
+        cells = [
+            (f"**{cell.text}**" if cell.best else cell.text) if cell else "–" for cell in line.cells
+        ]
+        grid.append([f"`{line.method}`", line.label, *cells])
+    return f"{table.caption}; bold is the best of its column.\n\n{_markdown_table(grid)}"
+
+
+def _markdown_differences(rows: Sequence[ResultRow]) -> str:
+    """Return the paired differences as a table."""
+    grid = [["split", "row", "less", "points", "n"]]
+    for row in rows:
+        name = f"`{row['method']}` {prompts_label(row['prompts'])}"
+        baseline = f"`{row['baseline_method']}` {prompts_label(row['baseline_prompts'])}"
+        grid.append([row["split"], name, baseline, difference_text(row), str(row["n"])])
+    return f"Paired differences of the means, item by item:\n\n{_markdown_table(grid)}"
+
+
+def _markdown_table(grid: Sequence[Sequence[str]]) -> str:
+    """Return the lines of a table whose first line is its head."""
+    lines = [grid[0], ["---"] * len(grid[0]), *grid[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

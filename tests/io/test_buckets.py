@@ -14,7 +14,7 @@ from dsd_jax.errors import Preempted, UserError
 from dsd_jax.io.storage import make_folder, make_local_folder, write_file
 from dsd_jax.prompts.prompt_files import is_whole, read_about, read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import init_tokens
-from dsd_jax.report.report_files import write_report
+from dsd_jax.report import report_files
 from dsd_jax.training import metrics_log as log_file
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.loop import fit
@@ -22,7 +22,7 @@ from dsd_jax.training.metrics_log import Log
 from tests.buckets import bucket
 from tests.prompts.test_prompt_files import ABOUT
 from tests.random_model import random_model
-from tests.report.test_report import HEADER, ROWS
+from tests.report.test_report_files import HEADER, ROWS
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -77,7 +77,8 @@ def test_files(folder):
 
 
 def test_report(folder):
-    write_report(folder, HEADER, ROWS)
+    for name, content in report_files(HEADER, ROWS).items():
+        write_file(folder / name, content)
     assert names(folder) == ["report.html", "report.json", "report.md"]
 
 

@@ -1,0 +1,140 @@
+"""The files of a report, and its printed table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dsd_jax.report import format_table, print_table, report_files
+
+HEADER = {
+    "benchmark": "emoji <scenes>",
+    "weights": "tiny",
+    "seed": 0,
+    "seconds": 75.4,
+    "device": "cpu",
+    "versions": {"jax": "0.10.2"},
+}
+
+
+def row(method="dsd", prompts=None, split="unseen", kind="mean", value=0.75, n=500, **other):
+    fields = {"metric": "accuracy", "stderr": 0.0123, "chance": 0.5, **other}
+    names = {"method": method, "prompts": prompts, "split": split, "kind": kind}
+    return {**names, "value": value, "n": n, **fields}
+
+
+ROWS = [
+    row(kind="mean", value=0.801, n=1000),
+    row(kind="subject", value=0.7),
+    row(kind="relation", value=0.902),
+    row("noise", kind="subject", value=0.849),
+    row("noise", value=0.849, n=1000),
+    row("dsd", "lora-256", kind="subject", value=0.777, n=1500),
+    row(split="seen", value=0.51),
+]
+COMPARISON = {
+    "method": "dsd",
+    "prompts": "lora-256",
+    "baseline_method": "noise",
+    "baseline_prompts": None,
+    "split": "unseen",
+    "kind": "mean",
+    "difference": -0.0123,
+    "stderr": 0.004,
+    "n": 1000,
+}
+
+
+def test_table_is_aligned_and_marks_the_best(capsys):
+    print_table(ROWS)
+    text = capsys.readouterr().out
+    assert text == format_table(ROWS) + "\n"
+    unseen, seen = text.split("\n\n")
+    title, head, rule, *lines = unseen.splitlines()
+    assert title == (
+        "unseen: accuracy in % ± standard error; n = 1000 for the mean over all items, "
+        "500 to 1500 a kind; "
+        "chance 50 %; * best of its column"
+    )
+    assert head.split() == ["method", "prompts", "subject", "relation", "mean"]
+    assert set(rule) == {"-"}
+    assert [line.split()[:2] for line in lines] == [
+        ["dsd", "zero-shot"],
+        ["dsd", "lora-256"],  # beside its method, wherever its rows came
+        ["noise", "zero-shot"],
+    ]
+    assert lines[0].split()[2:] == ["70.0", "±", "1.2", "90.2", "±", "1.2*", "80.1", "±", "1.2"]
+    assert lines[1].split()[2:] == ["77.7", "±", "1.2", "-", "-"]
+    assert lines[2].split()[2:] == ["84.9", "±", "1.2*", "-", "84.9", "±", "1.2*"]
+    assert len({line.rstrip(" *").rindex("±") for line in (lines[0], lines[2])}) == 1
+    assert "seen: accuracy" in seen
+
+
+def test_equal_best_values_are_both_marked():
+    assert format_table([row(), row("noise")]).count("75.0 ± 1.2*") == 2
+
+
+def test_markdown_has_the_same_numbers_and_the_paired_differences():
+    comparisons = [COMPARISON, {**COMPARISON, "kind": "size"}]
+    markdown = report_files(HEADER, ROWS, comparisons=comparisons)["report.md"]
+    unseen, seen, differences = markdown.split("\n\n|")[1:]
+    lines = [
+        line.strip("| ").split(" | ") for line in unseen.splitlines() if line.startswith((" ", "|"))
+    ]
+    assert lines[0] == ["unseen", "prompts", "subject", "relation", "mean"]
+    assert lines[2] == ["`dsd`", "zero-shot", "70.0 ± 1.2", "**90.2 ± 1.2**", "80.1 ± 1.2"]
+    assert lines[3] == ["`dsd`", "lora-256", "77.7 ± 1.2", "–", "–"]
+    assert lines[4][2:] == ["**84.9 ± 1.2**", "–", "**84.9 ± 1.2**"]
+    assert "51.0 ± 1.2" in seen
+    assert differences.count("-1.2 ± 0.4") == 1  # of the mean alone
+    assert "| `dsd` lora-256 | `noise` zero-shot |" in differences
+
+
+def test_what_was_refused_stands_beside_its_name():
+    refused = row("dsd", "lora-256", refused="lora 3/3")
+    assert "lora-256 (refused: lora 3/3)" in format_table([row(), refused])
+    files = report_files(HEADER, [row(), refused])
+    for name in ("report.md", "report.html"):
+        assert "lora-256 (refused: lora 3/3)" in files[name]
+    assert json.loads(files["report.json"])["results"] == [row(), refused]
+
+
+def test_json_is_as_documented():
+    files = report_files(HEADER, ROWS)
+    assert sorted(files) == ["report.html", "report.json", "report.md"]
+    assert json.loads(files["report.json"]) == {**HEADER, "results": ROWS}
+    report = json.loads(report_files(HEADER, ROWS, comparisons=[COMPARISON])["report.json"])
+    assert report["comparisons"] == [COMPARISON]
+
+
+def test_numbers_of_numpy_are_written():
+    rows = [row(value=np.float32(0.5), n=np.int64(3), stderr=np.ones(()))]
+    (written,) = json.loads(report_files(HEADER, rows)["report.json"])["results"]
+    assert (written["value"], written["n"], written["stderr"]) == (0.5, 3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (row(value=float("nan")), "value of a row is not finite"),
+        (row(stderr=np.float32("inf")), "stderr of a row is not finite"),
+        (row(extra=1), "a row has fields"),
+        ({"method": "dsd"}, "a row has fields"),
+    ],
+)
+def test_what_is_no_result_is_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        report_files(HEADER, [bad])
+
+
+def test_each_metric_has_a_table_of_its_own():
+    rows = [{**row(), "metric": metric} for metric in ("text", "group")]
+    markdown = report_files(HEADER, rows)["report.md"]
+    assert "| unseen, text | prompts |" in markdown and "| unseen, group | prompts |" in markdown
+
+
+def test_markdown_says_what_was_run_and_what_methods_cost():
+    markdown = report_files({**HEADER, "passes": {"noise@30": 1200}}, ROWS)["report.md"]
+    first, *_, last = markdown.strip().splitlines()
+    assert first.startswith("Benchmark emoji <scenes>: weights ") and "minutes on" in first
+    assert last == "Rows that an item sends through the UNet: `noise@30` 1,200."
