@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dsd_jax.matching.attention_maps import explain
     from dsd_jax.matching.batching import match_terms
     from dsd_jax.matching.forward import Terms
-    from dsd_jax.matching.scoring import match_scores
+    from dsd_jax.matching.match_scores import match_scores
     from dsd_jax.weights.model_loading import load
 
 __all__ = [
@@ -33,7 +33,7 @@ _HOME = {
     "Terms": "matching.forward",
     "explain": "matching.attention_maps",
     "load": "weights.model_loading",
-    "match_scores": "matching.scoring",
+    "match_scores": "matching.match_scores",
     "match_terms": "matching.batching",
 }
 

@@ -17,7 +17,7 @@ from dsd_jax.data.synthetic import triples
 from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.few_shot.support_set import Recipe
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 from tests.random_model import random_model
 
 COUNT = 16
@@ -67,7 +67,7 @@ def quick_compilation() -> Iterator[None]:
 
 def recipe(model: Model, **changes) -> Recipe:
     """The recipe above, with changes; few of them, for each is compiled anew."""
-    return Recipe(layers=methods.chosen_layers(model.unet), **LORA | changes)
+    return Recipe(layers=score_functions.chosen_layers(model.unet), **LORA | changes)
 
 
 def pictures(count: int = COUNT) -> np.ndarray:

@@ -17,7 +17,7 @@ from dsd_jax.convert import main
 from dsd_jax.errors import UserError
 from dsd_jax.models.components import UNET
 from dsd_jax.models.weights_digest import weights_digest
-from dsd_jax.prompts.prompt_files import read_about, read_prompts, write_prompts
+from dsd_jax.prompts.prompt_files import read_metadata, read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import init_lora, init_tokens
 from dsd_jax.tensor_files import pickle_file
 from dsd_jax.weights.component_configs import read_config
@@ -55,7 +55,7 @@ def test_prompts_to_diffusers_and_back(prompts, lora, config, tmp_path, capsys):
     said = f"Wrote {back}: 16 tensors of rank 2, all of which fit tiny; use: --prompts={back}\n"
     assert capsys.readouterr() == (said, "")
     jax.tree.map(np.testing.assert_array_equal, read_prompts(back, config), {"lora": lora})
-    assert read_about(back).stated() == {"from": f"{out}/{LORA_FILE}", "weights": "tiny"}
+    assert read_metadata(back).stated() == {"from": f"{out}/{LORA_FILE}", "weights": "tiny"}
 
 
 def test_the_authors_adapter(golden_folder, tmp_path, capsys):

@@ -14,7 +14,7 @@ from dsd_jax.cli import run_command
 from dsd_jax.errors import UserError
 from dsd_jax.experiment import sweep
 from dsd_jax.few_shot.learning import Learned
-from dsd_jax.prompts.prompt_files import read_about, read_prompts
+from dsd_jax.prompts.prompt_files import read_metadata, read_prompts
 from dsd_jax.report.result_rows import COMPARISON_FIELDS, ROW_FIELDS
 from dsd_jax.weights.model_loading import load
 from dsd_jax.weights.model_saving import save
@@ -177,7 +177,7 @@ def test_table_is_printed(run):
 
 def test_prompts_say_what_they_are_for(run, folder):
     place = run[0] / "prompts" / "lora-10" / "seed-1"
-    about = read_about(place).stated()
+    about = read_metadata(place).stated()
     assert about["weights"] == str(folder) and about["shots"] == 10 and about["seed"] == 1
     assert about["shots_from"] == "unseen-artist/shots"
     assert about["kept_step"] in (0, 2, 4, 6)
@@ -247,7 +247,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
     (workdir / "report.html").unlink()
     train.main(options(folder, workdir))
     assert calls == ["lora-10-1"]
-    assert read_about(place).kept_step == 0
+    assert read_metadata(place).kept_step == 0
 
 
 @pytest.mark.parametrize(

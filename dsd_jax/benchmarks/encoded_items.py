@@ -15,13 +15,12 @@ from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.encoding_cache import distinct_rows
 from dsd_jax.data.examples import Examples
 from dsd_jax.diffusion import noising
-from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.distributed import processes
 from dsd_jax.distributed.sharding import shard_rows
 from dsd_jax.io.host_arrays import stacked
-from dsd_jax.matching.batching import Sets, Tick, even_pieces, group_terms
-from dsd_jax.matching.forward import Terms, Wanted
+from dsd_jax.matching.batching import ProgressFn, Sets, even_ranges, group_terms
+from dsd_jax.matching.forward import OutputSpec, Terms
 from dsd_jax.statistics.standard_errors import cluster_ids
 
 ENCODED_TOGETHER = 1024  # images or captions
@@ -43,7 +42,7 @@ class EncodedItems(NamedTuple):
     """
 
     latents: np.ndarray
-    texts: Texts
+    texts: EncodedCaptions
     images: np.ndarray
     captions: np.ndarray
     indices: np.ndarray
@@ -110,7 +109,7 @@ def _encode_distinct(
     distinct, rows = distinct_rows(keys)
     parts = (
         compute([distinct[i] for i in piece])
-        for piece in even_pieces(len(distinct), ENCODED_TOGETHER)
+        for piece in even_ranges(len(distinct), ENCODED_TOGETHER)
     )
     return stacked(parts, len(distinct)), rows
 
@@ -121,8 +120,8 @@ def item_terms(
     timesteps: np.ndarray,
     seeds: Sequence[int] | np.ndarray,
     prompts: Mapping[str, Any] | None = None,
-    wanted: Wanted | None = None,
-    tick: Tick = lambda share: None,
+    wanted: OutputSpec | None = None,
+    tick: ProgressFn = lambda share: None,
 ) -> Terms:
     """The terms of all candidates of every item, at every timestep under the noise of every seed.
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from dsd_jax.benchmarks.encoding_cache import EncodingCache, MemoryCache, Rows
 from dsd_jax.data.examples import Examples
-from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.distributed import processes
 from dsd_jax.io.local_files import expand
 
@@ -49,9 +48,13 @@ class Encoders:
         (latents,) = _rows(self._images, named, encode, split_over_hosts)
         return latents.reshape(-1, *self.model.latent_shape)
 
-    def captions(self, captions: Sequence[str], *, split_over_hosts: bool = False) -> Texts:
+    def captions(
+        self, captions: Sequence[str], *, split_over_hosts: bool = False
+    ) -> EncodedCaptions:
         """Return the text states of captions, in their order; hosts share them as for `images`."""
-        return Texts(*_rows(self._captions, captions, self._encode_captions, split_over_hosts))
+        return EncodedCaptions(
+            *_rows(self._captions, captions, self._encode_captions, split_over_hosts)
+        )
 
     def _encode_images(self, examples: Examples, keys: list) -> Rows:
         parts = []

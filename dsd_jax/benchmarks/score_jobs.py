@@ -10,9 +10,9 @@ import numpy as np
 from dsd_jax.benchmarks.encoded_items import EncodedItems, item_terms
 from dsd_jax.config.score_spec import Reading
 from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.matching import methods
-from dsd_jax.matching.batching import Tick, even_pieces
-from dsd_jax.matching.forward import Terms, Wanted, floats_of, with_uncond
+from dsd_jax.matching import score_functions
+from dsd_jax.matching.batching import ProgressFn, even_ranges
+from dsd_jax.matching.forward import OutputSpec, Terms, output_floats, with_uncond
 from dsd_jax.models.unet_config import UNetConfig
 
 FLOATS = 2**24  # of terms that are in memory at a time, about
@@ -25,7 +25,7 @@ class ScoreJob(NamedTuple):
     tree: the prompts under which, None for the frozen model. weights: learned ones of the method.
     """
 
-    wanted: Wanted
+    wanted: OutputSpec
     read: Callable[[Terms], jax.Array]
     timesteps: np.ndarray
     tree: Mapping[str, Any] | None = None
@@ -46,18 +46,20 @@ def score_job(
 ) -> ScoreJob:
     """The method's score, which is a mean over timesteps of this."""
     weights = (tree or {}).get("weights", {}).get(reading.method)
-    wanted = methods.needs(unet, reading.method, layers, weights)
-    read = partial(methods.per_timestep, name=reading.method, layers=layers, weights=weights)
+    wanted = score_functions.required_outputs(unet, reading.method, layers, weights)
+    read = partial(
+        score_functions.per_timestep_scores, name=reading.method, layers=layers, weights=weights
+    )
     return ScoreJob(wanted, read, reading.new_timesteps(stage), tree, weights)
 
 
 def compat_score_jobs(unet: UNetConfig, reading: Reading, layers: Sequence[str]) -> list[ScoreJob]:
     """The parts of what the authors' code scores: attention, which it averages, and bias if any."""
-    method, times = methods.method_named(reading.method), reading.timesteps()
-    wanted = methods.needs(unet, reading.method, layers)._replace(uncond=True)
-    reads = [partial(methods.authors_attention, layers=layers)]
+    method, times = score_functions.method_named(reading.method), reading.timesteps()
+    wanted = score_functions.required_outputs(unet, reading.method, layers)._replace(uncond=True)
+    reads = [partial(score_functions.authors_attention, layers=layers)]
     if method.reads_errors:
-        reads.append(method.off_errors)
+        reads.append(method.error_term)
     return [ScoreJob(wanted, read, times) for read in reads]
 
 
@@ -66,7 +68,7 @@ def per_timestep_scores(
     items: EncodedItems,
     tasks: Sequence[ScoreJob],
     seed: int,
-    tick: Tick = lambda share: None,
+    tick: ProgressFn = lambda share: None,
 ) -> list[np.ndarray]:
     """Each task's (n, P, J, T) float32, with as few passes of the UNet as serve them all.
 
@@ -80,7 +82,7 @@ def per_timestep_scores(
     total = sum(len(times) * _rounds([tasks[i] for i in which]) for which, times in groups.items())
     for which, times in groups.items():
         some = [tasks[i] for i in which]
-        for piece in even_pieces(len(times), _together(model.unet, some, shape)):
+        for piece in even_ranges(len(times), _together(model.unet, some, shape)):
             share = len(piece) * _rounds(some) / total
             values = _read(model, items, some, times[piece], seed, _part_of(tick, share))
             for i, value in zip(which, values, strict=True):
@@ -89,7 +91,7 @@ def per_timestep_scores(
     return found
 
 
-def _part_of(tick: Tick, share: float) -> Tick:
+def _part_of(tick: ProgressFn, share: float) -> ProgressFn:
     """Tells `tick` of shares of a share."""
     return lambda part: tick(part * share)
 
@@ -114,7 +116,7 @@ def _rounds(tasks: Sequence[ScoreJob]) -> int:
     return len(_trees(tasks)) + bool(_frozen_wanted(tasks))
 
 
-def _frozen_wanted(tasks: Sequence[ScoreJob]) -> list[Wanted]:
+def _frozen_wanted(tasks: Sequence[ScoreJob]) -> list[OutputSpec]:
     """What the frozen model's passes are needed for."""
     return [task.wanted for task in tasks if task.is_frozen or task.wanted.uncond]
 
@@ -122,8 +124,8 @@ def _frozen_wanted(tasks: Sequence[ScoreJob]) -> list[Wanted]:
 def _together(unet: UNetConfig, tasks: Sequence[ScoreJob], shape: tuple[int, int, int]) -> int:
     """How many timesteps' terms of (n, P, J) candidates fit into `FLOATS`, and at least one."""
     items, pictures, captions = shape
-    wanted = methods.all_needed(unet, [task.wanted for task in tasks])
-    return max(1, FLOATS // (items * pictures * max(1, floats_of(unet, wanted, captions))))
+    wanted = score_functions.union(unet, [task.wanted for task in tasks])
+    return max(1, FLOATS // (items * pictures * max(1, output_floats(unet, wanted, captions))))
 
 
 def _read(
@@ -132,13 +134,13 @@ def _read(
     tasks: Sequence[ScoreJob],
     times: np.ndarray,
     seed: int,
-    tick: Tick,
+    tick: ProgressFn,
 ) -> list[np.ndarray]:
     """(I, C, T) of every task at some timesteps."""
     rounds = _rounds(tasks)
 
-    def terms_under(tree: Mapping[str, Any] | None, wanted: Sequence[Wanted]) -> Terms:
-        whole = methods.all_needed(model.unet, wanted)
+    def terms_under(tree: Mapping[str, Any] | None, wanted: Sequence[OutputSpec]) -> Terms:
+        whole = score_functions.union(model.unet, wanted)
         if tree is not None:
             whole = whole._replace(uncond=False)
         return item_terms(model, items, times, (seed,), tree, whole, _part_of(tick, 1 / rounds))

@@ -15,10 +15,9 @@ from dsd_jax.benchmarks.score_jobs import (
 )
 from dsd_jax.config.score_spec import Reading
 from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.matching.batching import Tick
-from dsd_jax.matching.finite_scores import check_finite
-from dsd_jax.matching.methods import over_timesteps
-from dsd_jax.prompts.usage import same_timesteps
+from dsd_jax.matching.batching import ProgressFn
+from dsd_jax.matching.score_functions import check_finite, mean_over_timesteps
+from dsd_jax.prompts.prompt_metadata import same_timesteps
 
 BIAS = "/bias"  # ends the name of what compat readings add to the average of the attention
 
@@ -92,7 +91,7 @@ class EvalPlan(NamedTuple):
 
 
 def candidate_scores(
-    model: Model, items: EncodedItems, asked: EvalPlan, tick: Tick = lambda share: None
+    model: Model, items: EncodedItems, asked: EvalPlan, tick: ProgressFn = lambda share: None
 ) -> dict[RowKey, np.ndarray]:
     """{key: (n, P, J) float32} of all that is asked.
 
@@ -105,7 +104,7 @@ def candidate_scores(
         model, items, list(tasks.values()), asked.seed, lambda part: tick(part * share)
     )
     found = {
-        key: check_finite(np.asarray(over_timesteps(values, task.weights)), model.name)
+        key: check_finite(np.asarray(mean_over_timesteps(values, task.weights)), model.name)
         for (key, task), values in zip(tasks.items(), steps, strict=True)
     }
     for reading in pruned:

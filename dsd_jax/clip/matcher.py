@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from dsd_jax.clip.caption_ids import without_padding
 from dsd_jax.clip.normalisation import Normaliser
 from dsd_jax.diffusion.pipeline import padded_chunks
-from dsd_jax.diffusion.tokenization import check_captions, tokenise, tokenizer_digest
+from dsd_jax.diffusion.tokenization import check_captions, tokenize, tokenizer_digest
 from dsd_jax.distributed.sharding import mesh_of, shard_rows
 from dsd_jax.errors import UserError
 from dsd_jax.models.clip import CLIP, CLIPConfig, unit
@@ -82,14 +82,14 @@ class Clip:
         Raises:
             UserError: a caption is empty or not a string.
         """
-        ids = self.tokenise(check_captions(captions))
+        ids = self.tokenize(check_captions(captions))
         embed = partial(_embed_texts, self.config, self.dtype, self.params)
         chunks = [embed(chunk) for chunk in self._chunks(ids, _TEXT_CHUNK)]
         return jnp.concatenate(chunks)[: len(ids)]
 
-    def tokenise(self, captions: Sequence[str]) -> np.ndarray:
+    def tokenize(self, captions: Sequence[str]) -> np.ndarray:
         """Token ids (C, L) int32, L no more than the longest caption needs."""
-        return without_padding(tokenise(self.tokenizer, captions), self.config.text)
+        return without_padding(tokenize(self.tokenizer, captions), self.config.text)
 
     def item_scores(self, pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> jax.Array:
         """The logits of n items, of each picture with each caption: (n, P, J) float32.

@@ -116,7 +116,7 @@ def _examples(clip: Clip, pixels: np.ndarray, captions: Sequence[Sequence[str]])
             f"items have {pixels.shape[1]} pictures and {width} captions each; a CLIP is "
             "fine-tuned on items with one caption and several pictures, or the other way round."
         )
-    ids = clip.tokenise(check_captions([caption for row in captions for caption in row]))
+    ids = clip.tokenize(check_captions([caption for row in captions for caption in row]))
     return Examples(pixels, ids.reshape(len(pixels), width, -1))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from dsd_jax.diffusion import noising
 from dsd_jax.errors import UserError
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 
 COMPAT = "/compat"
 _FORM = re.compile(r"(?P<method>[^@/>]+)(@(?P<stages>\d+(>\d+@\d+)*))?(?P<compat>/compat)?")
@@ -29,7 +29,7 @@ class Reading:
 
     Attributes:
         label: as the config has it.
-        method: a name in `methods.METHODS`.
+        method: a name in `score_functions.METHODS`.
         stages: (candidates that are left, timesteps) of each round; None is all of them.
         compat: whether attention is averaged over batches of items, as the authors' code does.
     """
@@ -53,7 +53,7 @@ class Reading:
 
         An item has `pictures` x `captions` candidates; pruned are those that there are several of.
         """
-        empty = self.compat or methods.method_named(self.method).uncond
+        empty = self.compat or score_functions.method_named(self.method).uncond
         total = 0
         for number, (keep, _) in enumerate(self.stages):
             shape = [min(keep or count, count) for count in (pictures, captions)]
@@ -78,7 +78,7 @@ def parse(label: str, timesteps: int) -> Reading:
             f"method '{label}' is not understood; expected NAME, NAME@TIMESTEPS or "
             "NAME@TIMESTEPS>CANDIDATES@TIMESTEPS, such as noise@10>5@50."
         )
-    method = methods.method_named(found["method"])
+    method = score_functions.method_named(found["method"])
     numbers = re.findall(r"(?:(\d+)@)?(\d+)", found["stages"] or str(timesteps))
     stages = tuple((int(keep) if keep else None, int(count)) for keep, count in numbers)
     reading = Reading(label, found["method"], stages, bool(found["compat"]))

@@ -15,8 +15,8 @@ from dsd_jax.errors import UserError
 from dsd_jax.models.components import UNET
 from dsd_jax.models.published_networks import UNETS
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.prompts.checks import check_fit
-from dsd_jax.prompts.prompt_files import read_about, read_tree
+from dsd_jax.prompts.prompt_checks import check_prompts
+from dsd_jax.prompts.prompt_files import read_any_prompts, read_metadata
 from dsd_jax.prompts.prompt_params import attention_shapes
 from dsd_jax.weights.component_configs import read_config
 from dsd_jax.weights.model_folder import find
@@ -37,8 +37,8 @@ def read_lora(source: Source, model: str | None = None) -> dict[str, Any]:
         adapter = read_adapter(source.path)
         check_adapter(adapter, config and attention_shapes(config), model or "")
         return to_prompts(adapter)
-    prompts = read_tree(epath.Path(source.path))
-    check_fit(prompts, config)
+    prompts = read_any_prompts(epath.Path(source.path))
+    check_prompts(prompts, config)
     if not prompts.get("lora"):
         raise UserError(
             f"{source.path} has {_instead_of_lora(source.path, prompts)}; give prompts of a recipe "
@@ -51,7 +51,7 @@ def _instead_of_lora(folder: Path, prompts: Mapping[str, Any]) -> str:
     """Return what prompts without LoRA hold, and why."""
     if prompts:
         return f"no LoRA but {', '.join(sorted(prompts))}, which has no form outside dsd_jax"
-    if read_about(folder).kept_step == 0:
+    if read_metadata(folder).kept_step == 0:
         return "no LoRA: what was learned gained too little on held-out shots, so it was refused"
     return "no LoRA and nothing else"
 

@@ -41,7 +41,7 @@ class Device:
     memory: int | None = None
 
     @classmethod
-    def here(cls) -> "Device":
+    def local(cls) -> "Device":
         """Return what this host's devices have in common."""
         stats = [device.memory_stats() or {} for device in jax.local_devices()]
         limits = [each["bytes_limit"] for each in stats if each.get("bytes_limit")]
@@ -98,7 +98,7 @@ def forward_bytes(unet: UNetConfig, latent: tuple, itemsize: int) -> int:
 
 
 @contextmanager
-def shortage_told(what: str, remedy: str) -> Iterator[None]:
+def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
     """Turn a compiler's or allocator's lack of device memory into a `UserError`.
 
     Args:

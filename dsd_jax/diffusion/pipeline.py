@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,35 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dsd_jax.diffusion.device_memory import TEXT_ROWS, image_rows
-from dsd_jax.diffusion.noising import Schedule
-from dsd_jax.diffusion.text_states import Texts, without_pooled
-from dsd_jax.diffusion.tokenization import check_texts, tokenise, tokenizer_digest
+from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.tokenization import check_texts, tokenize, tokenizer_digest
 from dsd_jax.distributed.sharding import mesh_of, shard_rows
 from dsd_jax.io.images import Picture, read_images
 from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.text_encoder import CLIPText, XLText
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
+
+
+class EncodedCaptions(NamedTuple):
+    """Encoded captions; the leading axes are the caller's.
+
+    states: (..., L, K) float32, of every token: what cross-attention reads.
+    pooled: (..., A) float32, of the whole caption, which SDXL adds to its time embedding; A is 0 in
+        families that have no such thing.
+    """
+
+    states: jax.Array | np.ndarray
+    pooled: jax.Array | np.ndarray
+
+    def map(self, function) -> "EncodedCaptions":
+        """`function` of both arrays."""
+        return EncodedCaptions(function(self.states), function(self.pooled))
+
+
+def without_pooled(states: jax.Array | np.ndarray) -> EncodedCaptions:
+    """EncodedCaptions of a family that has states alone."""
+    return EncodedCaptions(states, np.zeros((*states.shape[:-2], 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -113,7 +133,7 @@ class Model:
         """
         return self.encode_captions(captions).states
 
-    def encode_captions(self, captions: Sequence[str]) -> Texts:
+    def encode_captions(self, captions: Sequence[str]) -> EncodedCaptions:
         """As `encode_texts`, with what else the UNet reads of each caption.
 
         With `zero_empty`, "" is zeros, pooled too: what diffusers takes for a negative prompt that
@@ -125,18 +145,20 @@ class Model:
         if self.text_2 is not None:
             towers.append(("text_2", self.text_2, self.tokenizer_2))
         # From one line for both tokenizers, so that the same warning is shown once.
-        ids = [tokenise(tokenizer, captions) for _, _, tokenizer in towers]
+        ids = [tokenize(tokenizer, captions) for _, _, tokenizer in towers]
         parts = [
             self._encode(key, config, rows)
             for (key, config, _), rows in zip(towers, ids, strict=True)
         ]
-        texts = Texts(jnp.concatenate([part.states for part in parts], -1), parts[-1].pooled)
+        texts = EncodedCaptions(
+            jnp.concatenate([part.states for part in parts], -1), parts[-1].pooled
+        )
         if self.zero_empty and "" in captions:
             said = np.array([caption != "" for caption in captions])
             texts = texts.map(lambda x: x * said.reshape(-1, *[1] * (x.ndim - 1)))
         return texts
 
-    def _encode(self, key: str, config: TextConfig, ids: np.ndarray) -> Texts:
+    def _encode(self, key: str, config: TextConfig, ids: np.ndarray) -> EncodedCaptions:
         xl = self.text_2 is not None
         encode = partial(text_states, config, xl, self.dtype, self.params[key])
         chunks = [encode(chunk) for chunk in self._chunks(ids, TEXT_ROWS)]
@@ -172,8 +194,10 @@ def vae_posterior(config: VAEConfig, dtype: Any, params: Any, pixels: jax.Array)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def text_states(config: TextConfig, xl: bool, dtype: Any, params: Any, ids: jax.Array) -> Texts:
+def text_states(
+    config: TextConfig, xl: bool, dtype: Any, params: Any, ids: jax.Array
+) -> EncodedCaptions:
     """What a text encoder says of token ids (C, L); `xl`: as one of SDXL's two."""
     if xl:
-        return Texts(*XLText(config, dtype).apply({"params": params}, ids))
+        return EncodedCaptions(*XLText(config, dtype).apply({"params": params}, ids))
     return without_pooled(CLIPText(config, dtype).apply({"params": params}, ids))

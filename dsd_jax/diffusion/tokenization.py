@@ -12,7 +12,7 @@ from dsd_jax.errors import UserError
 WORD_END = "</w>"  # closes a word in CLIP's vocabulary
 
 
-def tokenise(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
+def tokenize(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
     """Token ids (C, L) int32, padded as the tokenizer's folder says; L is 77 for Stable Diffusion.
 
     A caption that is too long is cut, with a warning that shows what was lost. The names of special
@@ -49,7 +49,7 @@ def _ids(tokenizer: Any, captions: list[str]) -> list[list[int]]:
                 [captions[row] for row in rows],
                 truncation=False,
                 padding=False,
-                verbose=False,  # it would foretell "indexing errors" for what `tokenise` cuts
+                verbose=False,  # it would foretell "indexing errors" for what `tokenize` cuts
                 split_special_tokens=split,
             )["input_ids"]
             found |= zip(rows, ids, strict=True)
@@ -87,14 +87,14 @@ def check_captions(captions: Sequence[str]) -> list[str]:
     return captions
 
 
-def words_of(tokenizer: Any, caption: str) -> tuple[list[str], list[tuple[int, int]]]:
+def caption_words(tokenizer: Any, caption: str) -> tuple[list[str], list[tuple[int, int]]]:
     """The words of a caption as the model reads them, and each one's token positions.
 
     Returns:
-        Words, and (first, past the last) positions in the (L,) ids of `tokenise`; what is cut off
+        Words, and (first, past the last) positions in the (L,) ids of `tokenize`; what is cut off
         is not among them.
     """
-    (ids,) = tokenise(tokenizer, [caption])
+    (ids,) = tokenize(tokenizer, [caption])
     pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
     end = ids.tolist().index(tokenizer.eos_token_id)
     words, spans, start = [], [], 1  # position 0 is the start token
@@ -107,6 +107,6 @@ def words_of(tokenizer: Any, caption: str) -> tuple[list[str], list[tuple[int, i
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Return a SHA-256 of all that decides what `tokenise` makes of a caption."""
+    """Return a SHA-256 of all that decides what `tokenize` makes of a caption."""
     numbers = tokenizer.model_max_length, tokenizer.eos_token_id, tokenizer.pad_token_id
     return hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {numbers}".encode()).hexdigest()

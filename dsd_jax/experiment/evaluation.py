@@ -16,7 +16,7 @@ from dsd_jax.data.examples import Examples
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.score_cache import ScoreCache
 from dsd_jax.io.terminal import advance
-from dsd_jax.matching.batching import even_pieces
+from dsd_jax.matching.batching import even_ranges
 from dsd_jax.report import Decision
 from dsd_jax.statistics import metrics, results
 from dsd_jax.statistics.results import ItemGroups, Series
@@ -120,7 +120,7 @@ def split_scores(
     here = [split.numbers[i] for i in processes.local_range(split.count)]
     shape = len(examples.pictures[0]) * len(examples.captions[0])
     times = max(reading.stages[-1][1] for reading in asked.readings)
-    blocks = even_pieces(len(here), max(1, TOGETHER // (shape * times)))
+    blocks = even_ranges(len(here), max(1, TOGETHER // (shape * times)))
     total, hidden, found = 100 * len(blocks), not processes.is_main(), []
     with tqdm(total=total, desc=split.name, disable=hidden, bar_format=_BAR) as bar:
         for block in blocks:

@@ -9,7 +9,7 @@ from etils import epath
 from dsd_jax.benchmarks.table_scores import LearnedPrompts
 from dsd_jax.config.score_spec import Reading, parse
 from dsd_jax.distributed import processes
-from dsd_jax.prompts import usage
+from dsd_jax.prompts import prompt_metadata
 from dsd_jax.prompts.prompt_files import read_prompts
 
 
@@ -37,8 +37,8 @@ def read_given(folders: Sequence[epath.Path], labels: Sequence[str]) -> dict[str
     everything = tuple(dict.fromkeys(parse(label, 1).method for label in labels))
     given = {}
     for folder in folders:
-        own = usage.about(str(folder))
-        count = usage.timesteps_asked(own.timesteps)
+        own = prompt_metadata.metadata_of(str(folder))
+        count = prompt_metadata.timesteps_asked(own.timesteps)
         given[str(folder)] = Given(tuple(own.methods) or everything, count)
     return given
 
@@ -56,8 +56,8 @@ def add_rows(
     """
     learned = {}
     for folder, (methods, timesteps) in given.items():
-        usage.check_model(folder, job.model, force=force)
-        usage.check_layers(folder, job.layers, force=force)
+        prompt_metadata.check_model(folder, job.model, force=force)
+        prompt_metadata.check_layers(folder, job.layers, force=force)
         tree = read_prompts(folder, job.model.unet)
         learned[folder] = LearnedPrompts(methods, [tree], timesteps)
         missing = _missing(job, methods, timesteps)
@@ -74,6 +74,8 @@ def _missing(job: Any, methods: Sequence[str], timesteps: int | None) -> list[Re
     plain = [reading for reading in job.readings if reading.is_plain]
     asked = {reading.method for reading in plain} & set(methods) or set(methods)
     there = {
-        reading.method for reading in plain if usage.same_timesteps(reading.stages[0][1], count)
+        reading.method
+        for reading in plain
+        if prompt_metadata.same_timesteps(reading.stages[0][1], count)
     }
     return [parse(f"{name}@{count}", count) for name in methods if name in asked - there]

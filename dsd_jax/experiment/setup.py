@@ -84,7 +84,7 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     from dsd_jax.distributed import processes
     from dsd_jax.distributed.sharding import host_mesh
     from dsd_jax.experiment.sweep import check_shots
-    from dsd_jax.matching import methods
+    from dsd_jax.matching import score_functions
     from dsd_jax.weights.model_loading import load
 
     readings = parse_all(config.methods, config.timesteps)
@@ -98,7 +98,7 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
         check_shots(config, benchmark)
     check_layers(config)
     model = load(config.weights, config.dtype, host_mesh(config.fsdp))
-    layers = methods.chosen_layers(model.unet, config.layers or None)
+    layers = score_functions.chosen_layers(model.unet, config.layers or None)
     encoders = Encoders(model, config.cache)
     tell_counts(splits)
     if processes.is_main():
@@ -114,7 +114,7 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
 
 def check_layers(config: RunConfig) -> None:
     """Check the config's layers before gigabytes are read; `UserError` where one is unknown."""
-    from dsd_jax.matching.methods import chosen_layers
+    from dsd_jax.matching.score_functions import chosen_layers
     from dsd_jax.models.components import UNET
     from dsd_jax.weights.component_configs import read_config
     from dsd_jax.weights.model_folder import find

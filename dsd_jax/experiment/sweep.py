@@ -13,7 +13,7 @@ from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot.learning import learn
 from dsd_jax.few_shot.support_set import look_at, read_by
-from dsd_jax.prompts.prompt_files import is_whole, read_about, read_prompts, write_prompts
+from dsd_jax.prompts.prompt_files import is_complete, read_metadata, read_prompts, write_prompts
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.metrics_log import Log
 from dsd_jax.training.same_run import differences
@@ -113,9 +113,9 @@ def description(config: RunConfig, job: Any, label: str, count: int, seed: int) 
 
 def is_learned(folder: Path, about: dict[str, Any]) -> bool:
     """Whether an earlier run left these very prompts; `UserError` if it left others."""
-    if not is_whole(folder):
+    if not is_complete(folder):
         return False
-    found = read_about(folder).stated()
+    found = read_metadata(folder).stated()
     if different := differences({name: found.get(name) for name in about}, about):
         raise UserError(
             f"{folder} was learned with {different}; take another --workdir, or delete that folder."

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.distributed.sharding import ROWS, WHOLE, replicate, shard_rows
 from dsd_jax.few_shot.support_set import Recipe, Shots, take_timesteps
 from dsd_jax.matching.forward import uncond_part
@@ -27,7 +27,7 @@ class Rows(NamedTuple):
     """
 
     latents: jax.Array
-    texts: Texts
+    texts: EncodedCaptions
     numbers: jax.Array
     share: jax.Array
     lse_uncond: dict[str, jax.Array]

@@ -18,7 +18,7 @@ from dsd_jax.distributed import processes
 from dsd_jax.distributed.sharding import fetch, replicate
 from dsd_jax.few_shot.support_set import Recipe, Shots, noise_slice
 from dsd_jax.few_shot.train_step import item_losses
-from dsd_jax.matching.forward import Terms, Wanted, uncond_part, with_uncond
+from dsd_jax.matching.forward import OutputSpec, Terms, uncond_part, with_uncond
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class HeldOut:
         """Return the losses of the frozen model, means over noises: (n,)."""
         return self._losses(self.shots, lambda some: some.terms)
 
-    def under(self, model: Model, wanted: Wanted, prompts: Any) -> np.ndarray:
+    def under(self, model: Model, wanted: OutputSpec, prompts: Any) -> np.ndarray:
         """Return the losses under `prompts`, likewise.
 
         Every host scores its part of the items, in calls of the size that scoring has.

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsd_jax.diffusion.device_memory import GIB, Device, bytes_per_device, shortage_told
+from dsd_jax.diffusion.device_memory import GIB, Device, bytes_per_device, explain_out_of_memory
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.distributed import processes
 from dsd_jax.distributed.sharding import fetch, on_pod, pod_mesh, replicate
@@ -24,8 +24,8 @@ from dsd_jax.few_shot.held_out_losses import HeldOut
 from dsd_jax.few_shot.score_weights import fit_weights
 from dsd_jax.few_shot.support_set import Recipe, Shots, split, spread
 from dsd_jax.few_shot.train_step import State, Step, optimiser, parts_that_fit, update_function
-from dsd_jax.matching import methods
-from dsd_jax.matching.forward import Network, Wanted
+from dsd_jax.matching import score_functions
+from dsd_jax.matching.forward import ForwardConfig, OutputSpec
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts import prompt_params
 from dsd_jax.training import early_stopping
@@ -41,12 +41,14 @@ class Learned(NamedTuple):
     kept: int  # the step whose prompts were kept; 0 is the zero-shot model
 
 
-def wanted_by(unet: UNetConfig, recipe: Recipe, tree: Mapping[str, Any]) -> Wanted:
+def wanted_by(unet: UNetConfig, recipe: Recipe, tree: Mapping[str, Any]) -> OutputSpec:
     """The terms that the recipe's losses read, the empty caption's aside."""
-    wanted = methods.all_needed(
+    wanted = score_functions.union(
         unet,
         [
-            methods.needs(unet, name, recipe.layers, tree.get("weights", {}).get(name))
+            score_functions.required_outputs(
+                unet, name, recipe.layers, tree.get("weights", {}).get(name)
+            )
             for name in recipe.methods
         ],
     )
@@ -129,7 +131,7 @@ def _descend(
     """Gradient steps on the first part of the shots, until the second part stops improving."""
     mesh = pod_mesh(model.mesh)
     setting = Step(
-        Network.of(model, wanted_by(model.unet, recipe, fixed), recipe.remat), recipe, mesh
+        ForwardConfig.of(model, wanted_by(model.unet, recipe, fixed), recipe.remat), recipe, mesh
     )
     params = on_pod(mesh, model.params["unet"])
     spreads = {name: spread(shots, name, recipe) for name in recipe.methods}
@@ -139,13 +141,13 @@ def _descend(
     def batch(number: int, settings: Recipe = recipe) -> Batch:
         return training_batch(mesh, shots, part[0], settings, seed, number)
 
-    if (device := Device.here()).memory is not None:
+    if (device := Device.local()).memory is not None:
         inputs = tree, fixed, params, batch(0), spreads
         setting = in_parts(setting, inputs, device, bytes_per_device(model.params), progress)
     update = update_function(setting)
 
     def step(course: Course, batch: Batch) -> tuple[Course, dict[str, jax.Array]]:
-        with shortage_told("a training step", "raise accumulate, or set remat to 'blocks'"):
+        with explain_out_of_memory("a training step", "raise accumulate, or set remat to 'blocks'"):
             state, loss = update(course.state, fixed, params, batch, spreads)
         return course._replace(state=state), {"loss": loss}
 

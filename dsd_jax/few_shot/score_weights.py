@@ -17,7 +17,7 @@ import optax
 from dsd_jax.diffusion.device_memory import FITTED, GIB, Device
 from dsd_jax.distributed import processes
 from dsd_jax.few_shot.support_set import Recipe, Shots, noise_slice, scores_of, spread
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import Terms
 from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import losses
@@ -62,7 +62,7 @@ def fitted_to(shots: Shots, name: str, seed: int) -> Shots:
     gigabytes, which every step of the regression reads.
     """
     size = sum(x.nbytes for x in jax.tree.leaves(shots.terms)) / shots.items.count
-    memory = Device.here().memory
+    memory = Device.local().memory
     room = FITTED if memory is None else memory // 4  # as much again is worked on
     count = max(2, int(room / max(1, size)))
     if count >= shots.items.count:
@@ -91,7 +91,7 @@ def in_folds(clusters: Sequence[Any] | np.ndarray, seed: int) -> np.ndarray:
 
 def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
     """Per weight, the step that moves a margin by about the zero-shot margin's spread."""
-    method, size = methods.method_named(name), spread(shots, name, recipe)
+    method, size = score_functions.method_named(name), spread(shots, name, recipe)
 
     def unit(x: jax.Array) -> jax.Array:
         """From what the candidates of each item have, (n, candidates, N), to (N,)."""

@@ -12,9 +12,9 @@ from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
 from dsd_jax.io.host_arrays import stacked
-from dsd_jax.matching import methods
-from dsd_jax.matching.batching import even_pieces
-from dsd_jax.matching.forward import NORMS, Terms, Wanted, everything, floats_of
+from dsd_jax.matching import score_functions
+from dsd_jax.matching.batching import even_ranges
+from dsd_jax.matching.forward import NORMS, OutputSpec, Terms, all_outputs, output_floats
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training.early_stopping import LEAST
@@ -47,7 +47,7 @@ class Shots(NamedTuple):
     def pieces(self, count: int) -> list[np.ndarray]:
         """0..`count`-1 in pieces of one size: items whose terms are in memory at a time."""
         size = sum(x.nbytes for x in jax.tree.leaves(self.terms)) // self.items.count
-        return even_pieces(count, max(1, TOGETHER // max(1, size)))
+        return even_ranges(count, max(1, TOGETHER // max(1, size)))
 
     def frozen_scores(self, noise: int, name: str, recipe: Recipe) -> np.ndarray:
         """(k, candidates) zero-shot scores of all items under a noise."""
@@ -59,7 +59,7 @@ class Shots(NamedTuple):
         return np.concatenate(found)[:count]
 
 
-def read_by(unet: UNetConfig, recipes: Iterable[Recipe]) -> Wanted:
+def read_by(unet: UNetConfig, recipes: Iterable[Recipe]) -> OutputSpec:
     """Return the frozen model's terms that learning by these recipes reads.
 
     Score weights are learned for all layers; prompts read those of their methods, and of the empty
@@ -67,13 +67,15 @@ def read_by(unet: UNetConfig, recipes: Iterable[Recipe]) -> Wanted:
     """
     needed = []
     for recipe in recipes:
-        found = [methods.needs(unet, name, recipe.layers) for name in recipe.methods]
+        found = [
+            score_functions.required_outputs(unet, name, recipe.layers) for name in recipe.methods
+        ]
         if recipe.denoise:
-            found.append(Wanted((), error=True, uncond=True))
+            found.append(OutputSpec((), error=True, uncond=True))
         if "weights" in recipe.kinds:
-            found.append(Wanted(everything(unet).layers, error=False, uncond=False))
+            found.append(OutputSpec(all_outputs(unet).layers, error=False, uncond=False))
         needed += found
-    return methods.all_needed(unet, needed)
+    return score_functions.union(unet, needed)
 
 
 def look_at(
@@ -82,7 +84,7 @@ def look_at(
     timesteps: np.ndarray,
     seed: int,
     noises: int,
-    wanted: Wanted | None = None,
+    wanted: OutputSpec | None = None,
 ) -> Shots:
     """Run the frozen model once over the few shots under `noises` noises of training's own.
 
@@ -104,9 +106,9 @@ def look_at(
             f"items have {pictures} pictures and {captions} captions each; prompts are learned "
             "from items with one caption and several pictures, or the other way round."
         )
-    wanted = wanted or everything(model.unet)._replace(norms=tuple(NORMS))
+    wanted = wanted or all_outputs(model.unet)._replace(norms=tuple(NORMS))
     seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
-    numbers = pictures * noises * len(timesteps) * floats_of(model.unet, wanted, captions)
+    numbers = pictures * noises * len(timesteps) * output_floats(model.unet, wanted, captions)
 
     def terms_of(piece: np.ndarray) -> Terms:
         mine = item_terms(
@@ -118,7 +120,7 @@ def look_at(
         )
         return terms_of_all_hosts(mine, pictures, len(piece))
 
-    pieces = even_pieces(count, max(1, TOGETHER // (4 * numbers)))
+    pieces = even_ranges(count, max(1, TOGETHER // (4 * numbers)))
     terms = stacked((terms_of(piece) for piece in pieces), count * pictures)
     return Shots(items, timesteps, seeds, terms)
 
@@ -170,7 +172,7 @@ def scores_of(
     terms: Terms, items: int, name: str, recipe: Recipe, tree: Mapping[str, Any]
 ) -> jax.Array:
     """(B, candidates) scores of B items, the matching candidate first."""
-    scores = methods.score(terms, name, recipe.layers, tree.get("weights", {}).get(name))
+    scores = score_functions.score(terms, name, recipe.layers, tree.get("weights", {}).get(name))
     return scores.reshape(items, -1)
 
 

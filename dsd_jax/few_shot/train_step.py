@@ -18,7 +18,7 @@ from dsd_jax.diffusion.device_memory import Device, forward_bytes
 from dsd_jax.distributed.sharding import WHOLE
 from dsd_jax.few_shot.batches import PLACES, Batch, Rows
 from dsd_jax.few_shot.support_set import Recipe, scores_of
-from dsd_jax.matching.forward import Network, Terms, forward_terms
+from dsd_jax.matching.forward import ForwardConfig, Terms, forward_terms
 from dsd_jax.models.block_policy import Blocks
 from dsd_jax.prompts.prompt_params import by_layer
 from dsd_jax.training import losses
@@ -31,7 +31,7 @@ _KEPT = 0.65
 class Step(NamedTuple):
     """What of a step is static."""
 
-    net: Network
+    net: ForwardConfig
     recipe: Recipe
     mesh: Mesh
 
@@ -74,7 +74,7 @@ def weights_at(tree: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     return {**tree, "weights": weights}
 
 
-def batch_terms(net: Network, params: Any, tree: Mapping[str, Any], batch: Batch) -> Terms:
+def batch_terms(net: ForwardConfig, params: Any, tree: Mapping[str, Any], batch: Batch) -> Terms:
     """The terms of a batch under prompts, with the frozen model's empty caption."""
     rows = batch.rows
     items, pictures, *shape = rows.latents.shape

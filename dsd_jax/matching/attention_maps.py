@@ -15,18 +15,17 @@ import numpy as np
 from PIL import Image
 
 from dsd_jax.diffusion import noising
-from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.diffusion.seeds import check_seed
-from dsd_jax.diffusion.text_states import Texts
-from dsd_jax.diffusion.tokenization import check_captions, words_of
+from dsd_jax.diffusion.tokenization import caption_words, check_captions
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import Picture, open_image, read_images
-from dsd_jax.matching import methods
-from dsd_jax.matching.scoring import pixel_key
+from dsd_jax.matching import score_functions
+from dsd_jax.matching.match_scores import pixel_key
 from dsd_jax.models.attention import attention_maps
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.prompts import usage
+from dsd_jax.prompts import prompt_metadata
 from dsd_jax.prompts.prompt_files import read_prompts
 from dsd_jax.prompts.prompt_params import by_layer
 
@@ -65,12 +64,12 @@ def explain(
             layer is unknown, or the prompts were learned for something else.
     """
     (caption,) = check_captions([caption])
-    words, spans = words_of(model.tokenizer, caption)
+    words, spans = caption_words(model.tokenizer, caption)
     if not words:
         raise UserError(f"caption '{caption}' has no words that the model reads; name something.")
-    chosen = methods.chosen_layers(model.unet, layers)
-    _, timesteps = usage.score_settings(prompts, None, timesteps, force=force)
-    usage.check_model(prompts, model, force=force)
+    chosen = score_functions.chosen_layers(model.unet, layers)
+    _, timesteps = prompt_metadata.score_settings(prompts, None, timesteps, force=force)
+    prompt_metadata.check_model(prompts, model, force=force)
     seed = check_seed(seed)
     steps = noising.timesteps(timesteps)
     noising.warn_of_count(timesteps)
@@ -100,7 +99,7 @@ def _maps(
     learned: Any,
     noisy: jax.Array,
     timestep: jax.Array,
-    texts: Texts,
+    texts: EncodedCaptions,
 ) -> jax.Array:
     """Mean over layers of the probabilities of each text position: (L, H, W)."""
     model = UNet2DCondition(config, attention_maps, dtype=dtype)

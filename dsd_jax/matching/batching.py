@@ -20,14 +20,20 @@ from dsd_jax.diffusion.device_memory import (
     Device,
     bytes_per_device,
     even_size,
+    explain_out_of_memory,
     forward_rows,
-    shortage_told,
 )
-from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.diffusion.text_states import Texts, without_pooled
+from dsd_jax.diffusion.pipeline import EncodedCaptions, Model, without_pooled
 from dsd_jax.distributed.sharding import in_mesh, shard_rows
 from dsd_jax.errors import UserError
-from dsd_jax.matching.forward import Network, Terms, Wanted, everything, forward_terms, with_uncond
+from dsd_jax.matching.forward import (
+    ForwardConfig,
+    OutputSpec,
+    Terms,
+    all_outputs,
+    forward_terms,
+    with_uncond,
+)
 from dsd_jax.prompts.prompt_params import by_layer
 
 
@@ -38,10 +44,10 @@ class Sets(NamedTuple):
         by side, equally many of each.
     """
 
-    texts: Texts
+    texts: EncodedCaptions
     rows: np.ndarray
 
-    def some(self, sets: np.ndarray, columns: np.ndarray) -> Texts:
+    def some(self, sets: np.ndarray, columns: np.ndarray) -> EncodedCaptions:
         """The texts of some captions of some sets: (S', J', ...)."""
         rows = self.rows[sets][:, columns]
         return self.texts.map(lambda x: x[rows])
@@ -51,13 +57,13 @@ class Sets(NamedTuple):
         return self._replace(rows=np.repeat(self.rows, parts, axis=0))
 
 
-def one_set(texts: Texts) -> Sets:
+def one_set(texts: EncodedCaptions) -> Sets:
     """All captions for all groups."""
     return Sets(texts, np.arange(len(texts.states))[None])
 
 
 # Told of progress, as a share of the whole.
-Tick = Callable[[float], object]
+ProgressFn = Callable[[float], object]
 # (group numbers, timestep numbers) -> (groups, timesteps, h, w, channels)
 Rows = Callable[[np.ndarray, np.ndarray], jax.Array]
 
@@ -65,12 +71,12 @@ Rows = Callable[[np.ndarray, np.ndarray], jax.Array]
 def match_terms(
     model: Model,
     latents: jax.Array,
-    captions: Sequence[str] | jax.Array | Texts,
+    captions: Sequence[str] | jax.Array | EncodedCaptions,
     noise: jax.Array,
     timesteps: Sequence[int] | jax.Array,
     prompts: Mapping[str, Any] | None = None,
     *,
-    wanted: Wanted | None = None,
+    wanted: OutputSpec | None = None,
     chunk: int | None = None,
 ) -> Terms:
     """The terms of every picture with every caption at every timestep.
@@ -107,8 +113,10 @@ def match_terms(
     )
 
 
-def _encoded(model: Model, captions: Sequence[str] | jax.Array | Texts) -> Texts:
-    if isinstance(captions, Texts):
+def _encoded(
+    model: Model, captions: Sequence[str] | jax.Array | EncodedCaptions
+) -> EncodedCaptions:
+    if isinstance(captions, EncodedCaptions):
         return captions
     if isinstance(captions[0], str):
         return model.encode_captions(captions)
@@ -145,9 +153,9 @@ def group_terms(
     sets: Sets,
     timesteps: np.ndarray,
     prompts: Mapping[str, Any] | None = None,
-    wanted: Wanted | None = None,
+    wanted: OutputSpec | None = None,
     chunk: int | None = None,
-    tick: Tick = lambda share: None,
+    tick: ProgressFn = lambda share: None,
 ) -> Terms:
     """The terms of G groups with J captions each; devices' memory does not grow with G, T or J.
 
@@ -166,19 +174,22 @@ def group_terms(
     Returns:
         Terms with G for I and J for C, in the host's memory unless prompts are traced.
     """
-    wanted, mesh = wanted or everything(model.unet), model.mesh
+    wanted, mesh = wanted or all_outputs(model.unet), model.mesh
     rows = chunk or rows_per_call(model)
     sets = sets.divided(set_parts(groups, sets, rows, wanted.uncond))
     shape = sets.rows.shape
     plan = CallPlan.make(groups, *shape, len(timesteps), rows, wanted.uncond, mesh.size)
     empty = model.encode_captions([""]) if wanted.uncond else None
-    net, learned = Network.of(model, wanted), by_layer(prompts or {})
+    net, learned = ForwardConfig.of(model, wanted), by_layer(prompts or {})
 
-    def call(groups: np.ndarray, texts: Texts, times: np.ndarray) -> tuple:
+    def call(groups: np.ndarray, texts: EncodedCaptions, times: np.ndarray) -> tuple:
         tick(1 / plan.calls)
         pictures = shard_rows(mesh, (latents(groups, times), noise(groups, times)))
         steps = timesteps[times]
-        with in_mesh(mesh), shortage_told("a call of the UNet", "divide its weights by fsdp"):
+        with (
+            in_mesh(mesh),
+            explain_out_of_memory("a call of the UNet", "divide its weights by fsdp"),
+        ):
             return forward_terms(net, model.params["unet"], learned, *pictures, steps, texts)
 
     def block(piece: np.ndarray, number: int) -> tuple:
@@ -209,7 +220,7 @@ def _join(axis: int, parts: Sequence[tuple]) -> tuple:
     return jax.tree.map(join, *parts)
 
 
-def _beside(texts: Texts, empty: Texts | None) -> Texts:
+def _beside(texts: EncodedCaptions, empty: EncodedCaptions | None) -> EncodedCaptions:
     """The texts of some sets, (S, J, ...), with the empty caption's as the first of each."""
     if empty is None:
         return texts
@@ -228,9 +239,9 @@ def score_terms(
     sets: Sets,
     timesteps: np.ndarray,
     prompts: Mapping[str, Any] | None,
-    wanted: Wanted,
+    wanted: OutputSpec,
     chunk: int | None = None,
-    tick: Tick = lambda share: None,
+    tick: ProgressFn = lambda share: None,
 ) -> Terms:
     """`group_terms` as scores read them: the empty caption's row is always the frozen model's.
 
@@ -245,7 +256,7 @@ def score_terms(
 
 
 def uncond_terms(
-    model: Model, latents: Rows, noise: Rows, groups: int, timesteps: np.ndarray, wanted: Wanted
+    model: Model, latents: Rows, noise: Rows, groups: int, timesteps: np.ndarray, wanted: OutputSpec
 ) -> Terms:
     """The frozen model's terms of the empty caption alone, for `with_uncond`."""
     empty, wanted = one_set(model.encode_captions([""])), wanted._replace(uncond=False, norms=())
@@ -255,7 +266,7 @@ def uncond_terms(
 
 
 def _deal(
-    lse: dict, error: Any, norms: dict, shape: tuple[int, int], times: int, wanted: Wanted
+    lse: dict, error: Any, norms: dict, shape: tuple[int, int], times: int, wanted: OutputSpec
 ) -> Terms:
     """Cut the padding off (G, T, J, ...) and part the empty caption's column from the others."""
     groups, width = shape
@@ -280,7 +291,7 @@ def rows_per_call(model: Model) -> int:
     """Return the rows of a call of the UNet without gradients, per device."""
     weights = bytes_per_device(model.params)
     itemsize = jnp.dtype(model.dtype).itemsize
-    return forward_rows(Device.here(), model.unet, model.latent_shape, itemsize, weights)
+    return forward_rows(Device.local(), model.unet, model.latent_shape, itemsize, weights)
 
 
 def set_parts(groups: int, sets: Sets, rows: int, uncond: bool) -> int:
@@ -326,8 +337,10 @@ class CallPlan(NamedTuple):
         together = max(1, rows // ((captions + uncond) * share * steps))
         spread = devices if count >= devices else 1
         size = min(together * spread, count + -count % spread)
-        whole = pieces(count, size)
-        return cls(whole, share * (sets > 1), pieces(width, captions), pieces(times, steps))
+        whole = padded_ranges(count, size)
+        return cls(
+            whole, share * (sets > 1), padded_ranges(width, captions), padded_ranges(times, steps)
+        )
 
     def parts(self, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sets and the groups of a piece."""
@@ -336,12 +349,12 @@ class CallPlan(NamedTuple):
         return piece, (piece[:, None] * self.share + np.arange(self.share)).reshape(-1)
 
 
-def even_pieces(count: int, most: int) -> list[np.ndarray]:
+def even_ranges(count: int, most: int) -> list[np.ndarray]:
     """0..count-1 in as few pieces of one size as that takes, none of more than `most` numbers."""
-    return pieces(count, -(-count // -(-count // most)))
+    return padded_ranges(count, -(-count // -(-count // most)))
 
 
-def pieces(count: int, size: int) -> list[np.ndarray]:
+def padded_ranges(count: int, size: int) -> list[np.ndarray]:
     """0..count-1 in pieces of `size`, the last filled up with the last number."""
     numbers = np.minimum(np.arange(count + -count % size), count - 1)
     return np.split(numbers, len(numbers) // size)

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dsd_jax.diffusion.noising import Schedule
-from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
+from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.models.attention import mean_lse
 from dsd_jax.models.block_policy import Blocks
 from dsd_jax.models.unet import UNet2DCondition
@@ -47,7 +46,7 @@ def uncond_part(terms: Terms) -> Terms:
     return Terms({}, terms.lse_uncond, None, terms.error_uncond)
 
 
-class Wanted(NamedTuple):
+class OutputSpec(NamedTuple):
     """Which terms to compute; what is not wanted costs nothing. Hashable: a static argument."""
 
     layers: tuple[str, ...]
@@ -78,12 +77,12 @@ def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
     )
 
 
-def everything(config: UNetConfig) -> Wanted:
+def all_outputs(config: UNetConfig) -> OutputSpec:
     """All terms of all layers, other norms aside."""
-    return Wanted(cross_attention_layers(config))
+    return OutputSpec(cross_attention_layers(config))
 
 
-def floats_of(config: UNetConfig, wanted: Wanted, captions: int) -> int:
+def output_floats(config: UNetConfig, wanted: OutputSpec, captions: int) -> int:
     """Return how many numbers the terms of a picture have per timestep."""
     heads = sum(_heads(config, layer) for layer in wanted.layers)
     rows = captions + wanted.uncond
@@ -98,18 +97,18 @@ def _heads(config: UNetConfig, layer: str) -> int:
     return config.heads[level if side == "down_blocks" else len(config.heads) - 1 - level]
 
 
-class Network(NamedTuple):
+class ForwardConfig(NamedTuple):
     """What of a call of the UNet is static."""
 
     unet: UNetConfig
     schedule: Schedule
     dtype: Any
-    wanted: Wanted
+    wanted: OutputSpec
     blocks: Blocks = Blocks()
     image_size: int = 0  # read by SDXL alone
 
     @classmethod
-    def of(cls, model: Model, wanted: Wanted, remat: str = "nothing") -> "Network":
+    def of(cls, model: Model, wanted: OutputSpec, remat: str = "nothing") -> "ForwardConfig":
         """The static part of `model`."""
         blocks = Blocks(remat, gather=model.mesh.shape["fsdp"] > 1)
         dtype, size = jnp.dtype(model.dtype), model.image_size
@@ -118,13 +117,13 @@ class Network(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def forward_terms(
-    net: Network,
+    net: ForwardConfig,
     params: Any,
     learned: Any,
     latents: jax.Array,
     noise: jax.Array,
     timesteps: jax.Array,
-    texts: Texts,
+    texts: EncodedCaptions,
 ) -> tuple[dict[str, jax.Array], jax.Array | None, dict[str, jax.Array]]:
     """One call of the UNet on G groups x T timesteps x J captions.
 

@@ -19,11 +19,10 @@ from dsd_jax.diffusion.device_memory import (
     forward_rows,
     image_rows,
 )
-from dsd_jax.diffusion.pipeline import text_states, vae_posterior
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions, text_states, vae_posterior
 from dsd_jax.distributed.sharding import ROWS, WHOLE, spec_of
 from dsd_jax.matching.batching import CallPlan, Sets, set_parts
-from dsd_jax.matching.forward import Network, Wanted, forward_terms
+from dsd_jax.matching.forward import ForwardConfig, OutputSpec, forward_terms
 from dsd_jax.models import clip, text_encoder, vae
 from dsd_jax.models.block_policy import Blocks
 from dsd_jax.models.tensor_names import flatten, unflatten
@@ -59,7 +58,7 @@ def unet_call(
     job: Job,
     mesh: Mesh | AbstractMesh,
     device: Device,
-    wanted: Wanted,
+    wanted: OutputSpec,
     times: int,
     *,
     prompts: Any = None,
@@ -87,7 +86,7 @@ def unet_call(
         place = NamedSharding(mesh, ROWS)
         return jax.ShapeDtypeStruct((count, *shape), jnp.float32, sharding=place)
 
-    texts = Texts(
+    texts = EncodedCaptions(
         inputs(together, width, POSITIONS, job.unet.cross_attention_dim),
         inputs(together, width, job.unet.pooled_dim),
     )
@@ -152,10 +151,12 @@ def tuning_step(job: Job, mesh: Mesh | AbstractMesh) -> Program:
     )
 
 
-def network(job: Job, wanted: Wanted, remat: str = "nothing") -> Network:
+def network(job: Job, wanted: OutputSpec, remat: str = "nothing") -> ForwardConfig:
     """Return what is static of a call of the UNet."""
     blocks = Blocks(remat, gather=job.fsdp > 1)
-    return Network(job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks, job.image_size)
+    return ForwardConfig(
+        job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks, job.image_size
+    )
 
 
 def place(job: Job, mesh: Mesh | AbstractMesh, params: Any) -> Any:

@@ -12,11 +12,11 @@ from dsd_jax.config.few_shot_recipe import Recipe
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.diffusion import noising
-from dsd_jax.diffusion.noising import Schedule
+from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.sweep import recipe
-from dsd_jax.matching import methods
-from dsd_jax.matching.forward import Wanted
+from dsd_jax.matching import score_functions
+from dsd_jax.matching.forward import OutputSpec
 from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE
 from dsd_jax.models.published_networks import CLIPS, ITEM, ITEMS, SCHEDULE, TEXTS, UNETS
@@ -53,7 +53,7 @@ class Job:
     schedule: Schedule
     dtype: Any
     recipes: Mapping[str, Recipe]
-    scored: Wanted
+    scored: OutputSpec
     timesteps: int
     noises: int = 1
     pictures: int = 2
@@ -94,7 +94,7 @@ def read_job(config: RunConfig, name: str | None = None) -> Job:
             known = ", ".join(config.learn)
             raise UserError(f"recipe '{label}' is unknown; expected one of {known}.")
     unet, vae, texts, schedule = _networks(config.weights)
-    layers = methods.chosen_layers(unet, config.layers or None)
+    layers = score_functions.chosen_layers(unet, config.layers or None)
     recipes = {label: recipe(config.learn[label], layers) for label in labels}
     if name and not {"lora", "tokens"} & set(recipes[name].kinds):
         raise UserError(
@@ -102,8 +102,9 @@ def read_job(config: RunConfig, name: str | None = None) -> Job:
             "network; plan one that learns lora or tokens."
         )
     readings = parse_all(config.methods, config.timesteps)
-    scored = methods.all_needed(
-        unet, [methods.needs(unet, reading.method, layers) for reading in readings]
+    scored = score_functions.union(
+        unet,
+        [score_functions.required_outputs(unet, reading.method, layers) for reading in readings],
     )
     item = ITEMS.get(config.data.name, ITEM)
     return Job(

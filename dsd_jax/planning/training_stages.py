@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from dsd_jax.config.few_shot_recipe import Recipe
 from dsd_jax.diffusion.device_memory import Device, bytes_per_device
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.distributed.sharding import AXES, ROWS, WHOLE
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot import learning
@@ -27,7 +27,7 @@ from dsd_jax.few_shot.train_step import (
     parts_that_fit,
     update_function,
 )
-from dsd_jax.matching.forward import Wanted
+from dsd_jax.matching.forward import OutputSpec
 from dsd_jax.models.unet import abstract_params
 from dsd_jax.planning.compilation import GIB, QUICK, compile_figures
 from dsd_jax.planning.inference_stages import (
@@ -100,7 +100,7 @@ def stages_of(job: Job, batch: int | None = None, split: bool = True) -> list[St
     return stages
 
 
-def _unet_stage(name: str, wanted: Wanted, times: int, recipe: Recipe | None = None) -> Stage:
+def _unet_stage(name: str, wanted: OutputSpec, times: int, recipe: Recipe | None = None) -> Stage:
     """A stage without gradients, under prompts of `recipe` or without any."""
 
     def make(job: Job, mesh: Mesh | AbstractMesh, device: Device) -> Program:
@@ -205,7 +205,7 @@ def abstract_batch(job: Job, recipe: Recipe, mesh: Mesh | AbstractMesh, items: i
     def alike(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, WHOLE))
 
-    texts = Texts(
+    texts = EncodedCaptions(
         rows(job.captions, POSITIONS, job.unet.cross_attention_dim),
         rows(job.captions, job.unet.pooled_dim),
     )

@@ -7,7 +7,7 @@ import jax
 
 from dsd_jax.clip.caption_ids import without_padding
 from dsd_jax.config.pretrain_config import ClipPretrainConfig
-from dsd_jax.diffusion.tokenization import tokenise
+from dsd_jax.diffusion.tokenization import tokenize
 from dsd_jax.distributed import sharding
 from dsd_jax.pretraining import clip_step
 from dsd_jax.pretraining.denoiser_phase import Latents, optimiser, start
@@ -29,7 +29,7 @@ def train_clip(config: ClipPretrainConfig, workdir: Path) -> Any:
     def batch(step: int) -> clip_step.Batch:
         rows = clip_step.batch(
             pool,
-            lambda texts: without_padding(tokenise(tokenizer, texts), shape.text),
+            lambda texts: without_padding(tokenize(tokenizer, texts), shape.text),
             config.seed,
             settings.batch,
             step,

@@ -29,11 +29,11 @@ class Batch(NamedTuple):
     ids: np.ndarray
 
 
-def batch(pool: Latents, tokenise: Callable, seed: int, pairs: int, step: int) -> Batch:
+def batch(pool: Latents, tokenize: Callable, seed: int, pairs: int, step: int) -> Batch:
     """The batch of a step: pictures from a pool whose "latents" are pixels, fresh captions."""
     pictures, scenes = pool.rows(step, pairs)
     rng = np.random.default_rng([seed, 5, step])
-    return Batch(pictures, tokenise([caption(scene, pool.concepts, rng) for scene in scenes]))
+    return Batch(pictures, tokenize([caption(scene, pool.concepts, rng) for scene in scenes]))
 
 
 def init(config: CLIPConfig, seed: int) -> Any:

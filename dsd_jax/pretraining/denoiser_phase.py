@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dsd_jax.config.pretrain_config import POOL
 from dsd_jax.data.synthetic.scenes import caption
-from dsd_jax.diffusion.noising import Schedule
+from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.text_encoder import CLIPText
 from dsd_jax.models.unet import UNet2DCondition
@@ -89,7 +89,7 @@ def encoder(config: VAEConfig, params: Any) -> Callable[[np.ndarray], np.ndarray
     return lambda images: np.asarray(run(params, to_pixels(images))) * config.scaling_factor
 
 
-def batch(latents: Latents, tokenise: Callable, seed: int, pictures: int, step: int) -> Batch:
+def batch(latents: Latents, tokenize: Callable, seed: int, pictures: int, step: int) -> Batch:
     """The batch of a step: fresh captions, timesteps mostly in the middle of the process."""
     rows, scenes = latents.rows(step, pictures)
     rng = np.random.default_rng([seed, 5, step])
@@ -101,7 +101,7 @@ def batch(latents: Latents, tokenise: Callable, seed: int, pictures: int, step: 
     shape = (pictures, DRAWS)
     middle = rng.random(shape) < MIDDLE_SHARE
     steps = np.where(middle, rng.integers(*MIDDLE, shape), rng.integers(0, 1000, shape))
-    return Batch(rows, tokenise(texts), sides, steps.astype(np.int32))
+    return Batch(rows, tokenize(texts), sides, steps.astype(np.int32))
 
 
 def optimiser(learning_rate: float, steps: int, cooldown: float) -> optax.GradientTransformation:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsd_jax.config.pretrain_config import PretrainConfig
 from dsd_jax.data.synthetic.scenes import caption, sample_scene
-from dsd_jax.diffusion.tokenization import tokenise
+from dsd_jax.diffusion.tokenization import tokenize
 from dsd_jax.distributed import sharding
 from dsd_jax.models.text_encoder import CLIPText
 from dsd_jax.pretraining import autoencoder_phase, denoiser_phase, reading_task
@@ -70,7 +70,7 @@ def train_reader(config: PretrainConfig, workdir: Path, first: Any) -> Any:
         some = range(settings.batch)
         scenes = [sample_scene(rng, stream.pairs, stream.styles) for _ in some]
         texts = [caption(scene, concepts, rng) for scene in scenes]
-        rows = tokenise(tokenizer, texts), reading_task.sides(scenes, texts, concepts)
+        rows = tokenize(tokenizer, texts), reading_task.sides(scenes, texts, concepts)
         return sharding.shard_rows(mesh, rows)
 
     identity = {"start": config.start, "text": settings.model_dump()}
@@ -114,7 +114,7 @@ def train_denoiser(
 
     def batch(step: int) -> denoiser_phase.Batch:
         rows = denoiser_phase.batch(
-            latents, lambda texts: tokenise(tokenizer, texts), config.seed, settings.batch, step
+            latents, lambda texts: tokenize(tokenizer, texts), config.seed, settings.batch, step
         )
         return sharding.shard_rows(mesh, rows)
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dsd_jax.diffusion.noising import Schedule, keyed_noise
+from dsd_jax.diffusion.noising import keyed_noise
 from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL

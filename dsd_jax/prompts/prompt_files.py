@@ -17,8 +17,8 @@ from dsd_jax.io.local_files import json_object, read_regular_file
 from dsd_jax.io.storage import is_remote, storage_errors, write_file
 from dsd_jax.io.validation import parse
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.prompts.about import AboutPrompts
-from dsd_jax.prompts.checks import check_fit
+from dsd_jax.prompts.prompt_checks import check_prompts
+from dsd_jax.prompts.prompt_metadata import PromptMetadata
 from dsd_jax.prompts.prompt_params import KINDS
 from dsd_jax.tensor_files.safetensors_file import TYPES, parse_header
 from dsd_jax.tensor_files.stored_tensor import FLOATING
@@ -43,7 +43,7 @@ def write_prompts(
     folder = epath.Path(folder)
     with storage_errors(f"{folder} cannot be written to"):
         folder.mkdir(parents=True, exist_ok=True)
-    if not is_whole(folder) and holds_prompts(folder):  # a kill came before `about`, or not
+    if not is_complete(folder) and holds_prompts(folder):  # a kill came before `about`, or not
         _check_own(folder / _TENSORS)
     tensors = {name: np.array(leaf, order="C") for name, leaf in _flat(prompts).items()}
     write_file(folder / _TENSORS, save(tensors, metadata={"digest": digest(tensors)}))
@@ -72,11 +72,11 @@ def read_prompts(
     if where is None:
         return {}
     if isinstance(where, Mapping):
-        check_fit(where, config)
+        check_prompts(where, config)
         return dict(where)
-    prompts = read_tree(epath.Path(where))
+    prompts = read_any_prompts(epath.Path(where))
     try:
-        check_fit(prompts, config)
+        check_prompts(prompts, config)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return prompts
@@ -92,7 +92,7 @@ def fingerprint(folder: str | os.PathLike) -> str:
     return total.hexdigest()
 
 
-def is_whole(folder: epath.Path) -> bool:
+def is_complete(folder: epath.Path) -> bool:
     """Whether `write_prompts` got to its end there."""
     return (folder / _ABOUT).exists()
 
@@ -102,7 +102,7 @@ def holds_prompts(folder: str | os.PathLike) -> bool:
     return (epath.Path(folder) / _TENSORS).exists()
 
 
-def read_about(where: str | os.PathLike) -> AboutPrompts:
+def read_metadata(where: str | os.PathLike) -> PromptMetadata:
     """Return what the prompts of a folder were trained for: methods, layers, timesteps and so on.
 
     Raises:
@@ -110,10 +110,10 @@ def read_about(where: str | os.PathLike) -> AboutPrompts:
     """
     file = epath.Path(where) / _ABOUT
     values = json_object(_read(file, most=_MOST_ABOUT), str(file))
-    return parse(AboutPrompts, values, str(file), "expected what train or convert writes")
+    return parse(PromptMetadata, values, str(file), "expected what train or convert writes")
 
 
-def check_there(folder: str | os.PathLike) -> None:
+def check_holds_prompts(folder: str | os.PathLike) -> None:
     """Check that a folder holds prompts.
 
     Raises:
@@ -129,9 +129,9 @@ def check_there(folder: str | os.PathLike) -> None:
     )
 
 
-def read_tree(folder: epath.Path) -> dict[str, Any]:
+def read_any_prompts(folder: epath.Path) -> dict[str, Any]:
     """The prompts of a folder, whatever model they are for; raises as `read_prompts`."""
-    check_there(folder)
+    check_holds_prompts(folder)
     file = folder / _TENSORS
     prompts: dict[str, Any] = {}
     for name, tensor in _read_tensors(file).items():

@@ -115,6 +115,6 @@ def from_authors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {"lora": lora}
 
 
-def count(prompts: Prompts) -> int:
+def count_params(prompts: Prompts) -> int:
     """How many numbers are trained."""
     return sum(leaf.size for leaf in jax.tree.leaves(prompts))

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dsd_jax.diffusion.noising import Schedule
+from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import list_folder, read_json
 from dsd_jax.io.validation import List, parse

@@ -9,8 +9,8 @@ from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.table_scores import EvalPlan, LearnedPrompts, candidate_scores
 from dsd_jax.config.score_spec import parse, parse_all
 from dsd_jax.data.examples import Examples
-from dsd_jax.matching import methods
-from dsd_jax.matching.forward import floats_of
+from dsd_jax.matching import score_functions
+from dsd_jax.matching.forward import output_floats
 from tests.few_shots import few_model, pictures
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -39,7 +39,7 @@ def items(model):
 
 
 def scores_of(model, items, *labels):
-    asked = EvalPlan(parse_all(labels, 4), methods.chosen_layers(model.unet), 4, 0, {})
+    asked = EvalPlan(parse_all(labels, 4), score_functions.chosen_layers(model.unet), 4, 0, {})
     found = candidate_scores(model, items, asked)
     return [found[label, "", 0] for label in labels]
 
@@ -104,8 +104,12 @@ def test_timesteps_in_pieces_change_nothing(model, items, whole, monkeypatch):
 
 def test_more_timesteps_hold_no_more_terms(model, items, monkeypatch):
     """What a forward pass says is reduced to a number per method before there is much of it."""
-    wanted = methods.needs(model.unet, "dsd", methods.chosen_layers(model.unet))
-    monkeypatch.setattr(score_jobs, "FLOATS", 4 * ITEMS * floats_of(model.unet, wanted, CAPTIONS))
+    wanted = score_functions.required_outputs(
+        model.unet, "dsd", score_functions.chosen_layers(model.unet)
+    )
+    monkeypatch.setattr(
+        score_jobs, "FLOATS", 4 * ITEMS * output_floats(model.unet, wanted, CAPTIONS)
+    )
     held = []
     original = score_jobs.item_terms
 
@@ -129,7 +133,9 @@ def test_methods_with_the_same_timesteps_share_passes(model, items, monkeypatch)
         score_jobs, "item_terms", lambda *rest: calls.append(rest[2].tolist()) or original(*rest)
     )
     asked = parse_all(["itm@4", "noise@20", "attention@4"], 4)
-    candidate_scores(model, items, EvalPlan(asked, methods.chosen_layers(model.unet), 4, 0, {}))
+    candidate_scores(
+        model, items, EvalPlan(asked, score_functions.chosen_layers(model.unet), 4, 0, {})
+    )
     every = [time for call in calls for time in call]
     assert len(every) == len(set(every)) == 20
 

@@ -191,7 +191,7 @@ def test_settings_tell_what_changes_numbers():
 def test_captions_are_cut_where_the_tower_ends(folder):
     change_json(folder / "tokenizer_config.json", model_max_length=10**30)
     with pytest.warns(UserWarning, match="of which the model reads 24"):
-        assert load_clip(folder).tokenise(["a cat " * 20]).shape == (1, 24)
+        assert load_clip(folder).tokenize(["a cat " * 20]).shape == (1, 24)
 
 
 def test_weights_go_where_the_mesh_says(folder):

@@ -16,7 +16,7 @@ def test_round_trip(tmp_path):
     save_clip(clip, tmp_path)
     found = load_clip(tmp_path)
     assert (found.config, found.normalise) == (clip.config, clip.normalise)
-    assert found.tokenise(["a cat"]).tolist() == clip.tokenise(["a cat"]).tolist()
+    assert found.tokenize(["a cat"]).tolist() == clip.tokenize(["a cat"]).tolist()
     jax.tree.map(
         lambda a, b: np.testing.assert_array_equal(a, np.asarray(b).astype(np.float16)),
         found.params,

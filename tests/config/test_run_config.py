@@ -14,7 +14,7 @@ from dsd_jax.config.fields import known_fields
 from dsd_jax.config.pretrain_config import kind_of
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 from dsd_jax.models.block_policy import REMAT
 from dsd_jax.prompts import prompt_params
 from dsd_jax.training import losses
@@ -300,7 +300,7 @@ def test_a_config_is_frozen_and_hashable():
 def test_choices_are_those_of_the_modules():
     """The classes of configs import no JAX, so that --help is quick."""
     assert get_args(Kind) == prompt_params.KINDS
-    assert get_args(MethodName) == tuple(methods.METHODS)
+    assert get_args(MethodName) == tuple(score_functions.METHODS)
     assert get_args(Remat) == REMAT
     assert all(callable(getattr(losses, name)) for name in get_args(Loss))
     assert get_args(ClipRecipe.model_fields["kind"].annotation) == tuple(KINDS)

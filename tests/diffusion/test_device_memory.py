@@ -6,14 +6,14 @@ import pytest
 
 from dsd_jax.benchmarks.table_scores import EvalPlan, candidate_scores
 from dsd_jax.config.score_spec import parse_all
-from dsd_jax.diffusion.device_memory import Device, even_size, forward_rows, shortage_told
+from dsd_jax.diffusion.device_memory import Device, even_size, explain_out_of_memory, forward_rows
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot import batches, learning, score_weights, train_step
 from dsd_jax.few_shot.held_out_losses import HeldOut
 from dsd_jax.few_shot.support_set import look_at
-from dsd_jax.matching import batching, methods
+from dsd_jax.matching import batching, score_functions
 from dsd_jax.matching.batching import CallPlan, Sets, set_parts
-from dsd_jax.matching.scoring import match_scores
+from dsd_jax.matching.match_scores import match_scores
 from dsd_jax.models.published_networks import UNETS
 from dsd_jax.models.unet_config import UNetConfig
 from tests.few_shots import COUNT, NOISES, TIMESTEPS, few_model, pictures, recipe, telling_items
@@ -39,7 +39,7 @@ def few_rows(model, monkeypatch):
     """A device with room for 5 rows; the rows per device of every call are collected."""
     h, w, _ = model.latent_shape
     device, rows = Device(5 * h * w), []
-    monkeypatch.setattr(Device, "here", classmethod(lambda cls: device))
+    monkeypatch.setattr(Device, "local", classmethod(lambda cls: device))
     original = batching.forward_terms
 
     def counted(net, params, learned, latents, noise, timesteps, texts):
@@ -61,7 +61,7 @@ def test_rows_of_a_device(memory, weights, rows):
 
 
 def test_a_cpu_has_no_memory_of_its_own():
-    assert Device.here() == Device.of("cpu", None)
+    assert Device.local() == Device.of("cpu", None)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 30, 49, 196, 200])
@@ -108,7 +108,7 @@ def test_every_stage_keeps_to_the_rows(model, seen, few_rows):
     )
     few["held-out"] = list(few_rows)
     few_rows.clear()
-    layers = methods.chosen_layers(model.unet)
+    layers = score_functions.chosen_layers(model.unet)
     asked = EvalPlan(parse_all(["dsd@2", "noise@10"], 2), layers, 2, 0, {})
     candidate_scores(model, seen.items, asked)
     few["score"] = list(few_rows)
@@ -124,7 +124,7 @@ def test_held_out_losses_are_those_of_one_call(model, seen, few_rows):
     tree = learning.init(model.unet, settings, 0)
     tree = jax.tree.map(lambda x: x + 0.05, tree)
     spreads = dict.fromkeys(settings.methods, 0.7)
-    net = learning.Network.of(model, learning.wanted_by(model.unet, settings, {}))
+    net = learning.ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}))
     rows, expected = np.array([7, 2, 5, 3]), []
     for noise in range(NOISES):
         batch = batches.draw(model.mesh, seen, rows, noise)
@@ -136,7 +136,9 @@ def test_held_out_losses_are_those_of_one_call(model, seen, few_rows):
 
 
 def inputs_of(model, seen, settings, count=8):
-    net = learning.Network.of(model, learning.wanted_by(model.unet, settings, {}), settings.remat)
+    net = learning.ForwardConfig.of(
+        model, learning.wanted_by(model.unet, settings, {}), settings.remat
+    )
     setting = train_step.Step(net, settings, model.mesh)
     batch = batches.draw(model.mesh, seen, np.arange(count), 0)
     spreads = dict.fromkeys(settings.methods, 1.0)
@@ -196,7 +198,13 @@ def test_weights_are_fitted_to_what_there_is_room_for(seen, monkeypatch, capsys)
 def test_a_shortage_is_told():
     said = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"
     message = "a step does not fit into a device's memory; raise accumulate: RESOURCE_EXHAUSTED"
-    with pytest.raises(UserError, match=message), shortage_told("a step", "raise accumulate"):
+    with (
+        pytest.raises(UserError, match=message),
+        explain_out_of_memory("a step", "raise accumulate"),
+    ):
         raise jax.errors.JaxRuntimeError(said)
-    with pytest.raises(jax.errors.JaxRuntimeError), shortage_told("a step", "raise accumulate"):
+    with (
+        pytest.raises(jax.errors.JaxRuntimeError),
+        explain_out_of_memory("a step", "raise accumulate"),
+    ):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")

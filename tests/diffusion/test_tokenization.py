@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from dsd_jax.diffusion.tokenization import check_captions, check_texts, tokenise, tokenizer_digest
+from dsd_jax.diffusion.tokenization import check_captions, check_texts, tokenize, tokenizer_digest
 from dsd_jax.errors import UserError
 from tests.random_model import random_model
 
@@ -18,7 +18,7 @@ def tokenizer():
 
 
 def test_begin_words_end_padding(tokenizer):
-    ids = tokenise(tokenizer, ["a cat", ""])
+    ids = tokenize(tokenizer, ["a cat", ""])
     assert ids.shape == (2, 77) and ids.dtype == np.int32
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     words = tokenizer.convert_tokens_to_ids(["a</w>", "cat</w>"])
@@ -30,15 +30,15 @@ def test_as_transformers_does(tokenizer):
     captions = ["a red apple above a tree", "Two  CATS!", "é"]
     options = {"padding": "max_length", "max_length": 77, "truncation": True}
     np.testing.assert_array_equal(
-        tokenise(tokenizer, captions), tokenizer(captions, **options)["input_ids"]
+        tokenize(tokenizer, captions), tokenizer(captions, **options)["input_ids"]
     )
 
 
 @pytest.mark.parametrize("name", ["<|endoftext|>", "<|startoftext|>"])
 def test_special_tokens_in_captions_are_text(tokenizer, name):
     """So that nothing behind them is lost; other captions beside them stay as they are."""
-    alone, quoted, other = tokenise(tokenizer, [name, f"a {name} cat", "a cat!"])
-    np.testing.assert_array_equal(other, tokenise(tokenizer, ["a cat!"])[0])
+    alone, quoted, other = tokenize(tokenizer, [name, f"a {name} cat", "a cat!"])
+    np.testing.assert_array_equal(other, tokenize(tokenizer, ["a cat!"])[0])
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
     for ids, text in ((alone, name), (quoted, f"a {name} cat")):
         words = [int(i) for i in ids[1 : ids.tolist().index(tokenizer.eos_token_id)]]
@@ -59,7 +59,7 @@ def transformers_log():
 def test_long_caption_is_cut_and_the_warning_shows_what_was_lost(tokenizer, transformers_log):
     fits = " ".join(["cat"] * 75)
     with pytest.warns(UserWarning, match=r"has 79 tokens, of which the model reads 77") as caught:
-        ids = tokenise(tokenizer, [fits, fits + " red tree"])
+        ids = tokenize(tokenizer, [fits, fits + " red tree"])
     assert len(caught) == 1
     assert str(caught[0].message).endswith("cut off: 'red tree'")
     assert "indexing errors" not in transformers_log.getvalue()  # which nothing here would meet

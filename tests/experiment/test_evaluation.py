@@ -15,7 +15,7 @@ from dsd_jax.config.score_spec import parse_all
 from dsd_jax.data.synthetic import triples
 from dsd_jax.experiment import evaluation
 from dsd_jax.experiment.score_cache import ScoreCache
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 from dsd_jax.prompts.prompt_params import init_lora
 from dsd_jax.statistics import metrics
 from dsd_jax.statistics.results import Series
@@ -52,7 +52,7 @@ def learned(encoders):
 
 @pytest.fixture(scope="module")
 def asked(encoders, learned):
-    layers = methods.chosen_layers(encoders.model.unet)
+    layers = score_functions.chosen_layers(encoders.model.unet)
     readings = parse_all([*METHODS, "dsd/compat"], 2)
     return EvalPlan(readings, layers, 2, 0, learned)
 

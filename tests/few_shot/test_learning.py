@@ -11,7 +11,7 @@ import pytest
 from dsd_jax.errors import Preempted
 from dsd_jax.few_shot import batches, learning, train_step
 from dsd_jax.few_shot.support_set import look_at, noise_slice, scores_of, split
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import Terms
 from dsd_jax.prompts.prompt_files import read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import attention_shapes
@@ -71,7 +71,7 @@ def contradicted(model, items):
 
 
 def step_of(model, settings):
-    net = learning.Network.of(model, learning.wanted_by(model.unet, settings, {}))
+    net = learning.ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}))
     return train_step.Step(net, settings, model.mesh)
 
 
@@ -137,13 +137,15 @@ def test_loss_is_what_the_recipe_says(model, seen):
     spreads = {"attention": 0.5, "relative": 2.0}
     expected = 0.0
     for name in settings.methods:
-        scores = methods.score(terms, name, settings.layers).reshape(-1, 2) / spreads[name]
+        scores = score_functions.score(terms, name, settings.layers).reshape(-1, 2) / spreads[name]
         expected += losses.cross_entropy(scores) / 2
     np.testing.assert_allclose(
         train_step.item_losses(terms, COUNT, {}, settings, spreads), expected, rtol=1e-6
     )
     settings, expected = recipe(model, loss="hinge", margin=0.7, methods=("relative",)), []
-    for first, second in methods.score(terms, "relative", settings.layers).reshape(-1, 2) / 2:
+    for first, second in (
+        score_functions.score(terms, "relative", settings.layers).reshape(-1, 2) / 2
+    ):
         expected.append(max(0.0, second - first + 0.7))
     found = train_step.item_losses(terms, COUNT, {}, settings, spreads)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -8,8 +8,8 @@ import pytest
 
 from dsd_jax.few_shot import batches, support_set
 from dsd_jax.io import host_arrays
-from dsd_jax.matching import methods
-from dsd_jax.matching.forward import Wanted, cross_attention_layers
+from dsd_jax.matching import score_functions
+from dsd_jax.matching.forward import OutputSpec, cross_attention_layers
 from dsd_jax.training.early_stopping import LEAST
 from tests.few_shots import COUNT, TIMESTEPS, few_model, random_items, recipe
 
@@ -78,7 +78,7 @@ def test_noises_are_no_seeds_of_evaluation_and_no_other_runs(model, seen, monkey
 def test_only_what_recipes_read_is_kept_and_on_the_host(model, seen):
     settings = recipe(model, methods=("relative",), denoise=0.0)
     wanted = support_set.read_by(model.unet, [settings])
-    assert wanted == Wanted((), error=True, uncond=True)
+    assert wanted == OutputSpec((), error=True, uncond=True)
     some = support_set.look_at(model, seen.items, TIMESTEPS, 0, 2, wanted)
     assert (some.terms.lse, some.terms.lse_uncond, some.terms.norms) == ({}, {}, {})
     np.testing.assert_allclose(some.terms.error, seen.terms.error, rtol=1e-5, atol=1e-5)
@@ -98,11 +98,11 @@ def test_only_what_recipes_read_is_kept_and_on_the_host(model, seen):
 def test_what_recipes_read(model, changes, layers, error, uncond, norms):
     expected = {
         "none": (),
-        "chosen": methods.chosen_layers(model.unet),
+        "chosen": score_functions.chosen_layers(model.unet),
         "all": cross_attention_layers(model.unet),
     }
     found = support_set.read_by(model.unet, [recipe(model, **changes)])
-    assert found == Wanted(expected[layers], error, uncond, norms)
+    assert found == OutputSpec(expected[layers], error, uncond, norms)
 
 
 def test_mapped_and_in_pieces_is_the_same(model, seen, monkeypatch):
@@ -147,7 +147,7 @@ def test_scores(model, seen):
     terms = support_set.noise_slice(seen.terms, 1, len(TIMESTEPS))
     scores = support_set.scores_of(terms, COUNT, "relative", settings, {})
     assert scores.shape == (COUNT, 2)
-    expected = methods.score(terms, "relative", settings.layers)
+    expected = score_functions.score(terms, "relative", settings.layers)
     np.testing.assert_array_equal(scores.ravel(), expected[:, 0])
 
 

@@ -11,7 +11,7 @@ from dsd_jax.data.examples import Examples
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot import batches, learning, train_step
 from dsd_jax.few_shot.support_set import look_at
-from dsd_jax.matching.forward import Network
+from dsd_jax.matching.forward import ForwardConfig
 from tests.few_shots import NOISES, TIMESTEPS, few_model, recipe
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -46,7 +46,7 @@ def shots(model, request):
 def gradient(model, shots, fun=train_step.gradient, **changes):
     """Loss and gradient of all items as one step sees them, prompts already trained a little."""
     settings = recipe(model, methods=("attention", "dsd"), margin=0.7, **changes)
-    net = Network.of(model, learning.wanted_by(model.unet, settings, {}), settings.remat)
+    net = ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}), settings.remat)
     step = train_step.Step(net, settings, model.mesh)
     tree = learning.init(model.unet, settings, SEED)
     tree = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), tree)
@@ -74,7 +74,7 @@ def test_hinge_without_the_candidates_that_do_not_matter(model, shots):
 
 def test_hinge_differentiates_few_candidates(model, shots):
     settings = recipe(model, methods=("dsd",), loss="hinge")
-    net = Network.of(model, learning.wanted_by(model.unet, settings, {}))
+    net = ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}))
     batch = batches.draw(model.mesh, shots, np.arange(COUNT), 1)
     inputs = {}, {}, model.params["unet"], batch, SPREADS
     few = train_step.hardest_candidates(train_step.Step(net, settings, model.mesh), *inputs).rows
@@ -103,7 +103,7 @@ def test_what_fills_a_batch_up_has_no_share(model):
     three = batches.draw(model.mesh, shots, np.arange(3), 0, multiple=2)
     assert three.rows.share.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
     settings = recipe(model, methods=("attention", "dsd"))
-    net = Network.of(model, learning.wanted_by(model.unet, settings, {}))
+    net = ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}))
     step, tree = (
         train_step.Step(net, settings, model.mesh),
         learning.init(model.unet, settings, SEED),

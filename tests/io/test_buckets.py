@@ -12,7 +12,7 @@ from etils import epath
 
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.io.storage import make_folder, make_local_folder, write_file
-from dsd_jax.prompts.prompt_files import is_whole, read_about, read_prompts, write_prompts
+from dsd_jax.prompts.prompt_files import is_complete, read_metadata, read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import init_tokens
 from dsd_jax.report import report_files
 from dsd_jax.training import metrics_log as log_file
@@ -87,9 +87,9 @@ def test_prompts(folder):
     tree = {"tokens": init_tokens(unet, jax.random.key(1), count=2)}
     with pytest.raises(UserError, match="holds no prompts: prompts.safetensors is missing"):
         read_prompts(str(folder), unet)
-    assert not is_whole(folder)
+    assert not is_complete(folder)
     write_prompts(folder, tree, ABOUT)
-    assert is_whole(folder) and read_about(str(folder)).stated() == ABOUT
+    assert is_complete(folder) and read_metadata(str(folder)).stated() == ABOUT
     jax.tree.map(np.testing.assert_array_equal, read_prompts(str(folder), unet), tree)
 
 

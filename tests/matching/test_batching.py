@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import dsd_jax
-from dsd_jax.diffusion.text_states import without_pooled
+from dsd_jax.diffusion.pipeline import without_pooled
 from dsd_jax.errors import UserError
-from dsd_jax.matching.batching import Sets, group_terms, match_terms, pieces
-from dsd_jax.matching.forward import Wanted, cross_attention_layers
-from dsd_jax.matching.methods import METHODS
+from dsd_jax.matching.batching import Sets, group_terms, match_terms, padded_ranges
+from dsd_jax.matching.forward import OutputSpec, cross_attention_layers
+from dsd_jax.matching.score_functions import METHODS
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5
@@ -150,20 +150,20 @@ def test_groups_with_captions_of_their_own(model, inputs, whole):
 
 
 def test_pieces_have_one_size():
-    assert [piece.tolist() for piece in pieces(5, 2)] == [[0, 1], [2, 3], [4, 4]]
-    assert [piece.tolist() for piece in pieces(2, 3)] == [[0, 1, 1]]
+    assert [piece.tolist() for piece in padded_ranges(5, 2)] == [[0, 1], [2, 3], [4, 4]]
+    assert [piece.tolist() for piece in padded_ranges(2, 3)] == [[0, 1, 1]]
 
 
 def test_wanted_terms_alone(model, inputs, whole):
     latents, states, noise = inputs
     layers = cross_attention_layers(model.unet)
-    wanted = Wanted((layers[2], layers[0]), error=False, uncond=False)
+    wanted = OutputSpec((layers[2], layers[0]), error=False, uncond=False)
     terms = match_terms(model, latents, states, noise, TIMESTEPS, wanted=wanted)
     assert set(terms.lse) == {layers[0], layers[2]}
     assert terms.lse_uncond == {} and terms.error is None and terms.error_uncond is None
     for layer in wanted.layers:
         np.testing.assert_allclose(terms.lse[layer], whole.lse[layer], rtol=0, atol=TOLERANCE)
-    errors = match_terms(model, latents, states, noise, TIMESTEPS, wanted=Wanted(()))
+    errors = match_terms(model, latents, states, noise, TIMESTEPS, wanted=OutputSpec(()))
     assert errors.lse == {} and errors.lse_uncond == {}
     assert_same((errors.error, errors.error_uncond), (whole.error, whole.error_uncond))
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.matching.forward import (
-    Network,
-    Wanted,
+    ForwardConfig,
+    OutputSpec,
+    all_outputs,
     cross_attention_layers,
-    everything,
     forward_terms,
 )
 from dsd_jax.models.unet_config import UNetConfig
@@ -56,13 +56,13 @@ def flops(model, wanted, captions=1):
     grid = shape((1, 1, *model.latent_shape), jnp.float32)
     cost = (
         forward_terms.lower(
-            Network.of(model, wanted),
+            ForwardConfig.of(model, wanted),
             model.params["unet"],
             {},
             grid,
             grid,
             shape((1,), jnp.int32),
-            Texts(
+            EncodedCaptions(
                 shape((1, captions, 77, model.unet.cross_attention_dim), jnp.float32),
                 shape((1, captions, 0), jnp.float32),
             ),
@@ -76,10 +76,10 @@ def flops(model, wanted, captions=1):
 def test_what_is_not_wanted_is_not_computed(model):
     layers = cross_attention_layers(model.unet)
     first, middle = (
-        Wanted(layers[:1], error=False),
-        Wanted(("mid_block.attentions.0.transformer_blocks.0.attn2",), error=False),
+        OutputSpec(layers[:1], error=False),
+        OutputSpec(("mid_block.attentions.0.transformer_blocks.0.attn2",), error=False),
     )
-    full = flops(model, everything(model.unet))
+    full = flops(model, all_outputs(model.unet))
     assert flops(model, middle) < 0.7 * full
     assert flops(model, first) < 0.5 * flops(model, middle)
-    assert flops(model, everything(model.unet), captions=4) < 4 * full
+    assert flops(model, all_outputs(model.unet), captions=4) < 4 * full

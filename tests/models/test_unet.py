@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.errors import UserError
 from dsd_jax.models.time_embedding import sinusoidal_embedding
 from dsd_jax.models.unet import UNet2DCondition, abstract_params
@@ -114,7 +114,7 @@ def test_rows_of_one_latent_share_it_but_for_pooled_text():
     model = random_model(xl=True)
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(4, *model.latent_shape)).astype(np.float32)
-    texts = Texts(rng.normal(size=(2, 3, 77, 20)), rng.normal(size=(2, 3, 10)))
+    texts = EncodedCaptions(rng.normal(size=(2, 3, 77, 20)), rng.normal(size=(2, 3, 10)))
     texts = texts.map(lambda x: x.astype(np.float32))
     steps, network = np.array([5, 700, 30, 400]), UNet2DCondition(model.unet)
     apply = jax.jit(lambda *rest: network.apply({"params": model.params["unet"]}, *rest, 8))

@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import dsd_jax
-from dsd_jax.diffusion.tokenization import tokenise
-from dsd_jax.matching.methods import METHODS
+from dsd_jax.diffusion.tokenization import tokenize
+from dsd_jax.matching.score_functions import METHODS
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.vae import AutoencoderKL
 
@@ -56,7 +56,7 @@ def assert_same(theirs, ours):
 @torch.no_grad()
 def test_pytorch_computes_the_same(ours, theirs, pictures):
     ids = theirs.tokenizer(CAPTIONS, padding="max_length", max_length=77)["input_ids"]
-    np.testing.assert_array_equal(tokenise(ours.tokenizer, CAPTIONS), ids)
+    np.testing.assert_array_equal(tokenize(ours.tokenizer, CAPTIONS), ids)
     states = ours.encode_texts(CAPTIONS)
     assert_same(theirs.text_encoder(torch.tensor(ids)).last_hidden_state, states)
     mean, logvar = ours.encode_images(pictures)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import dsd_jax
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import cross_attention_layers
 from dsd_jax.models.vae import AutoencoderKL
 from dsd_jax.prompts.prompt_params import from_authors
@@ -139,7 +139,9 @@ def test_schedule(golden):
 def test_layers(golden):
     unet = golden.model.unet
     assert set(cross_attention_layers(unet)) == {str(x) for x in golden.common["layer_names"]}
-    assert set(methods.chosen_layers(unet)) == {str(x) for x in golden.common["selected_layers"]}
+    assert set(score_functions.chosen_layers(unet)) == {
+        str(x) for x in golden.common["selected_layers"]
+    }
 
 
 @pytest.mark.parametrize("name", ["b1", "b1_lora", "b2"])
@@ -156,9 +158,9 @@ def test_scores_of_every_layer(golden, terms_of, name):
 
 @pytest.mark.parametrize("name", ["b1", "b1_lora", "b2"])
 def test_scores(golden, terms_of, name):
-    file, layers = getattr(golden, name), methods.chosen_layers(golden.model.unet)
+    file, layers = getattr(golden, name), score_functions.chosen_layers(golden.model.unet)
     attention = jnp.stack(
-        [methods.authors_attention(terms, layers)[0, 0] for terms in terms_of(name)], axis=1
+        [score_functions.authors_attention(terms, layers)[0, 0] for terms in terms_of(name)], axis=1
     )
     bias = jnp.stack([(t.error_uncond - t.error[:, 0])[0] for t in terms_of(name)], axis=1)
     assert_close(bias, file["bias"])
@@ -173,14 +175,14 @@ def test_scores(golden, terms_of, name):
 
 
 def test_our_scores_are_of_the_captions_own_row(golden, terms_of):
-    """`methods.score` against the golden arrays, without the empty caption's share."""
-    layers = methods.chosen_layers(golden.model.unet)
+    """`score_functions.score` against the golden arrays, without the empty caption's share."""
+    layers = score_functions.chosen_layers(golden.model.unet)
     for pair, terms in enumerate(terms_of("b2")):
         lse = np.stack([golden.b2[f"lse/{layer}"][:, 2 + pair].mean((1, 2)) for layer in layers])
         attention = lse.mean()
-        assert_close(methods.score(terms, "attention", layers), [[attention]])
+        assert_close(score_functions.score(terms, "attention", layers), [[attention]])
         assert_close(
-            methods.score(terms, "dsd", layers),
+            score_functions.score(terms, "dsd", layers),
             [[attention + golden.b2["bias"][:, pair].mean()]],
         )
 
@@ -189,7 +191,7 @@ def test_our_scores_are_of_the_captions_own_row(golden, terms_of):
 def test_training_step(golden, name):
     """One text against two pictures: scores, hinge loss and the gradient of all 256 tensors."""
     file = np.load(golden.folder / f"train_comvg_{name}.npz")
-    layers = methods.chosen_layers(golden.model.unet)
+    layers = score_functions.chosen_layers(golden.model.unet)
 
     def scores(prompts):
         rows = []
@@ -203,7 +205,7 @@ def test_training_step(golden, name):
                 timesteps,
                 prompts,
             )
-            row = methods.authors_attention(terms, layers)[0, 0, 0]
+            row = score_functions.authors_attention(terms, layers)[0, 0, 0]
             if file["use_bias"]:
                 row += terms.error_uncond[0, 0] - terms.error[0, 0, 0]
             rows.append(row)

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 import dsd_jax
-from dsd_jax.diffusion.text_states import Texts
+from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.matching.forward import cross_attention_layers
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.prompts.prompt_params import by_layer, init_lora
@@ -157,7 +157,7 @@ def pair(request, tmp_path_factory):
         ours=dsd_jax.load(folder),
         latents=rng.normal(size=(2, 8, 8, 4)).astype(np.float32),
         timesteps=np.array([14, 801]),
-        texts=Texts(
+        texts=EncodedCaptions(
             rng.normal(size=(2, 77, 32)).astype(np.float32),
             rng.normal(size=(2, POOLED)).astype(np.float32),
         ),
@@ -168,7 +168,7 @@ def their_texts(pair, captions):
     """(states, pooled) of captions, then of what a negative prompt is where none is given."""
     with torch.no_grad():
         states, empty, pooled, pooled_empty = pair.theirs.encode_prompt(captions, device="cpu")
-    return Texts(states, pooled), Texts(empty, pooled_empty)
+    return EncodedCaptions(states, pooled), EncodedCaptions(empty, pooled_empty)
 
 
 def their_unet(pair, latents, timesteps, texts):
@@ -273,7 +273,7 @@ def test_terms(pair):
     scheduler.set_timesteps(1000)
     assert_close(pair.ours.schedule.alphas_cumprod(), pair.theirs.scheduler.alphas_cumprod)
     said, empty = their_texts(pair, CAPTIONS)
-    texts = Texts(*(torch.cat([b[:1], a]) for a, b in zip(said, empty, strict=True)))
+    texts = EncodedCaptions(*(torch.cat([b[:1], a]) for a, b in zip(said, empty, strict=True)))
     for i in range(2):
         for t, timestep in enumerate(pair.timesteps):
             step = torch.tensor([timestep])

@@ -10,12 +10,12 @@ from jax.sharding import AbstractMesh, AxisType
 from dsd_jax.config.clip_recipe import ClipRecipe
 from dsd_jax.config.few_shot_recipe import Recipe
 from dsd_jax.diffusion.device_memory import Device, bytes_per_device
-from dsd_jax.diffusion.noising import Schedule
+from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.distributed.sharding import AXES
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot.learning import wanted_by
 from dsd_jax.few_shot.train_step import Step, item_bytes
-from dsd_jax.matching.forward import Wanted
+from dsd_jax.matching.forward import OutputSpec
 from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.models.text_config import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
@@ -54,7 +54,7 @@ def job(unet=SHAPE, recipes=None, **changes) -> Job:
         "schedule": Schedule(),
         "dtype": jnp.bfloat16,
         "recipes": {"lora": recipe()} if recipes is None else recipes,
-        "scored": Wanted((LAYER,)),
+        "scored": OutputSpec((LAYER,)),
         "timesteps": 4,
     }
     return Job(**fields | changes)
@@ -101,7 +101,7 @@ def test_rows_of_calls_are_those_of_the_memory_rule():
 def test_sdxl_has_pooled_text():
     """The step that is planned for it takes what its UNet asks for, and can be traced."""
     texts = TextConfig.from_json(TEXT), TextConfig.from_json(TEXT_2, projected=True)
-    planned = job(UNET_XL, texts=texts, scored=Wanted(()))
+    planned = job(UNET_XL, texts=texts, scored=OutputSpec(()))
     found = made(planned, "score", mesh=AbstractMesh((1, 1), AXES, axis_types=MESH.axis_types))
     assert found.arguments[-1].pooled.shape[1:] == (2, 10)
     net, *arrays = found.arguments

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     from dsd_jax.benchmarks.encoded_items import item_terms, terms_of_all_hosts
     from dsd_jax.few_shot import learning
     from dsd_jax.few_shot.support_set import look_at
-    from dsd_jax.matching import methods
+    from dsd_jax.matching import score_functions
     from tests.few_shots import COUNT, NOISES, TIMESTEPS, few_model, pictures, recipe, telling_items
 
     model = few_model(fsdp)
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     terms = terms_of_all_hosts(mine, 2, COUNT)
     result = {
         "held_out": list(found.checks.values()),
-        "scores": np.reshape(methods.score(terms, "dsd", settings.layers), (COUNT, 2)),
+        "scores": np.reshape(score_functions.score(terms, "dsd", settings.layers), (COUNT, 2)),
         "matrix": dsd_jax.match_scores(
             model, list(pictures(3)[:, 0]), ["a cat", "a dog"], timesteps=2
         ),

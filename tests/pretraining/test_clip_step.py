@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsd_jax.diffusion.tokenization import tokenise
+from dsd_jax.diffusion.tokenization import tokenize
 from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.pretraining import clip_step
 from dsd_jax.pretraining.denoiser_phase import Latents, optimiser, start
@@ -19,7 +19,7 @@ def pool():
 
 def batch(pool, step, pairs=8):
     tokenizer = random_clip().tokenizer
-    return clip_step.batch(pool, lambda texts: tokenise(tokenizer, texts), 0, pairs, step)
+    return clip_step.batch(pool, lambda texts: tokenize(tokenizer, texts), 0, pairs, step)
 
 
 def test_a_batch_depends_on_its_step_alone(pool):

@@ -10,7 +10,7 @@ import pytest
 
 from dsd_jax.data.synthetic import scenes
 from dsd_jax.data.synthetic.sprites import load_sprites
-from dsd_jax.diffusion.noising import Schedule
+from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.pretraining import denoiser_phase, reading_task
 from dsd_jax.pretraining.denoiser_phase import DRAWS, Latents
 from tests.random_model import random_model
@@ -87,11 +87,11 @@ def batch():
         concepts=sprites.concepts,
     )
 
-    def tokenise(captions):
+    def tokenize(captions):
         texts.extend(captions)
         return np.zeros((len(captions), 77), np.int32)
 
-    return denoiser_phase.batch(source, tokenise, 0, 200, 3), texts
+    return denoiser_phase.batch(source, tokenize, 0, 200, 3), texts
 
 
 def test_captions_are_drawn_anew_and_some_left_out(batch):

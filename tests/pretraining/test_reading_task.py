@@ -7,7 +7,7 @@ import pytest
 
 from dsd_jax.data.synthetic.scenes import RELATIONS, Plan, caption, lay_out
 from dsd_jax.data.synthetic.sprites import load_sprites
-from dsd_jax.diffusion.tokenization import tokenise
+from dsd_jax.diffusion.tokenization import tokenize
 from dsd_jax.pretraining import reading_task
 from tests.random_model import random_model
 
@@ -72,7 +72,7 @@ def test_a_tower_learns_who_is_where():
         for relation in range(4)
     ]
     texts = [caption(scene, concepts, rng) for scene in scenes]
-    batch = tokenise(model.tokenizer, texts), reading_task.sides(scenes, texts, concepts)
+    batch = tokenize(model.tokenizer, texts), reading_task.sides(scenes, texts, concepts)
     transform = optax.adam(0.01)
     reader = reading_task.init_reader(jax.random.key(0), model.text.hidden_size, 2)
     params = {"text": jax.tree.map(np.array, model.params["text"]), "reader": reader}

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from dsd_jax.errors import UserError
-from dsd_jax.prompts.prompt_files import read_about, read_prompts, write_prompts
+from dsd_jax.prompts.prompt_files import read_metadata, read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import init_lora, init_tokens
 from dsd_jax.tensor_files import safetensors_file
 from tests.files import replace_by
@@ -50,7 +50,7 @@ def test_round_trip(folder, prompts, unet, kind):
     for one, other in zip(*map(jax.tree.leaves, (again, prompts)), strict=True):
         assert one.dtype == other.dtype and one.shape == other.shape
         np.testing.assert_array_equal(one, other)
-    assert read_about(folder).stated() == ABOUT
+    assert read_metadata(folder).stated() == ABOUT
     assert sorted(file.name for file in folder.iterdir()) == ["prompts.json", "prompts.safetensors"]
 
 
@@ -83,14 +83,14 @@ def test_prompts_that_the_held_out_shots_refused(tmp_path, unet):
 def test_writing_again_replaces(folder, prompts, unet):
     write_prompts(folder, {"tokens": prompts["tokens"]}, {"method": "noise"})
     assert list(read_prompts(folder, unet)) == ["tokens"]
-    assert read_about(folder).stated() == {"method": "noise"}
+    assert read_metadata(folder).stated() == {"method": "noise"}
 
 
 def test_missing(tmp_path, unet):
     with pytest.raises(UserError, match="nowhere holds no prompts: prompts.safetensors is missing"):
         read_prompts(tmp_path / "nowhere", unet)
     with pytest.raises(UserError, match="prompts.json is missing"):
-        read_about(tmp_path)
+        read_metadata(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -120,7 +120,7 @@ def test_files_without_a_digest(folder, prompts, unet):
 def test_about_is_damaged(folder):
     (folder / "prompts.json").write_text("{")
     with pytest.raises(UserError, match="prompts.json is not JSON"):
-        read_about(folder)
+        read_metadata(folder)
 
 
 def test_numbers_that_are_not_finite(folder, prompts, unet):
@@ -166,12 +166,12 @@ def test_about_is_readable_json(folder):
 def test_about_that_is_something_else(folder, content, message):
     (folder / "prompts.json").write_text(content)
     with pytest.raises(UserError, match=message):
-        read_about(folder)
+        read_metadata(folder)
 
 
 def test_about_what_convert_writes(folder, prompts):
     write_prompts(folder, prompts, {"from": "lora.safetensors", "weights": None})
-    about = read_about(folder)
+    about = read_metadata(folder)
     assert about.converted_from == "lora.safetensors"
     assert about.methods == () and about.timesteps is None and about.weights is None
 
@@ -228,7 +228,7 @@ def test_tensors_that_are_none(folder, unet, header, content, message):
 def test_files_that_are_none(folder, unet, name, kind):
     replace_by(folder / name, kind)
     with pytest.raises(UserError, match=f"{name} (is no regular|is a folder|is missing|can't be)"):
-        read_about(folder)
+        read_metadata(folder)
         read_prompts(folder, unet)
 
 

@@ -76,7 +76,9 @@ def test_tokens_start_with_small_keys_and_no_values(model):
 
 
 def test_count(lora):
-    assert prompt_params.count({"lora": {PATH: lora[PATH]}}) == 3 * (8 + 8 + 2 * (12 + 8) + 8 + 8)
+    assert prompt_params.count_params({"lora": {PATH: lora[PATH]}}) == 3 * (
+        8 + 8 + 2 * (12 + 8) + 8 + 8
+    )
 
 
 def test_paths_are_those_of_diffusers():

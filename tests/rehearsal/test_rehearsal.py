@@ -105,7 +105,7 @@ def test_held_out_shots_are_looked_at(workdir):
 def test_no_call_has_more_rows_than_its_device_takes(workdir, twin, rows):
     unet = read_config(twin, UNET)
     side, devices = unet.sample_size, jax.device_count()
-    most = forward_rows(Device.here(), unet, (side, side, unet.in_channels), 4, 0)
+    most = forward_rows(Device.local(), unet, (side, side, unet.in_channels), 4, 0)
     assert side == 64 and len(rows) > (SHOTS + TEST) / devices
     assert max(rows) <= most * devices
 

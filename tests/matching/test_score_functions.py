@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import Terms, cross_attention_layers
 from dsd_jax.models.published_networks import UNETS
 from dsd_jax.models.unet_config import UNetConfig
@@ -49,18 +49,18 @@ def terms():
     ],
 )
 def test_formulas(terms, method, expected):
-    scores = methods.score(terms, method, LAYERS)
+    scores = score_functions.score(terms, method, LAYERS)
     assert scores.shape == (1, 2) and scores.dtype == jnp.float32
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
 def test_only_chosen_layers_count(terms):
-    np.testing.assert_allclose(methods.score(terms, "attention", ["mid"]), [[3.0, 1.5]])
+    np.testing.assert_allclose(score_functions.score(terms, "attention", ["mid"]), [[3.0, 1.5]])
 
 
 def test_authors_attention_mixes_in_the_empty_caption(terms):
     expected = [[[(2 + 4 + 2 + 1) / 4, (3 + 2 + 3 + 3) / 4], [(1 + 2 + 3) / 4, (5 + 1 + 6) / 4]]]
-    np.testing.assert_allclose(methods.authors_attention(terms, LAYERS), expected)
+    np.testing.assert_allclose(score_functions.authors_attention(terms, LAYERS), expected)
 
 
 def zeros(terms):
@@ -73,40 +73,49 @@ def zeros(terms):
     }
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", score_functions.METHODS)
 def test_weights_of_zero_are_the_zero_shot_score(terms, method):
-    expected = methods.score(terms, method, LAYERS)
-    np.testing.assert_array_equal(methods.score(terms, method, LAYERS, zeros(terms)), expected)
+    expected = score_functions.score(terms, method, LAYERS)
+    np.testing.assert_array_equal(
+        score_functions.score(terms, method, LAYERS, zeros(terms)), expected
+    )
 
 
 def test_weights_are_differences(terms):
-    expected = methods.score(terms, "dsd", LAYERS)
+    expected = score_functions.score(terms, "dsd", LAYERS)
     weights = zeros(terms)
     weights["lse"]["mid"] = jnp.array([0.5, 0.0])  # of head 0: 4, 1 and 3, 1 at the timesteps
     np.testing.assert_allclose(
-        methods.score(terms, "dsd", LAYERS, weights), expected + 0.5 * np.array([[2.5, 2.0]])
+        score_functions.score(terms, "dsd", LAYERS, weights),
+        expected + 0.5 * np.array([[2.5, 2.0]]),
     )
     weights = zeros(terms)
     weights["lse_uncond"]["down"] = jnp.array([0.0, 1.0])
-    np.testing.assert_allclose(methods.score(terms, "dsd", LAYERS, weights), expected + 3.5)
+    np.testing.assert_allclose(score_functions.score(terms, "dsd", LAYERS, weights), expected + 3.5)
     weights = zeros(terms) | {"error": jnp.array(-1.0)}
-    attention = methods.score(terms, "attention", LAYERS)
-    np.testing.assert_allclose(methods.score(terms, "dsd", LAYERS, weights), attention, rtol=1e-6)
+    attention = score_functions.score(terms, "attention", LAYERS)
+    np.testing.assert_allclose(
+        score_functions.score(terms, "dsd", LAYERS, weights), attention, rtol=1e-6
+    )
     weights = zeros(terms) | {"timesteps": jnp.array([0.5, -0.5])}
-    first = methods.per_timestep(terms, "dsd", LAYERS)[..., 0]
-    np.testing.assert_allclose(methods.score(terms, "dsd", LAYERS, weights), first, rtol=1e-6)
+    first = score_functions.per_timestep_scores(terms, "dsd", LAYERS)[..., 0]
+    np.testing.assert_allclose(
+        score_functions.score(terms, "dsd", LAYERS, weights), first, rtol=1e-6
+    )
 
 
 def test_weights_can_be_learned(terms):
     """Every weight moves the score, so that a gradient reaches it."""
-    gradients = jax.grad(lambda w: methods.score(terms, "dsd", LAYERS, w)[0, 0])(zeros(terms))
+    gradients = jax.grad(lambda w: score_functions.score(terms, "dsd", LAYERS, w)[0, 0])(
+        zeros(terms)
+    )
     for gradient in jax.tree.leaves(gradients):
         assert (np.abs(gradient) > 0).all()
 
 
 def test_weights_of_other_timesteps(terms):
     with pytest.raises(UserError, match="weights for 3 timesteps but 2 are scored"):
-        methods.score(terms, "dsd", LAYERS, {"timesteps": jnp.zeros(3)})
+        score_functions.score(terms, "dsd", LAYERS, {"timesteps": jnp.zeros(3)})
 
 
 def config(**changes):
@@ -117,20 +126,20 @@ def test_unknown_names_come_with_the_known_ones():
     with pytest.raises(
         UserError, match="'clip' is unknown.*attention, noise, .*itm, relative, dsd"
     ):
-        methods.method_named("clip")
+        score_functions.method_named("clip")
     paths = ", ".join(cross_attention_layers(config()))
     for wrong in ("mid", ["mid"]):
         with pytest.raises(UserError, match=f"layer 'mid' is unknown; expected 'all' or .*{paths}"):
-            methods.chosen_layers(config(), wrong)
+            score_functions.chosen_layers(config(), wrong)
     with pytest.raises(UserError, match="no layer chosen"):
-        methods.chosen_layers(config(), [])
+        score_functions.chosen_layers(config(), [])
 
 
 def test_chosen_layers():
     every = cross_attention_layers(config())
-    assert methods.chosen_layers(config(), "all") == every
-    assert methods.chosen_layers(config(), every[1]) == every[1:2]
-    assert methods.chosen_layers(config(), list(every[:2])) == every[:2]
+    assert score_functions.chosen_layers(config(), "all") == every
+    assert score_functions.chosen_layers(config(), every[1]) == every[1:2]
+    assert score_functions.chosen_layers(config(), list(every[:2])) == every[:2]
 
 
 def test_authors_choice_is_the_last_block_of_the_last_level_with_attention():
@@ -140,7 +149,7 @@ def test_authors_choice_is_the_last_block_of_the_last_level_with_attention():
         up_block_types=["CrossAttnUpBlock2D"] * 2,
         transformer_layers_per_block=[1, 2],
     )
-    assert methods.chosen_layers(deep) == (
+    assert score_functions.chosen_layers(deep) == (
         "down_blocks.1.attentions.0.transformer_blocks.1.attn2",
         "mid_block.attentions.0.transformer_blocks.1.attn2",
         "up_blocks.1.attentions.0.transformer_blocks.0.attn2",
@@ -151,14 +160,17 @@ def test_authors_choice_is_the_last_block_of_the_last_level_with_attention():
 def test_needs_no_more_than_a_method_reads():
     every = cross_attention_layers(config())
     layers = (every[2], every[0])
-    wanted = {name: methods.needs(config(), name, layers) for name in methods.METHODS}
+    wanted = {
+        name: score_functions.required_outputs(config(), name, layers)
+        for name in score_functions.METHODS
+    }
     assert wanted["attention"] == ((every[0], every[2]), False, False, ())
     assert wanted["noise"] == ((), True, False, ())
     assert wanted["noise-l1"] == ((), True, False, ("l1",))
     assert wanted["itm"] == wanted["relative"] == ((), True, True, ())
     assert wanted["dsd"] == ((every[0], every[2]), True, True, ())
     learned = {"lse": {every[1]: 0}, "lse_uncond": {every[3]: 0}}
-    assert methods.needs(config(), "noise", layers, learned) == (
+    assert score_functions.required_outputs(config(), "noise", layers, learned) == (
         (every[1], every[3]),
         True,
         True,
@@ -168,15 +180,18 @@ def test_needs_no_more_than_a_method_reads():
 
 def test_what_serves_several_methods():
     every = cross_attention_layers(config())
-    needs = [methods.needs(config(), name, every[2:0:-1]) for name in ("attention", "noise-l1")]
-    assert methods.all_needed(config(), needs) == (every[1:3], True, False, ("l1",))
-    assert methods.all_needed(config(), []) == ((), False, False, ())
+    needs = [
+        score_functions.required_outputs(config(), name, every[2:0:-1])
+        for name in ("attention", "noise-l1")
+    ]
+    assert score_functions.union(config(), needs) == (every[1:3], True, False, ("l1",))
+    assert score_functions.union(config(), []) == ((), False, False, ())
 
 
 def test_the_authors_layers_of_sdxl():
     """Of each side the last block with cross-attention; of each transformer its last block."""
     config = UNetConfig.from_json(UNETS["stabilityai/stable-diffusion-xl-base-1.0"])
-    assert methods.chosen_layers(config) == (
+    assert score_functions.chosen_layers(config) == (
         "down_blocks.2.attentions.0.transformer_blocks.9.attn2",
         "down_blocks.2.attentions.1.transformer_blocks.9.attn2",
         "mid_block.attentions.0.transformer_blocks.9.attn2",
@@ -184,4 +199,4 @@ def test_the_authors_layers_of_sdxl():
         "up_blocks.1.attentions.1.transformer_blocks.1.attn2",
         "up_blocks.1.attentions.2.transformer_blocks.1.attn2",
     )
-    assert len(methods.chosen_layers(config, "all")) == 70
+    assert len(score_functions.chosen_layers(config, "all")) == 70

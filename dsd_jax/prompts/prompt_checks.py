@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsd_jax.errors import UserError
-from dsd_jax.matching.methods import method_named
+from dsd_jax.matching.score_functions import method_named
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts.prompt_params import KINDS, PROJECTIONS, Prompts, attention_shapes
 
@@ -14,7 +14,7 @@ _Shapes = Mapping[str, Mapping[str, tuple[int, int]]] | None
 _WEIGHTS = ("lse", "lse_uncond", "timesteps", "error")
 
 
-def check_fit(prompts: Prompts, config: UNetConfig | None) -> None:
+def check_prompts(prompts: Prompts, config: UNetConfig | None) -> None:
     """Check names, numbers of axes and sizes of everything in prompts.
 
     Args:

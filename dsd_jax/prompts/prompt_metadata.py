@@ -1,18 +1,28 @@
-"""Use of trained prompts: with the method, timesteps, layers and weights they were learned for.
+"""Metadata of prompts: the model, method, timesteps, layers and shots they were learned for.
 
-A prompts folder says what it was learned for (`about_prompts`). Scores take their method and number
-of timesteps from there; anything else is refused, unless the user insists. Prompts that say nothing
-of themselves, such as converted ones, go with everything.
+`prompts.json` lies beside the tensors:
+
+    {"weights": "tiny", "weights_digest": "<64 hex digits>",
+     "dtype": "float32", "recipe": {"methods": ["attention"], "kinds": ["lora"], "rank": 4, ...},
+     "layers": [...], "timesteps": [89, 339, 589, 839], "noises": 2,
+     "data": {...}, "shots_from": "shots", "shots": 256, "seed": 0, "kept_step": 60}   by train
+    {"from": "lora.safetensors", "weights": "tiny"}                                    by convert
+
+Every field may be absent: None, or empty for `layers`, then means that it is unknown. Unknown
+fields are kept, and `stated()` returns them too. Scores take their method and number of timesteps
+from the metadata; other ones, other layers and other weights are refused unless forced. Prompts
+without metadata, such as converted ones, can be used with any of them.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from dsd_jax.errors import UserError
-from dsd_jax.prompts.about import AboutPrompts
+from dsd_jax.io.validation import Checked, List
 
 if TYPE_CHECKING:
     from dsd_jax.diffusion.pipeline import Model
@@ -20,20 +30,82 @@ if TYPE_CHECKING:
 DEFAULT_METHOD = "dsd"
 DEFAULT_TIMESTEPS = 10
 _INSIST = "or insist with --force (force=True in Python)"
+_Timestep = Annotated[int, Field(ge=0, le=999)]
 
 
-def about(prompts: Mapping[str, Any] | str | Path | None) -> AboutPrompts:
+class _Open(Checked):
+    """An object that keeps the fields it doesn't know."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def stated(self) -> dict[str, Any]:
+        """Return the JSON object it was parsed from."""
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
+
+
+class LearnedRecipe(_Open):
+    """The recipe that prompts were learned by; fields as in a config's `learn`.
+
+    Attributes:
+        methods: whose losses were added up, and which the prompts serve.
+        kinds: of what prompts can hold: "lora", "tokens", "weights".
+    """
+
+    methods: List[str] = Field(min_length=1)
+    kinds: List[str] = ()
+
+
+class PromptMetadata(_Open):
+    """What is known of the prompts in a folder.
+
+    Attributes:
+        weights: name of the model, as `dsd_jax.load` takes it.
+        weights_digest: `weights.weights_digest` of that model's params.
+        dtype: of the params that were digested, in which they were learned.
+        recipe: how they were learned.
+        layers: paths whose attention scores counted.
+        timesteps: at which the shots were scored, ascending.
+        noises: under how many draws of noise.
+        data: fields of the config's `data`.
+        shots_from: split that the shots were drawn from.
+        shots: number of items that were learned from.
+        seed: of the draw of shots and of the initialization.
+        kept_step: step whose prompts were kept; 0 where the held-out shots refused all steps.
+        converted_from: file or folder that `convert` made them of.
+    """
+
+    weights: str | None = None
+    weights_digest: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    recipe: LearnedRecipe | None = None
+    layers: List[str] = ()
+    timesteps: List[_Timestep] | None = None
+    noises: int | None = Field(None, ge=1)
+    data: Mapping[str, Any] | None = None
+    shots_from: str | None = None
+    shots: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=0)
+    kept_step: int | None = Field(None, ge=0)
+    converted_from: str | None = Field(None, alias="from")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods that the prompts were learned for; empty where they don't tell."""
+        return self.recipe.methods if self.recipe else ()
+
+
+def metadata_of(prompts: Mapping[str, Any] | str | Path | None) -> PromptMetadata:
     """Return what prompts say of themselves: nothing, where they are None or a pytree.
 
     Raises:
         UserError: a folder holds no prompts, or its `prompts.json` is missing or something else.
     """
     if prompts is None or isinstance(prompts, Mapping):
-        return AboutPrompts()
-    from dsd_jax.prompts.prompt_files import check_there, read_about  # heavy
+        return PromptMetadata()
+    from dsd_jax.prompts.prompt_files import check_holds_prompts, read_metadata  # heavy
 
-    check_there(prompts)
-    return read_about(prompts)
+    check_holds_prompts(prompts)
+    return read_metadata(prompts)
 
 
 def score_settings(
@@ -54,7 +126,7 @@ def score_settings(
     Raises:
         UserError: others than the prompts' own are asked for.
     """
-    own = about(prompts)
+    own = metadata_of(prompts)
     default = DEFAULT_METHOD if DEFAULT_METHOD in own.methods else next(iter(own.methods), None)
     method = method or default or DEFAULT_METHOD
     if own.methods and method not in own.methods and not force:
@@ -107,7 +179,7 @@ def check_model(
     """
     from dsd_jax.models.weights_digest import weights_digest  # heavy
 
-    own = about(prompts)
+    own = metadata_of(prompts)
     if force or not own.weights_digest:
         return
     dtype = np.dtype(own.dtype or model.dtype.name)
@@ -132,7 +204,7 @@ def check_layers(
     Raises:
         UserError: they are not.
     """
-    own = about(prompts).layers
+    own = metadata_of(prompts).layers
     if own and tuple(own) != tuple(layers) and not force:
         raise UserError(
             f"{prompts} was learned with other {field} than are scored: set {field} to "

@@ -12,14 +12,14 @@ from PIL import Image
 import dsd_jax
 from dsd_jax.diffusion import noising
 from dsd_jax.errors import UserError
-from dsd_jax.matching import methods
+from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import match_terms
-from dsd_jax.matching.forward import NORMS, everything
-from dsd_jax.matching.scoring import pixel_key
+from dsd_jax.matching.forward import NORMS, all_outputs
+from dsd_jax.matching.match_scores import pixel_key
 from dsd_jax.models.weights_digest import weights_digest
 from dsd_jax.prompts.prompt_files import write_prompts
+from dsd_jax.prompts.prompt_metadata import same_timesteps, timesteps_asked
 from dsd_jax.prompts.prompt_params import init_lora, init_tokens
-from dsd_jax.prompts.usage import same_timesteps, timesteps_asked
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5
@@ -68,21 +68,21 @@ def test_what_the_score_is_made_of(model, score, picture):
     steps = noising.timesteps(2)
     key = np.array([pixel_key(picture)], np.uint32)
     noise = noising.keyed_noise(np.full(2, 7), key, steps, model.latent_shape)
-    wanted = everything(model.unet)._replace(norms=tuple(NORMS))
+    wanted = all_outputs(model.unet)._replace(norms=tuple(NORMS))
     latents = model.latents([picture])
     terms = match_terms(model, latents, ["a cat"], noise, steps, wanted=wanted, chunk=2)
-    layers = methods.chosen_layers(model.unet)
-    for method in methods.METHODS:
+    layers = score_functions.chosen_layers(model.unet)
+    for method in score_functions.METHODS:
         np.testing.assert_allclose(
             score(method=method, timesteps=2, seed=7),
-            methods.score(terms, method, layers),
+            score_functions.score(terms, method, layers),
             rtol=1e-6,
             atol=TOLERANCE,
         )
-    every = methods.chosen_layers(model.unet, "all")
+    every = score_functions.chosen_layers(model.unet, "all")
     np.testing.assert_allclose(
         score(method="attention", timesteps=2, seed=7, layers="all"),
-        methods.score(terms, "attention", every),
+        score_functions.score(terms, "attention", every),
         rtol=0,
         atol=TOLERANCE,
     )
@@ -151,7 +151,7 @@ def test_untrained_prompts_are_no_prompts(model, score):
 
 
 def test_weights_count_for_their_own_method(model, score):
-    layer = methods.chosen_layers(model.unet)[0]
+    layer = score_functions.chosen_layers(model.unet)[0]
     prompts = {"weights": {"noise": {"lse": {layer: jnp.ones(2)}}}}
     np.testing.assert_array_equal(score(prompts=prompts), score())
     lse = score(method="attention", layers=layer)  # the mean of two heads

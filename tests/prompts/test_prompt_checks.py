@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.prompts.checks import check_fit
+from dsd_jax.prompts.prompt_checks import check_prompts
 from dsd_jax.prompts.prompt_params import from_authors, init_lora, init_tokens
 from tests.random_model import random_model
 
@@ -37,13 +37,13 @@ def test_prompts_that_fit(unet):
     whole = {"lora": init_lora(unet, jax.random.key(0), rank=3)}
     whole |= {"tokens": init_tokens(unet, jax.random.key(0)), "weights": {"dsd": weights}}
     for prompts in (whole, lora(), tokens(), {"weights": {"itm": {"error": 0.5}}}, {"lora": {}}):
-        check_fit(prompts, unet)
+        check_prompts(prompts, unet)
 
 
 def test_prompts_of_the_authors_fit(unet):
     names = {f"{PATH}.processor.to_q_lora.down.weight": zeros(3, 8)}
     names |= {f"{PATH}.processor.to_q_lora.up.weight": zeros(8, 3)}
-    check_fit(from_authors(names), unet)
+    check_prompts(from_authors(names), unet)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_prompts_of_the_authors_fit(unet):
 )
 def test_prompts_of_another_model(unet, prompts, message):
     with pytest.raises(UserError, match=message):
-        check_fit(prompts, unet)
+        check_prompts(prompts, unet)

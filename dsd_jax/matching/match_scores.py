@@ -17,11 +17,11 @@ from dsd_jax.diffusion.tokenization import check_captions
 from dsd_jax.distributed.sharding import shard_rows
 from dsd_jax.io.images import Picture, read_images
 from dsd_jax.io.terminal import advance
-from dsd_jax.matching import methods
-from dsd_jax.matching.batching import Rows, even_pieces, one_set, score_terms
-from dsd_jax.matching.finite_scores import check_finite
-from dsd_jax.matching.forward import floats_of
-from dsd_jax.prompts import usage
+from dsd_jax.matching import score_functions
+from dsd_jax.matching.batching import Rows, even_ranges, one_set, score_terms
+from dsd_jax.matching.forward import output_floats
+from dsd_jax.matching.score_functions import check_finite
+from dsd_jax.prompts import prompt_metadata
 from dsd_jax.prompts.prompt_files import read_prompts
 
 TIMES = 16  # timesteps whose terms are in memory at a time, fewer where there are many pairs
@@ -73,11 +73,11 @@ def match_scores(
             or the prompts were learned for something else.
     """
     captions = check_captions(captions)
-    method, timesteps = usage.score_settings(prompts, method, timesteps, force=force)
-    chosen = methods.chosen_layers(model.unet, layers)
-    if methods.method_named(method).attention and isinstance(prompts, str | Path):
-        usage.check_layers(prompts, chosen, force=force)
-    usage.check_model(prompts, model, force=force)
+    method, timesteps = prompt_metadata.score_settings(prompts, method, timesteps, force=force)
+    chosen = score_functions.chosen_layers(model.unet, layers)
+    if score_functions.method_named(method).attention and isinstance(prompts, str | Path):
+        prompt_metadata.check_layers(prompts, chosen, force=force)
+    prompt_metadata.check_model(prompts, model, force=force)
     seed = check_seed(seed)
     steps = noising.timesteps(timesteps)
     noising.warn_of_count(timesteps)
@@ -86,11 +86,11 @@ def match_scores(
     pixels = read_images(images, model.image_size)
     latents = np.asarray(model.latents(pixels))
     sets = one_set(model.encode_captions(captions).map(np.asarray))
-    wanted = methods.needs(model.unet, method, chosen, learned)
-    floats = len(pixels) * floats_of(model.unet, wanted, len(captions))
+    wanted = score_functions.required_outputs(model.unet, method, chosen, learned)
+    floats = len(pixels) * output_floats(model.unet, wanted, len(captions))
     found = np.empty((len(pixels), len(captions), len(steps)), np.float32)
     with tqdm(total=100, desc="matching", bar_format=_BAR, disable=not progress) as bar:
-        for piece in even_pieces(len(steps), max(1, min(TIMES, FLOATS // max(1, floats)))):
+        for piece in even_ranges(len(steps), max(1, min(TIMES, FLOATS // max(1, floats)))):
             part = 100 * len(piece) / len(steps)
             terms = score_terms(
                 model,
@@ -104,8 +104,8 @@ def match_scores(
                 chunk,
                 lambda share, part=part: advance(bar, share * part),
             )
-            found[..., piece] = methods.per_timestep(terms, method, chosen, learned)
-    scores = np.asarray(methods.over_timesteps(jnp.asarray(found), learned))
+            found[..., piece] = score_functions.per_timestep_scores(terms, method, chosen, learned)
+    scores = np.asarray(score_functions.mean_over_timesteps(jnp.asarray(found), learned))
     return check_finite(scores, model.name)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dsd_jax.errors import UserError
-from dsd_jax.matching.forward import Terms, Wanted, cross_attention_layers
+from dsd_jax.matching.forward import OutputSpec, Terms, cross_attention_layers
 from dsd_jax.models.unet_config import UNetConfig
 
 # (error (..., T), error of the empty caption, broadcast alike) -> what a method reads off them.
@@ -42,7 +43,7 @@ class Method:
     title: str
     norm: str | None = None
 
-    def off_errors(self, terms: Terms) -> jax.Array | None:
+    def error_term(self, terms: Terms) -> jax.Array | None:
         """What the method reads off the errors, (I, C, T), if anything."""
         if self.norm:
             return -terms.norms[self.norm]
@@ -52,7 +53,7 @@ class Method:
 
     @property
     def reads_errors(self) -> bool:
-        """Whether `off_errors` is anything."""
+        """Whether `error_term` is anything."""
         return self.error is not None or self.norm is not None
 
 
@@ -132,9 +133,9 @@ def _authors_layers(every: Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen.values())
 
 
-def needs(
+def required_outputs(
     config: UNetConfig, name: str, layers: Sequence[str], weights: Mapping[str, Any] | None = None
-) -> Wanted:
+) -> OutputSpec:
     """The terms that a score reads; learned weights read what they have weights for."""
     method, learned = method_named(name), weights or {}
     read = {*(layers if method.attention else ()), *learned.get("lse", ())}
@@ -142,14 +143,14 @@ def needs(
     ordered = tuple(layer for layer in cross_attention_layers(config) if layer in read)
     uncond = method.uncond or bool(learned.get("lse_uncond"))
     norms = (method.norm,) if method.norm else ()
-    return Wanted(ordered, method.reads_errors, uncond, norms)
+    return OutputSpec(ordered, method.reads_errors, uncond, norms)
 
 
-def all_needed(config: UNetConfig, needed: Iterable[Wanted]) -> Wanted:
+def union(config: UNetConfig, needed: Iterable[OutputSpec]) -> OutputSpec:
     """What serves all of them."""
     needed = list(needed)
     layers = {layer for wanted in needed for layer in wanted.layers}
-    return Wanted(
+    return OutputSpec(
         tuple(layer for layer in cross_attention_layers(config) if layer in layers),
         any(wanted.error for wanted in needed),
         any(wanted.uncond for wanted in needed),
@@ -174,10 +175,12 @@ def score(
     Returns:
         (I, C) float32.
     """
-    return over_timesteps(jnp.asarray(per_timestep(terms, name, layers, weights)), weights)
+    return mean_over_timesteps(
+        jnp.asarray(per_timestep_scores(terms, name, layers, weights)), weights
+    )
 
 
-def over_timesteps(steps: jax.Array, weights: Mapping[str, Any] | None = None) -> jax.Array:
+def mean_over_timesteps(steps: jax.Array, weights: Mapping[str, Any] | None = None) -> jax.Array:
     """The mean over timesteps, or with what is learned instead: (..., T) -> (...)."""
     tau = jnp.full(steps.shape[-1:], 1.0 / steps.shape[-1])
     if weights and "timesteps" in weights:
@@ -194,7 +197,7 @@ def _same_count(learned: jax.Array, count: int) -> jax.Array:
     return learned
 
 
-def per_timestep(
+def per_timestep_scores(
     terms: Terms, name: str, layers: Sequence[str], weights: Mapping[str, Any] | None = None
 ) -> jax.Array:
     """The score of every pair at every timestep: (I, C, T) float32."""
@@ -207,7 +210,7 @@ def per_timestep(
     for layer, weight in learned.get("lse_uncond", {}).items():
         total += jnp.matmul(terms.lse_uncond[layer], weight)[:, None]
     if method.reads_errors:
-        total += (1.0 + learned.get("error", 0.0)) * method.off_errors(terms)
+        total += (1.0 + learned.get("error", 0.0)) * method.error_term(terms)
     return total
 
 
@@ -218,3 +221,22 @@ def authors_attention(terms: Terms, layers: Sequence[str]) -> jax.Array:
     """
     rows = [(terms.lse[x].mean(-1) + terms.lse_uncond[x].mean(-1)[:, None]) / 2 for x in layers]
     return jnp.mean(jnp.stack(rows), axis=0)
+
+
+def check_finite(scores: np.ndarray, weights: str) -> np.ndarray:
+    """Return scores of any shape as they are.
+
+    Args:
+        scores: float array.
+        weights: name of the model that gave them.
+
+    Raises:
+        UserError: some are NaN or infinite.
+    """
+    broken = int(np.size(scores) - np.isfinite(scores).sum())
+    if broken:
+        raise UserError(
+            f"{broken} of {np.size(scores)} scores by {weights} are not finite; the weights are "
+            "damaged or too large for their dtype: fetch the model again, or load it as float32."
+        )
+    return scores
