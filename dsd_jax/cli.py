@@ -167,8 +167,8 @@ class ConfigParser(Parser):
     overrides applied and every field checked.
     """
 
-    def __init__(self, name: str, purpose: str, example: str, *, kind: Any = None):
-        """As `Parser`; `kind` checks the config, by default as `RunConfig`."""
+    def __init__(self, name: str, purpose: str, example: str, *, kind: Any):
+        """Take what `Parser` does; `kind` is the class that checks the config."""
         super().__init__(name, purpose, example)
         self.kind = kind
         self.add_argument(
@@ -187,23 +187,21 @@ class ConfigParser(Parser):
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         """As `argparse`; raises `UserError` for any mistake in arguments or config."""
         from dsd_jax.config import config_files  # here and below: what takes long to import
-        from dsd_jax.config.run_config import RunConfig
 
-        kind = self.kind or RunConfig
         arguments = list(sys.argv[1:] if args is None else args)
         arguments, overrides = split_overrides(arguments)
         if {"-h", "--help"} & set(arguments):
-            self.epilog += fields_help(arguments, kind)
+            self.epilog += fields_help(arguments, self.kind)
         flags = super().parse_args(arguments, namespace)
         del flags._
-        flags.config = config_files.read_config(kind, flags.config, overrides)
+        flags.config = config_files.read_config(self.kind, flags.config, overrides)
         return flags
 
 
 class RunParser(ConfigParser):
     """A `ConfigParser` that takes `--workdir`, too: an `epath.Path` to a folder or in a bucket."""
 
-    def __init__(self, name: str, purpose: str, example: str, *, kind: Any = None):
+    def __init__(self, name: str, purpose: str, example: str, *, kind: Any):
         """As `ConfigParser`."""
         super().__init__(name, purpose, example, kind=kind)
         self.add_argument(

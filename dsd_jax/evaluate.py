@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from dsd_jax.cli import RunParser, run_command
+from dsd_jax.config.run_config import RunConfig
 
 
 def main(argv: Sequence[str]) -> None:
@@ -14,6 +15,7 @@ def main(argv: Sequence[str]) -> None:
         "Scores a benchmark by every method of a config, and under prompts that train wrote; in a "
         "--workdir of train its report goes into the folder evaluate there.",
         "python -m dsd_jax.evaluate --config=configs/emoji.py --workdir=runs/zero-shot",
+        kind=RunConfig,
     )
     parser.add_argument(
         "--prompts",

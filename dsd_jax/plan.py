@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsd_jax.cli import ConfigParser, run_command
+from dsd_jax.config.run_config import RunConfig
 
 STAGES = ("encode", "shots", "train", "held-out", "score", "tune")
 FORMATS = ("table", "markdown", "json")
@@ -19,6 +20,7 @@ def main(argv: Sequence[str]) -> None:
         "arithmetic, communication, and whether they fit. It needs no TPU, but a TPU's compiler,\n"
         "and says how to install it. A stage takes minutes to compile.",
         "python -m dsd_jax.plan --config=configs/full_size.py --topology=v5e:2x4",
+        kind=RunConfig,
     )
     parser.add_argument(
         "--topology",

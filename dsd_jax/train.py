@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from dsd_jax.cli import RunParser, run_command
+from dsd_jax.config.run_config import RunConfig
 
 
 def main(argv: Sequence[str]) -> None:
@@ -11,6 +12,7 @@ def main(argv: Sequence[str]) -> None:
         "train",
         "Learns prompts from a few shots, then evaluates; the same command resumes a stopped run.",
         "python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji",
+        kind=RunConfig,
     ).parse_args(argv)
     from dsd_jax.experiment import setup  # heavy: after the arguments are known to be good
     from dsd_jax.experiment.clip_sweep import tune_all

@@ -12,16 +12,16 @@ import numpy as np
 
 from dsd_jax.benchmarks.encoded_items import EncodedItems, encode
 from dsd_jax.benchmarks.encoding import Encoders
+from dsd_jax.config import score_spec
 from dsd_jax.data.examples import Examples
 from dsd_jax.data.synthetic import triples
-from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.few_shot.support_set import Recipe
 from dsd_jax.matching import score_functions
 from tests.random_model import random_model
 
 COUNT = 16
-TIMESTEPS = noising.timesteps(2)
+TIMESTEPS = score_spec.timesteps(2)
 NOISES = 2
 LORA = {
     "kinds": ("lora",),

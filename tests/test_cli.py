@@ -15,6 +15,7 @@ from pydantic import Field
 from dsd_jax.cli import RunParser, run_command
 from dsd_jax.config.config_files import load_config, override
 from dsd_jax.config.help import describe
+from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import DeviceError, Preempted, UserError
 from dsd_jax.io.validation import Checked, List
 
@@ -319,7 +320,7 @@ def test_warnings_are_one_line_and_only_within_the_command(capsys):
 
 
 def test_version(capsys):
-    parser = RunParser("train", "Learns.", "example")
+    parser = RunParser("train", "Learns.", "example", kind=RunConfig)
     assert exit_of(lambda argv: parser.parse_args(argv), "--version") == 0
     assert capsys.readouterr().out.startswith("dsd_jax 0.")
 

@@ -7,7 +7,7 @@ import pytest
 
 from dsd_jax import evaluate
 from dsd_jax.cli import run_command
-from dsd_jax.diffusion import noising
+from dsd_jax.config import score_spec
 from dsd_jax.prompts.prompt_files import write_prompts
 from dsd_jax.prompts.prompt_params import init_lora
 from dsd_jax.weights.model_saving import save
@@ -104,7 +104,7 @@ def test_prompts_of_another_model(folder, tmp_path, capfd):
 
 def test_prompts_get_the_row_they_were_learned_for(folder, tmp_path, capfd):
     tree = {"lora": init_lora(few_model().unet, jax.random.key(0), rank=2)}
-    about = {"recipe": {"methods": ["relative"]}, "timesteps": noising.timesteps(3).tolist()}
+    about = {"recipe": {"methods": ["relative"]}, "timesteps": score_spec.timesteps(3).tolist()}
     write_prompts(tmp_path / "learned", tree, about)
     more = (f"--prompts={tmp_path / 'learned'}", "--config.methods=noise")
     evaluate.main(options(folder, tmp_path / "run", *more))

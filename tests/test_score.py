@@ -13,7 +13,7 @@ from PIL import Image
 
 import dsd_jax
 from dsd_jax.cli import run_command
-from dsd_jax.diffusion import noising
+from dsd_jax.config import score_spec
 from dsd_jax.errors import UserError
 from dsd_jax.matching.plot_heatmaps import draw_heatmaps, file_name, overlay
 from dsd_jax.prompts.prompt_files import write_prompts
@@ -141,7 +141,7 @@ def test_prompts_folder_is_handed_on(pictures, calls, tmp_path, capsys):
     assert f"and prompts {tmp_path}" in capsys.readouterr().out
 
 
-ABOUT = {"recipe": {"methods": ["relative"]}, "timesteps": noising.timesteps(6).tolist()}
+ABOUT = {"recipe": {"methods": ["relative"]}, "timesteps": score_spec.timesteps(6).tolist()}
 
 
 def test_prompts_say_which_score_they_are_for(pictures, calls, tmp_path, capsys):

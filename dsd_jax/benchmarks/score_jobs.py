@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from dsd_jax.benchmarks.encoded_items import EncodedItems, item_terms
-from dsd_jax.config.score_spec import Reading
+from dsd_jax.config import score_spec
+from dsd_jax.config.score_spec import ScoreSpec
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import ProgressFn, even_ranges
@@ -39,7 +40,7 @@ class ScoreJob(NamedTuple):
 
 def score_job(
     unet: UNetConfig,
-    reading: Reading,
+    reading: ScoreSpec,
     layers: Sequence[str],
     tree: Mapping[str, Any] | None = None,
     stage: int = 0,
@@ -53,13 +54,15 @@ def score_job(
     return ScoreJob(wanted, read, reading.new_timesteps(stage), tree, weights)
 
 
-def compat_score_jobs(unet: UNetConfig, reading: Reading, layers: Sequence[str]) -> list[ScoreJob]:
+def compat_score_jobs(
+    unet: UNetConfig, reading: ScoreSpec, layers: Sequence[str]
+) -> list[ScoreJob]:
     """The parts of what the authors' code scores: attention, which it averages, and bias if any."""
-    method, times = score_functions.method_named(reading.method), reading.timesteps()
+    method, times = score_spec.method_named(reading.method), reading.timesteps()
     wanted = score_functions.required_outputs(unet, reading.method, layers)._replace(uncond=True)
     reads = [partial(score_functions.authors_attention, layers=layers)]
-    if method.reads_errors:
-        reads.append(method.error_term)
+    if method.error:
+        reads.append(partial(score_functions.error_term, reading.method))
     return [ScoreJob(wanted, read, times) for read in reads]
 
 

@@ -13,7 +13,7 @@ from dsd_jax.benchmarks.score_jobs import (
     per_timestep_scores,
     score_job,
 )
-from dsd_jax.config.score_spec import Reading
+from dsd_jax.config.score_spec import ScoreSpec
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.matching.batching import ProgressFn
 from dsd_jax.matching.score_functions import check_finite, mean_over_timesteps
@@ -71,13 +71,13 @@ class EvalPlan(NamedTuple):
     learned: by label, such as "lora-256". timesteps: how many they were learned for.
     """
 
-    readings: Sequence[Reading]
+    readings: Sequence[ScoreSpec]
     layers: tuple[str, ...]
     timesteps: int
     seed: int
     learned: Mapping[str, LearnedPrompts]
 
-    def served(self, label: str) -> list[Reading]:
+    def served(self, label: str) -> list[ScoreSpec]:
         """Return the readings that some prompts serve: plain ones at what they were learned for."""
         learned = self.learned[label]
         count = learned.timesteps or self.timesteps
@@ -134,7 +134,7 @@ def _tasks(model: Model, asked: EvalPlan) -> dict[RowKey, ScoreJob]:
 
 
 def _prune(
-    model: Model, items: EncodedItems, reading: Reading, asked: EvalPlan, steps: np.ndarray
+    model: Model, items: EncodedItems, reading: ScoreSpec, asked: EvalPlan, steps: np.ndarray
 ) -> np.ndarray:
     """(n, P, J): the later rounds of a reading whose first round's steps are (n, P, J, T).
 

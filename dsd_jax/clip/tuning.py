@@ -39,12 +39,12 @@ from dsd_jax.distributed.sharding import (
     shard_rows,
 )
 from dsd_jax.errors import UserError
-from dsd_jax.few_shot.support_set import margin_unit, split
 from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import early_stopping
 from dsd_jax.training.checkpoints import Checkpoints
+from dsd_jax.training.early_stopping import split
 from dsd_jax.training.loop import fit
-from dsd_jax.training.losses import cross_entropy
+from dsd_jax.training.losses import cross_entropy, fit_temperature
 
 
 class Tuned(NamedTuple):
@@ -141,7 +141,7 @@ def _descend(
     params, weights, moments = on_pod(mesh, (clip.params, weights, moments))
     scores = partial(_scores, setting, mesh, batch, params)
     zero_shot = scores(weights, shots)
-    spread = margin_unit(zero_shot[:, 1:] - zero_shot[:, :1])
+    spread = fit_temperature(zero_shot[:, 1:] - zero_shot[:, :1])
 
     def update(course: Course, batch: Examples) -> tuple[Course, dict[str, jax.Array]]:
         with in_mesh(mesh):

@@ -1,5 +1,6 @@
 """How prompts are learned from few shots: the fields of `config.learn.NAME`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -65,6 +66,10 @@ class RecipeConfig(Checked):
                 f"is {self.accumulate}, expected at most the batch, which is {self.batch}",
             )
         return self
+
+    def on_layers(self, layers: Sequence[str]) -> "Recipe":
+        """Return the recipe on a model whose chosen layers are known."""
+        return Recipe(layers=tuple(layers), **dict(self))
 
 
 class Recipe(RecipeConfig):

@@ -19,6 +19,7 @@ from dsd_jax.config.field_types import (
     SomePath,
     Timesteps,
 )
+from dsd_jax.config.score_spec import parse_all
 from dsd_jax.errors import UserError
 from dsd_jax.io.terminal import shorten
 from dsd_jax.io.validation import Checked, List, mistake
@@ -105,8 +106,6 @@ class RunConfig(Checked):
 
     @model_validator(mode="after")
     def _check_methods(self) -> "RunConfig":
-        from dsd_jax.config.score_spec import parse_all  # imports JAX, which --help needs not
-
         try:
             parse_all(self.methods, self.timesteps)
         except UserError as error:

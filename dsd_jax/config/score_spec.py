@@ -1,4 +1,4 @@
-"""What a table asks for: a method, the timesteps it averages over, and how it prunes candidates.
+"""Specs of scores: a method, the timesteps that it averages over, and how it prunes candidates.
 
     noise              the config's number of timesteps
     noise@100          a number of its own
@@ -9,27 +9,98 @@ Pruning is Diffusion Classifier's (arXiv 2303.16203, algorithm 2), for every met
 """
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from dsd_jax.diffusion import noising
 from dsd_jax.errors import UserError
-from dsd_jax.matching import score_functions
 
+TRAINED_TIMESTEPS = 1000
 COMPAT = "/compat"
 _FORM = re.compile(r"(?P<method>[^@/>]+)(@(?P<stages>\d+(>\d+@\d+)*))?(?P<compat>/compat)?")
 
 
 @dataclass(frozen=True)
-class Reading:
+class Method:
+    """A matching method: which outputs of the UNet its score is made of.
+
+    `dsd_jax.matching.methods` computes it.
+
+    Attributes:
+        title: for tables, in a few words.
+        attention: whether the zero-shot score has the mean attention score in it.
+        error: whether the score has a term made of prediction errors in it.
+        uncond: whether the empty caption's row is needed.
+        norm: of the prediction error, where it is not the 2-norm.
+    """
+
+    title: str
+    attention: bool = False
+    error: bool = True
+    uncond: bool = False
+    norm: str | None = None
+
+
+METHODS: Mapping[str, Method] = {
+    "attention": Method(
+        "cross-attention score (the paper, without bias)", attention=True, error=False
+    ),
+    "noise": Method("noise error (Diffusion Classifier)"),
+    "noise-l1": Method("absolute noise error (Diffusion Classifier's l1)", norm="l1"),
+    "noise-huber": Method("Huber's noise error (Diffusion Classifier's huber)", norm="huber"),
+    "itm": Method("noise error, less that of the empty caption (DiffusionITM)", uncond=True),
+    "relative": Method("the same as a fraction of the empty caption's error", uncond=True),
+    "dsd": Method("attention score and bias (the paper)", attention=True, uncond=True),
+}
+
+
+def method_named(name: str) -> Method:
+    """Return the method called `name`.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    if name not in METHODS:
+        raise UserError(f"method '{name}' is unknown; expected one of {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def timesteps(count: int) -> np.ndarray:
+    """Return about `count` timesteps, ascending, spread as the authors do (`METHOD`, pipe: step 3).
+
+    Their rule strides [10, 990) by `int(1000 / count)`. Up to 30 that gives `count` of them, beyond
+    it may be more or fewer: 49 for 50, 55 for 53, 490 for 400, 980 for more than 500.
+    `warn_of_count` says so.
+
+    Raises:
+        UserError: `count` is not in 1..1000.
+    """
+    if not 1 <= count <= 1000:
+        raise UserError(f"timesteps is {count}; expected a number of timesteps from 1 to 1000.")
+    return np.sort(999 - np.arange(10, 990, 1000 // count)).astype(np.int32)
+
+
+def warn_of_count(count: int) -> None:
+    """Warn if `timesteps(count)` are not `count`."""
+    found = len(timesteps(count))
+    if found != count:
+        warnings.warn(
+            f"{count} timesteps are asked for, {found} are scored: the authors' rule takes every "
+            f"{TRAINED_TIMESTEPS // count}th from 10 to 990.",
+            stacklevel=3,
+        )
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
     """One row of a table before anything is learned.
 
     Attributes:
         label: as the config has it.
-        method: a name in `score_functions.METHODS`.
+        method: a name in `METHODS`.
         stages: (candidates that are left, timesteps) of each round; None is all of them.
         compat: whether attention is averaged over batches of items, as the authors' code does.
     """
@@ -41,7 +112,7 @@ class Reading:
 
     def timesteps(self, stage: int = 0) -> np.ndarray:
         """Of a round, ascending."""
-        return noising.timesteps(self.stages[stage][1])
+        return timesteps(self.stages[stage][1])
 
     def new_timesteps(self, stage: int) -> np.ndarray:
         """Those of a round that no earlier round has."""
@@ -53,7 +124,7 @@ class Reading:
 
         An item has `pictures` x `captions` candidates; pruned are those that there are several of.
         """
-        empty = self.compat or score_functions.method_named(self.method).uncond
+        empty = self.compat or method_named(self.method).uncond
         total = 0
         for number, (keep, _) in enumerate(self.stages):
             shape = [min(keep or count, count) for count in (pictures, captions)]
@@ -66,7 +137,7 @@ class Reading:
         return len(self.stages) == 1 and not self.compat
 
 
-def parse(label: str, timesteps: int) -> Reading:
+def parse(label: str, timesteps: int) -> ScoreSpec:
     """The reading that `label` asks for, with `timesteps` where it names no number.
 
     Raises:
@@ -78,17 +149,17 @@ def parse(label: str, timesteps: int) -> Reading:
             f"method '{label}' is not understood; expected NAME, NAME@TIMESTEPS or "
             "NAME@TIMESTEPS>CANDIDATES@TIMESTEPS, such as noise@10>5@50."
         )
-    method = score_functions.method_named(found["method"])
+    method = method_named(found["method"])
     numbers = re.findall(r"(?:(\d+)@)?(\d+)", found["stages"] or str(timesteps))
     stages = tuple((int(keep) if keep else None, int(count)) for keep, count in numbers)
-    reading = Reading(label, found["method"], stages, bool(found["compat"]))
+    reading = ScoreSpec(label, found["method"], stages, bool(found["compat"]))
     if reading.compat and not method.attention:
         raise UserError(f"method '{label}': only methods with an attention score have /compat.")
     _check_stages(reading)
     return reading
 
 
-def _check_stages(reading: Reading) -> None:
+def _check_stages(reading: ScoreSpec) -> None:
     counts = [len(reading.timesteps(number)) for number in range(len(reading.stages))]
     if any(count <= before for before, count in pairwise(counts)):
         raise UserError(
@@ -103,7 +174,7 @@ def _check_stages(reading: Reading) -> None:
         )
 
 
-def parse_all(labels: Sequence[str], timesteps: int) -> list[Reading]:
+def parse_all(labels: Sequence[str], timesteps: int) -> list[ScoreSpec]:
     """Several readings; `UserError` where one is asked for twice."""
     for label in labels:
         if list(labels).count(label) > 1:
@@ -111,6 +182,6 @@ def parse_all(labels: Sequence[str], timesteps: int) -> list[Reading]:
     return [parse(label, timesteps) for label in labels]
 
 
-def all_timesteps(readings: Sequence[Reading]) -> np.ndarray:
+def all_timesteps(readings: Sequence[ScoreSpec]) -> np.ndarray:
     """Those of all first rounds, ascending."""
     return np.unique(np.concatenate([reading.timesteps() for reading in readings]))

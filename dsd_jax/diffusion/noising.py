@@ -3,40 +3,9 @@
 Reference: Ho et al. 2020 (DDPM); the authors' schedule is Stable Diffusion's `scaled_linear`.
 """
 
-import warnings
 from functools import partial
 
 import jax
-import numpy as np
-
-from dsd_jax.diffusion.schedule import TRAINED
-from dsd_jax.errors import UserError
-
-
-def timesteps(count: int) -> np.ndarray:
-    """Return about `count` timesteps, ascending, spread as the authors do (`METHOD`, pipe: step 3).
-
-    Their rule strides [10, 990) by `int(1000 / count)`. Up to 30 that gives `count` of them, beyond
-    it may be more or fewer: 49 for 50, 55 for 53, 490 for 400, 980 for more than 500.
-    `warn_of_count` says so.
-
-    Raises:
-        UserError: `count` is not in 1..1000.
-    """
-    if not 1 <= count <= 1000:
-        raise UserError(f"timesteps is {count}; expected a number of timesteps from 1 to 1000.")
-    return np.sort(999 - np.arange(10, 990, 1000 // count)).astype(np.int32)
-
-
-def warn_of_count(count: int) -> None:
-    """Warn if `timesteps(count)` are not `count`."""
-    found = len(timesteps(count))
-    if found != count:
-        warnings.warn(
-            f"{count} timesteps are asked for, {found} are scored: the authors' rule takes every "
-            f"{TRAINED // count}th from 10 to 990.",
-            stacklevel=3,
-        )
 
 
 @partial(jax.jit, static_argnums=3)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from dsd_jax.benchmarks.table_scores import LearnedPrompts
-from dsd_jax.config.score_spec import Reading, parse
+from dsd_jax.config.score_spec import ScoreSpec, parse
 from dsd_jax.distributed import processes
 from dsd_jax.prompts import prompt_metadata
 from dsd_jax.prompts.prompt_files import read_prompts
@@ -68,7 +68,7 @@ def add_rows(
     return job, learned
 
 
-def _missing(job: Any, methods: Sequence[str], timesteps: int | None) -> list[Reading]:
+def _missing(job: Any, methods: Sequence[str], timesteps: int | None) -> list[ScoreSpec]:
     """Return the readings, without learned weights too, that the prompts need and the job lacks."""
     count = timesteps or len(job.timesteps)
     plain = [reading for reading in job.readings if reading.is_plain]

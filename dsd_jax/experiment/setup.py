@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsd_jax.config import score_spec
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.workdir import Workdir, open_workdir
@@ -80,7 +81,6 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     from dsd_jax.benchmarks.splits import load_split
     from dsd_jax.clip.clip_loading import load_clip
     from dsd_jax.config.score_spec import parse_all
-    from dsd_jax.diffusion import noising
     from dsd_jax.distributed import processes
     from dsd_jax.distributed.sharding import host_mesh
     from dsd_jax.experiment.sweep import check_shots
@@ -88,7 +88,7 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     from dsd_jax.weights.model_loading import load
 
     readings = parse_all(config.methods, config.timesteps)
-    timesteps = noising.timesteps(config.timesteps)
+    timesteps = score_spec.timesteps(config.timesteps)
     benchmark = open_benchmark(config.data)
     benchmark = benchmark._replace(load=lru_cache(benchmark.load))  # files are parsed once
     splits = [load_split(benchmark, name, config.per_kind) for name in config.splits]
@@ -104,7 +104,7 @@ def start(config: RunConfig, workdir: Workdir) -> Job:
     if processes.is_main():
         asked = {count for reading in readings for _, count in reading.stages}
         for count in sorted(asked | {config.timesteps}):
-            noising.warn_of_count(count)
+            score_spec.warn_of_count(count)
     clip = load_clip(config.clip, config.dtype, model.mesh) if config.clip else None
     check_prepared(config.data, model.image_size, clip.image_size if clip else 0)
     if processes.is_main():

@@ -1,12 +1,11 @@
 """All that a config asks to be learned from few shots: every recipe, number of shots and seed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dsd_jax.benchmarks.splits import count_shots, draw_shots, load_examples, load_shots
 from dsd_jax.benchmarks.table_scores import LearnedPrompts
-from dsd_jax.config.few_shot_recipe import Recipe, RecipeConfig
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.data.examples import Benchmark
 from dsd_jax.distributed import processes
@@ -63,7 +62,7 @@ def learn_from(
             continue
         if shots is None:
             items = load_shots(job.encoders, job.benchmark, config.shots_from, count, seed)
-            recipes = [recipe(config.learn[name], job.layers) for name in config.recipes]
+            recipes = [config.learn[name].on_layers(job.layers) for name in config.recipes]
             wanted = read_by(job.model.unet, recipes)
             shots = look_at(job.model, items, job.timesteps, seed, config.noises, wanted)
         found = learn_one(config, workdir, job, shots, label, about)
@@ -82,7 +81,7 @@ def learn_one(
         found = learn(
             job.model,
             shots,
-            recipe(config.learn[label], job.layers),
+            config.learn[label].on_layers(job.layers),
             about["seed"],
             checkpoints=checkpoints,
             log=workdir / "metrics.jsonl",
@@ -121,8 +120,3 @@ def is_learned(folder: Path, about: dict[str, Any]) -> bool:
             f"{folder} was learned with {different}; take another --workdir, or delete that folder."
         )
     return True
-
-
-def recipe(settings: RecipeConfig, layers: Sequence[str]) -> Recipe:
-    """Return a config's recipe on a model whose chosen layers are known."""
-    return Recipe(layers=tuple(layers), **dict(settings))

@@ -22,7 +22,7 @@ from dsd_jax.distributed.sharding import fetch, on_pod, pod_mesh, replicate
 from dsd_jax.few_shot.batches import Batch, training_batch
 from dsd_jax.few_shot.held_out_losses import HeldOut
 from dsd_jax.few_shot.score_weights import fit_weights
-from dsd_jax.few_shot.support_set import Recipe, Shots, split, spread
+from dsd_jax.few_shot.support_set import Recipe, Shots, spread
 from dsd_jax.few_shot.train_step import State, Step, optimiser, parts_that_fit, update_function
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import ForwardConfig, OutputSpec
@@ -30,6 +30,7 @@ from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts import prompt_params
 from dsd_jax.training import early_stopping
 from dsd_jax.training.checkpoints import Checkpoints
+from dsd_jax.training.early_stopping import split
 from dsd_jax.training.loop import fit
 
 

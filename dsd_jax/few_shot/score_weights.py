@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dsd_jax.config import score_spec
 from dsd_jax.diffusion.device_memory import FITTED, GIB, Device
 from dsd_jax.distributed import processes
 from dsd_jax.few_shot.support_set import Recipe, Shots, noise_slice, scores_of, spread
-from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import Terms
 from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import losses
@@ -91,7 +91,7 @@ def in_folds(clusters: Sequence[Any] | np.ndarray, seed: int) -> np.ndarray:
 
 def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
     """Per weight, the step that moves a margin by about the zero-shot margin's spread."""
-    method, size = score_functions.method_named(name), spread(shots, name, recipe)
+    method, size = score_spec.method_named(name), spread(shots, name, recipe)
 
     def unit(x: jax.Array) -> jax.Array:
         """From what the candidates of each item have, (n, candidates, N), to (N,)."""
@@ -108,7 +108,7 @@ def unit_weights(shots: Shots, recipe: Recipe, name: str) -> dict[str, Any]:
         },
         "timesteps": jnp.full(times, 1.0 / times),
     }
-    if method.reads_errors:
+    if method.error:
         units["error"] = jnp.ones(())
     if method.uncond:
         units["lse_uncond"] = {

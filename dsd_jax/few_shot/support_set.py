@@ -1,6 +1,6 @@
 """The few shots, and the frozen model's outputs for them, from which prompts are learned."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +16,9 @@ from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import even_ranges
 from dsd_jax.matching.forward import NORMS, OutputSpec, Terms, all_outputs, output_floats
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.statistics.standard_errors import cluster_ids
-from dsd_jax.training.early_stopping import LEAST
+from dsd_jax.training.losses import fit_temperature
 
 TOGETHER = 2**28  # bytes of terms that are worked on at a time
-_UNITS = np.geomspace(0.1, 4.0, 30)  # tried, times the margins' root mean square
 
 
 class Shots(NamedTuple):
@@ -125,33 +123,6 @@ def look_at(
     return Shots(items, timesteps, seeds, terms)
 
 
-def split(
-    clusters: Sequence[Any] | np.ndarray, part: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the items to learn from, and of those held out.
-
-    A part of the items is held out: of at least `LEAST` clusters as far as half of them are that
-    many, and at most half. Clusters stay whole, lest what is learned from is held out, too.
-    """
-    number = cluster_ids(list(clusters))
-    sizes = np.bincount(number)
-    members = np.split(np.argsort(number, kind="stable"), np.cumsum(sizes)[:-1])
-    count, half = len(number), len(number) // 2
-    wanted = int(np.clip(round(part * count), min(LEAST, half), half))
-    least = min(LEAST, len(members) // 2)
-    learn: list[int] = []
-    held: list[int] = []
-    clusters_held = 0
-    for one in np.random.default_rng([seed, 6]).permutation(len(members)):
-        fits = len(held) + sizes[one] <= half
-        if fits and (len(held) < wanted or clusters_held < least):
-            held += members[one].tolist()
-            clusters_held += 1
-        else:
-            learn += members[one].tolist()
-    return np.array(learn, np.int64), np.array(held, np.int64)
-
-
 def noise_slice(terms: Terms, noise: int, times: int) -> Terms:
     """The terms under one of the noises: T of the R * T timesteps."""
     return take_timesteps(terms, slice(noise * times, (noise + 1) * times))
@@ -186,20 +157,4 @@ def spread(shots: Shots, name: str, recipe: Recipe) -> float:
     for noise in range(len(shots.seeds)):
         scores = shots.frozen_scores(noise, name, recipe)
         found.append(scores[:, 1:] - scores[:, :1])
-    return margin_unit(np.concatenate(found))
-
-
-def margin_unit(behind: np.ndarray) -> float:
-    """The unit of margins in which their cross-entropy is least.
-
-    behind: (n, candidates - 1), how far the others are behind the matching candidate, < 0.
-    """
-    behind = np.asarray(behind, np.float64)
-    units = np.sqrt(np.mean(np.square(behind.max(axis=1))) + 1e-24) * _UNITS
-    losses = [np.mean(_log_sum(behind / unit)) for unit in units]
-    return float(units[int(np.argmin(losses))])
-
-
-def _log_sum(behind: np.ndarray) -> np.ndarray:
-    """log(1 + sum exp(behind)) of each row: the cross-entropy."""
-    return np.logaddexp.reduce(np.concatenate([np.zeros((len(behind), 1)), behind], axis=1), axis=1)
+    return fit_temperature(np.concatenate(found))

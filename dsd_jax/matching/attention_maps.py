@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from dsd_jax.config import score_spec
 from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.diffusion.seeds import check_seed
@@ -71,8 +72,8 @@ def explain(
     _, timesteps = prompt_metadata.score_settings(prompts, None, timesteps, force=force)
     prompt_metadata.check_model(prompts, model, force=force)
     seed = check_seed(seed)
-    steps = noising.timesteps(timesteps)
-    noising.warn_of_count(timesteps)
+    steps = score_spec.timesteps(timesteps)
+    score_spec.warn_of_count(timesteps)
     prompts = read_prompts(prompts, model.unet)
     picture = open_image(image)
     pixels = read_images([picture], model.image_size)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from dsd_jax.config import score_spec
 from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.diffusion.seeds import check_seed
@@ -75,12 +76,12 @@ def match_scores(
     captions = check_captions(captions)
     method, timesteps = prompt_metadata.score_settings(prompts, method, timesteps, force=force)
     chosen = score_functions.chosen_layers(model.unet, layers)
-    if score_functions.method_named(method).attention and isinstance(prompts, str | Path):
+    if score_spec.method_named(method).attention and isinstance(prompts, str | Path):
         prompt_metadata.check_layers(prompts, chosen, force=force)
     prompt_metadata.check_model(prompts, model, force=force)
     seed = check_seed(seed)
-    steps = noising.timesteps(timesteps)
-    noising.warn_of_count(timesteps)
+    steps = score_spec.timesteps(timesteps)
+    score_spec.warn_of_count(timesteps)
     prompts = read_prompts(prompts, model.unet)
     learned = prompts.get("weights", {}).get(method)
     pixels = read_images(images, model.image_size)

@@ -9,13 +9,13 @@ both (METHOD: paper, eq. 5 to 8). The prompts kind `weights` learns differences 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dsd_jax.config.score_spec import method_named
 from dsd_jax.errors import UserError
 from dsd_jax.matching.forward import OutputSpec, Terms, cross_attention_layers
 from dsd_jax.models.unet_config import UNetConfig
@@ -24,75 +24,22 @@ from dsd_jax.models.unet_config import UNetConfig
 Formula = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-@dataclass(frozen=True)
-class Method:
-    """Which terms a score is made of.
-
-    Attributes:
-        attention: whether the zero-shot score has the mean attention score in it.
-        error: the formula over the errors, None where they are not read.
-        uncond: whether the empty caption's row is needed.
-        title: what it is, in a few words.
-        norm: of the difference between noise and prediction, where it is not the 2-norm; less it
-            is what is read.
-    """
-
-    attention: bool
-    error: Formula | None
-    uncond: bool
-    title: str
-    norm: str | None = None
-
-    def error_term(self, terms: Terms) -> jax.Array | None:
-        """What the method reads off the errors, (I, C, T), if anything."""
-        if self.norm:
-            return -terms.norms[self.norm]
-        if self.error is None:
-            return None
-        return self.error(terms.error, terms.error_uncond[:, None] if self.uncond else None)
-
-    @property
-    def reads_errors(self) -> bool:
-        """Whether `error_term` is anything."""
-        return self.error is not None or self.norm is not None
-
-
-METHODS: Mapping[str, Method] = {
-    "attention": Method(True, None, False, "cross-attention score (the paper, without bias)"),
-    "noise": Method(
-        False, lambda e, u: -jnp.square(e), False, "noise error (Diffusion Classifier)"
-    ),
-    "noise-l1": Method(
-        False, None, False, "absolute noise error (Diffusion Classifier's l1)", norm="l1"
-    ),
-    "noise-huber": Method(
-        False, None, False, "Huber's noise error (Diffusion Classifier's huber)", norm="huber"
-    ),
-    "itm": Method(
-        False,
-        lambda e, u: jnp.square(u) - jnp.square(e),
-        True,
-        "noise error, less that of the empty caption (DiffusionITM)",
-    ),
-    "relative": Method(
-        False,
-        lambda e, u: 1.0 - jnp.square(e / u),
-        True,
-        "the same as a fraction of the empty caption's error",
-    ),
-    "dsd": Method(True, lambda e, u: u - e, True, "attention score and bias (the paper)"),
+_ERROR_TERMS: Mapping[str, Formula] = {
+    "noise": lambda e, u: -jnp.square(e),
+    "itm": lambda e, u: jnp.square(u) - jnp.square(e),
+    "relative": lambda e, u: 1.0 - jnp.square(e / u),
+    "dsd": lambda e, u: u - e,
 }
 
 
-def method_named(name: str) -> Method:
-    """The method called `name`.
-
-    Raises:
-        UserError: there is none; the message lists those there are.
-    """
-    if name not in METHODS:
-        raise UserError(f"method '{name}' is unknown; expected one of {', '.join(METHODS)}.")
-    return METHODS[name]
+def error_term(name: str, terms: Terms) -> jax.Array | None:
+    """Return the part of a method's score that prediction errors make, (I, C, T), if it has one."""
+    method = method_named(name)
+    if not method.error:
+        return None
+    if method.norm:
+        return -terms.norms[method.norm]
+    return _ERROR_TERMS[name](terms.error, terms.error_uncond[:, None] if method.uncond else None)
 
 
 def chosen_layers(config: UNetConfig, layers: Sequence[str] | str | None = None) -> tuple[str, ...]:
@@ -143,7 +90,7 @@ def required_outputs(
     ordered = tuple(layer for layer in cross_attention_layers(config) if layer in read)
     uncond = method.uncond or bool(learned.get("lse_uncond"))
     norms = (method.norm,) if method.norm else ()
-    return OutputSpec(ordered, method.reads_errors, uncond, norms)
+    return OutputSpec(ordered, method.error, uncond, norms)
 
 
 def union(config: UNetConfig, needed: Iterable[OutputSpec]) -> OutputSpec:
@@ -209,8 +156,8 @@ def per_timestep_scores(
         total += jnp.matmul(terms.lse[layer], weight)
     for layer, weight in learned.get("lse_uncond", {}).items():
         total += jnp.matmul(terms.lse_uncond[layer], weight)[:, None]
-    if method.reads_errors:
-        total += (1.0 + learned.get("error", 0.0)) * method.error_term(terms)
+    if method.error:
+        total += (1.0 + learned.get("error", 0.0)) * error_term(name, terms)
     return total
 
 

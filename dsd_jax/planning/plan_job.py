@@ -7,14 +7,13 @@ from typing import Any
 
 from dsd_jax.clip import clip_folder as clip_folder
 from dsd_jax.clip.clip_component import COMPONENT
+from dsd_jax.config import score_spec
 from dsd_jax.config.clip_recipe import ClipRecipe
 from dsd_jax.config.few_shot_recipe import Recipe
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.config.score_spec import parse_all
-from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.errors import UserError
-from dsd_jax.experiment.sweep import recipe
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import OutputSpec
 from dsd_jax.models.clip import CLIPConfig
@@ -95,7 +94,7 @@ def read_job(config: RunConfig, name: str | None = None) -> Job:
             raise UserError(f"recipe '{label}' is unknown; expected one of {known}.")
     unet, vae, texts, schedule = _networks(config.weights)
     layers = score_functions.chosen_layers(unet, config.layers or None)
-    recipes = {label: recipe(config.learn[label], layers) for label in labels}
+    recipes = {label: config.learn[label].on_layers(layers) for label in labels}
     if name and not {"lora", "tokens"} & set(recipes[name].kinds):
         raise UserError(
             f"recipe '{name}' learns {', '.join(recipes[name].kinds)} without gradients of the "
@@ -109,7 +108,7 @@ def read_job(config: RunConfig, name: str | None = None) -> Job:
     item = ITEMS.get(config.data.name, ITEM)
     return Job(
         *(unet, vae, texts, schedule, float_type(config.dtype), recipes, scored),
-        timesteps=len(noising.timesteps(config.timesteps)),
+        timesteps=len(score_spec.timesteps(config.timesteps)),
         noises=config.noises,
         pictures=item.pictures,
         captions=item.captions,

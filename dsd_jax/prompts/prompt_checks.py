@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from dsd_jax.config.score_spec import method_named
 from dsd_jax.errors import UserError
-from dsd_jax.matching.score_functions import method_named
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts.prompt_params import KINDS, PROJECTIONS, Prompts, attention_shapes
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from dsd_jax.config import score_spec
 from dsd_jax.errors import UserError
 from dsd_jax.io.validation import Checked, List
 
@@ -147,19 +148,16 @@ def score_settings(
 
 def same_timesteps(one: int, other: int) -> bool:
     """Return whether two numbers of timesteps ask for the same timesteps, as 49 and 50 do."""
-    from dsd_jax.diffusion import noising  # heavy
-
-    return np.array_equal(noising.timesteps(one), noising.timesteps(other))
+    return np.array_equal(score_spec.timesteps(one), score_spec.timesteps(other))
 
 
 def timesteps_asked(timesteps: Sequence[int] | None) -> int | None:
     """Return the number for which `diffusion.timesteps` gives these; None where there are none."""
     if not timesteps:
         return None
-    from dsd_jax.diffusion import noising  # heavy
 
     for count in range(len(timesteps), 1001):
-        if np.array_equal(noising.timesteps(count), timesteps):
+        if np.array_equal(score_spec.timesteps(count), timesteps):
             return count
     raise UserError(
         f"timesteps {list(timesteps)} of the prompts are no set that dsd_jax scores at."

@@ -93,3 +93,30 @@ def verdict(
     best = int(course.best_check)
     gains = course.held_out[0] - course.held_out[best]
     return checks, list(checks)[best] if is_gain(gains, clusters) else 0
+
+
+def split(
+    clusters: Sequence[Any] | np.ndarray, part: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the items to learn from, and of those held out.
+
+    A part of the items is held out: of at least `LEAST` clusters as far as half of them are that
+    many, and at most half. Clusters stay whole, lest what is learned from is held out, too.
+    """
+    number = cluster_ids(list(clusters))
+    sizes = np.bincount(number)
+    members = np.split(np.argsort(number, kind="stable"), np.cumsum(sizes)[:-1])
+    count, half = len(number), len(number) // 2
+    wanted = int(np.clip(round(part * count), min(LEAST, half), half))
+    least = min(LEAST, len(members) // 2)
+    learn: list[int] = []
+    held: list[int] = []
+    clusters_held = 0
+    for one in np.random.default_rng([seed, 6]).permutation(len(members)):
+        fits = len(held) + sizes[one] <= half
+        if fits and (len(held) < wanted or clusters_held < least):
+            held += members[one].tolist()
+            clusters_held += 1
+        else:
+            learn += members[one].tolist()
+    return np.array(learn, np.int64), np.array(held, np.int64)

@@ -2,6 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+_TEMPERATURES = np.geomspace(0.1, 4.0, 30)  # times the root mean square of the margins
 
 
 def hinge(scores: jax.Array, margin: float = 0.1) -> jax.Array:
@@ -33,3 +36,23 @@ def contrastive(
     own = jnp.diagonal(logits)
     loss = jnp.mean(jax.nn.logsumexp(both, axis=-1) - own)
     return loss, jnp.mean(jnp.argmax(both, axis=-1) == labels)
+
+
+def fit_temperature(margins: np.ndarray) -> float:
+    """Return the temperature at which the cross-entropy of margins is least.
+
+    Args:
+        margins: (n, candidates - 1), scores of the other candidates less the matching one's.
+    """
+    margins = np.asarray(margins, np.float64)
+    scale = np.sqrt(np.mean(np.square(margins.max(axis=1))) + 1e-24)
+    temperatures = scale * _TEMPERATURES
+    losses = [np.mean(_margin_loss(margins / temperature)) for temperature in temperatures]
+    return float(temperatures[int(np.argmin(losses))])
+
+
+def _margin_loss(margins: np.ndarray) -> np.ndarray:
+    """Return log(1 + sum exp(margin)) of each row, the cross-entropy: (n, J - 1) -> (n,)."""
+    return np.logaddexp.reduce(
+        np.concatenate([np.zeros((len(margins), 1)), margins], axis=1), axis=1
+    )

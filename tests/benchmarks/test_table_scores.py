@@ -7,6 +7,7 @@ from dsd_jax.benchmarks import score_jobs, table_scores
 from dsd_jax.benchmarks.encoded_items import encode
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.table_scores import EvalPlan, LearnedPrompts, candidate_scores
+from dsd_jax.config import score_spec
 from dsd_jax.config.score_spec import parse, parse_all
 from dsd_jax.data.examples import Examples
 from dsd_jax.matching import score_functions
@@ -155,7 +156,7 @@ def test_other_norms(model, items, name, norm):
     from dsd_jax.models.unet import UNet2DCondition
 
     (found,) = scores_of(model, items, name + "@4")
-    steps = noising.timesteps(4)
+    steps = score_spec.timesteps(4)
     noise = noising.keyed_noise(np.zeros(4, int), np.array([1]), steps, model.latent_shape)[0]
     latents = jnp.tile(items.latents[items.images[1]], (4, 1, 1, 1))
     noisy = model.schedule.add_noise(latents, noise, steps)

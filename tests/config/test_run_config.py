@@ -7,6 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from dsd_jax.cli import RunParser
+from dsd_jax.config import score_spec
 from dsd_jax.config.clip_recipe import KINDS, ClipRecipe
 from dsd_jax.config.config_files import check, load_config
 from dsd_jax.config.few_shot_recipe import Kind, Loss, MethodName, Remat
@@ -14,7 +15,6 @@ from dsd_jax.config.fields import known_fields
 from dsd_jax.config.pretrain_config import kind_of
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
-from dsd_jax.matching import score_functions
 from dsd_jax.models.block_policy import REMAT
 from dsd_jax.prompts import prompt_params
 from dsd_jax.training import losses
@@ -23,7 +23,7 @@ HUGE = "9" * 400
 LONG = "a" * 300
 
 
-def refusal(tmp_path: Path, config: str, *overrides: str, kind=None) -> str:
+def refusal(tmp_path: Path, config: str, *overrides: str, kind=RunConfig) -> str:
     """The message with which a command refuses a config; nothing has been written by then."""
     parser = RunParser("train", "Learns.", "example", kind=kind)
     workdir = tmp_path / "run"
@@ -272,7 +272,12 @@ def test_several_mistakes_each_with_where_it_was_made(tmp_path):
 def test_a_limit_can_be_lifted(tmp_path):
     """As the description of `per_kind` says; its value in the file is a number."""
     arguments = ["--config=configs/emoji.py", f"--workdir={tmp_path}", "--config.per_kind=None"]
-    assert RunParser("train", "Learns.", "example").parse_args(arguments).config.per_kind is None
+    assert (
+        RunParser("train", "Learns.", "example", kind=RunConfig)
+        .parse_args(arguments)
+        .config.per_kind
+        is None
+    )
 
 
 def test_what_a_file_leaves_out_has_its_default_and_can_be_set(tmp_path):
@@ -281,7 +286,7 @@ def test_what_a_file_leaves_out_has_its_default_and_can_be_set(tmp_path):
         "from ml_collections import ConfigDict\ndef get_config():\n"
         "    return ConfigDict(dict(data=dict(name='own', folder='x'), tune=dict(steps=7)))\n"
     )
-    parser = RunParser("train", "Learns.", "example")
+    parser = RunParser("train", "Learns.", "example", kind=RunConfig)
     arguments = [f"--config={file}", f"--workdir={tmp_path / 'run'}"]
     config = parser.parse_args([*arguments, "--config.seeds=5", "--config.tune.batch=3"]).config
     assert (config.seeds, config.timesteps) == (5, 4)
@@ -300,7 +305,7 @@ def test_a_config_is_frozen_and_hashable():
 def test_choices_are_those_of_the_modules():
     """The classes of configs import no JAX, so that --help is quick."""
     assert get_args(Kind) == prompt_params.KINDS
-    assert get_args(MethodName) == tuple(score_functions.METHODS)
+    assert get_args(MethodName) == tuple(score_spec.METHODS)
     assert get_args(Remat) == REMAT
     assert all(callable(getattr(losses, name)) for name in get_args(Loss))
     assert get_args(ClipRecipe.model_fields["kind"].annotation) == tuple(KINDS)
@@ -309,7 +314,7 @@ def test_choices_are_those_of_the_modules():
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf", HUGE, "1e400"])
 def test_every_number_is_finite_and_sensible(tmp_path, number):
     """No field lets such a number through, in any config."""
-    parser = RunParser("train", "Learns.", "example")
+    parser = RunParser("train", "Learns.", "example", kind=RunConfig)
     for name in ("emoji", "own"):
         file, passed = f"configs/{name}.py", []
         values = load_config(file).to_dict()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dsd_jax.config import score_spec
 from dsd_jax.config.score_spec import all_timesteps, parse, parse_all
-from dsd_jax.diffusion import noising
 from dsd_jax.errors import UserError
 
 
@@ -50,10 +50,12 @@ def test_rounds_compute_what_is_new_alone():
     reading = parse("noise@10>5@50", 4)
     assert set(reading.timesteps(0)) <= set(reading.timesteps(1))
     np.testing.assert_array_equal(
-        reading.new_timesteps(1), np.setdiff1d(noising.timesteps(50), noising.timesteps(10))
+        reading.new_timesteps(1), np.setdiff1d(score_spec.timesteps(50), score_spec.timesteps(10))
     )
     every = all_timesteps([reading, parse("itm", 4)])
-    np.testing.assert_array_equal(every, np.union1d(noising.timesteps(10), noising.timesteps(4)))
+    np.testing.assert_array_equal(
+        every, np.union1d(score_spec.timesteps(10), score_spec.timesteps(4))
+    )
 
 
 def test_passes():

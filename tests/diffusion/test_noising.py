@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax.diffusion.noising import keyed_noise, timesteps, warn_of_count
+from dsd_jax.config.score_spec import timesteps, warn_of_count
+from dsd_jax.diffusion.noising import keyed_noise
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.errors import UserError
 

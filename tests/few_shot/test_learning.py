@@ -10,13 +10,14 @@ import pytest
 
 from dsd_jax.errors import Preempted
 from dsd_jax.few_shot import batches, learning, train_step
-from dsd_jax.few_shot.support_set import look_at, noise_slice, scores_of, split
+from dsd_jax.few_shot.support_set import look_at, noise_slice, scores_of
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import Terms
 from dsd_jax.prompts.prompt_files import read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import attention_shapes
 from dsd_jax.training import losses
 from dsd_jax.training.checkpoints import Checkpoints
+from dsd_jax.training.early_stopping import split
 from tests.few_shots import (
     COUNT,
     LORA,

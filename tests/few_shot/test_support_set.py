@@ -10,7 +10,7 @@ from dsd_jax.few_shot import batches, support_set
 from dsd_jax.io import host_arrays
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import OutputSpec, cross_attention_layers
-from dsd_jax.training.early_stopping import LEAST
+from dsd_jax.training.early_stopping import LEAST, split
 from tests.few_shots import COUNT, TIMESTEPS, few_model, random_items, recipe
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -31,16 +31,16 @@ def seen(model):
     [(256, 0.2, 51), (16, 0.2, 5), (10, 0.9, 5), (12, 0.0, 5), (3, 0.2, 1), (2, 0.2, 1)],
 )
 def test_part_of_the_shots_is_held_out(count, part, held):
-    learn, held_out = support_set.split(range(count), part, seed=0)
+    learn, held_out = split(range(count), part, seed=0)
     assert len(held_out) == held
     assert sorted([*learn, *held_out]) == list(range(count))
-    again = support_set.split(range(count), part, seed=0)
+    again = split(range(count), part, seed=0)
     np.testing.assert_array_equal(np.concatenate(again), np.concatenate([learn, held_out]))
 
 
 def test_singletons_are_split_as_ever():
     """By one permutation, so that runs of earlier versions are repeated to the digit."""
-    learn, held_out = support_set.split(range(100, 356), 0.2, seed=3)
+    learn, held_out = split(range(100, 356), 0.2, seed=3)
     order = np.random.default_rng([3, 6]).permutation(256)
     np.testing.assert_array_equal(held_out, order[:51])
     np.testing.assert_array_equal(learn, order[51:])
@@ -51,21 +51,19 @@ def test_items_of_a_cluster_are_on_one_side(sizes, part):
     clusters = np.repeat(np.arange(len(sizes)), sizes)
     np.random.default_rng(0).shuffle(clusters)
     for seed in range(5):
-        learn, held_out = support_set.split(clusters, part, seed)
+        learn, held_out = split(clusters, part, seed)
         assert not set(clusters[learn]) & set(clusters[held_out])
         assert sorted([*learn, *held_out]) == list(range(len(clusters)))
         assert len(set(clusters[held_out])) >= LEAST and len(held_out) <= len(clusters) / 2
 
 
 def test_one_cluster_cannot_be_split():
-    learn, held_out = support_set.split(["same"] * 20, 0.2, 0)
+    learn, held_out = split(["same"] * 20, 0.2, 0)
     assert len(learn) == 20 and not len(held_out)
 
 
 def test_another_seed_holds_out_others():
-    assert set(support_set.split(range(256), 0.2, 0)[1]) != set(
-        support_set.split(range(256), 0.2, 1)[1]
-    )
+    assert set(split(range(256), 0.2, 0)[1]) != set(split(range(256), 0.2, 1)[1])
 
 
 def test_noises_are_no_seeds_of_evaluation_and_no_other_runs(model, seen, monkeypatch):

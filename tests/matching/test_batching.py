@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import dsd_jax
+from dsd_jax.config.score_spec import METHODS
 from dsd_jax.diffusion.pipeline import without_pooled
 from dsd_jax.errors import UserError
 from dsd_jax.matching.batching import Sets, group_terms, match_terms, padded_ranges
 from dsd_jax.matching.forward import OutputSpec, cross_attention_layers
-from dsd_jax.matching.score_functions import METHODS
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5

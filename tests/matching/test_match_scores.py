@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import dsd_jax
+from dsd_jax.config import score_spec
 from dsd_jax.diffusion import noising
 from dsd_jax.errors import UserError
 from dsd_jax.matching import score_functions
@@ -65,14 +66,14 @@ def test_whatever_a_picture_comes_as(score, picture, tmp_path):
 
 def test_what_the_score_is_made_of(model, score, picture):
     """By hand from the pieces: latents, keyed noise, terms, formula."""
-    steps = noising.timesteps(2)
+    steps = score_spec.timesteps(2)
     key = np.array([pixel_key(picture)], np.uint32)
     noise = noising.keyed_noise(np.full(2, 7), key, steps, model.latent_shape)
     wanted = all_outputs(model.unet)._replace(norms=tuple(NORMS))
     latents = model.latents([picture])
     terms = match_terms(model, latents, ["a cat"], noise, steps, wanted=wanted, chunk=2)
     layers = score_functions.chosen_layers(model.unet)
-    for method in score_functions.METHODS:
+    for method in score_spec.METHODS:
         np.testing.assert_allclose(
             score(method=method, timesteps=2, seed=7),
             score_functions.score(terms, method, layers),
@@ -109,7 +110,7 @@ def test_a_folder_of_prompts_decides_method_timesteps_and_weights(model, score, 
     digest = weights_digest(model.params)
     about = {
         "recipe": {"methods": ["noise"]},
-        "timesteps": noising.timesteps(1).tolist(),
+        "timesteps": score_spec.timesteps(1).tolist(),
         "weights_digest": digest,
     }
     write_prompts(tmp_path / "own", trained, about)
@@ -135,8 +136,8 @@ def test_weights_have_the_digest_of_the_dtype_that_prompts_were_learned_in():
 
 
 def test_numbers_of_timesteps_that_ask_for_the_same():
-    assert timesteps_asked(noising.timesteps(4).tolist()) == 4
-    assert same_timesteps(timesteps_asked(noising.timesteps(50).tolist()), 50)
+    assert timesteps_asked(score_spec.timesteps(4).tolist()) == 4
+    assert same_timesteps(timesteps_asked(score_spec.timesteps(50).tolist()), 50)
     assert not same_timesteps(4, 5)
 
 
@@ -162,7 +163,7 @@ def test_weights_count_for_their_own_method(model, score):
 
 def test_the_empty_caption_stays_the_frozen_models(model, score, picture, trained):
     """With LoRA or tokens, what nothing says is still the yardstick."""
-    steps = noising.timesteps(1)
+    steps = score_spec.timesteps(1)
     noise = noising.keyed_noise(
         np.zeros(1, int), np.array([pixel_key(picture)], np.uint32), steps, model.latent_shape
     )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dsd_jax.config import score_spec
 from dsd_jax.errors import UserError
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import Terms, cross_attention_layers
@@ -73,7 +74,7 @@ def zeros(terms):
     }
 
 
-@pytest.mark.parametrize("method", score_functions.METHODS)
+@pytest.mark.parametrize("method", score_spec.METHODS)
 def test_weights_of_zero_are_the_zero_shot_score(terms, method):
     expected = score_functions.score(terms, method, LAYERS)
     np.testing.assert_array_equal(
@@ -126,7 +127,7 @@ def test_unknown_names_come_with_the_known_ones():
     with pytest.raises(
         UserError, match="'clip' is unknown.*attention, noise, .*itm, relative, dsd"
     ):
-        score_functions.method_named("clip")
+        score_spec.method_named("clip")
     paths = ", ".join(cross_attention_layers(config()))
     for wrong in ("mid", ["mid"]):
         with pytest.raises(UserError, match=f"layer 'mid' is unknown; expected 'all' or .*{paths}"):
@@ -162,7 +163,7 @@ def test_needs_no_more_than_a_method_reads():
     layers = (every[2], every[0])
     wanted = {
         name: score_functions.required_outputs(config(), name, layers)
-        for name in score_functions.METHODS
+        for name in score_spec.METHODS
     }
     assert wanted["attention"] == ((every[0], every[2]), False, False, ())
     assert wanted["noise"] == ((), True, False, ())

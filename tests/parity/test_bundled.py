@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import dsd_jax
+from dsd_jax.config.score_spec import METHODS
 from dsd_jax.diffusion.tokenization import tokenize
-from dsd_jax.matching.score_functions import METHODS
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.vae import AutoencoderKL
 
