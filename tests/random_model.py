@@ -10,7 +10,7 @@ from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.distributed.sharding import host_mesh, place_weight
 from dsd_jax.models import text_encoder, unet, vae
-from dsd_jax.models.text_config import TextConfig
+from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.weights.tokenizer_files import read_tokenizer
 

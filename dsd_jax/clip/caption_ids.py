@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dsd_jax.models.text_config import TextConfig
+from dsd_jax.models.text_encoder import TextConfig
 
 LEGACY_END = 2  # what configs before transformers 4.31 call the end token, whatever its number
 _MULTIPLE = 8  # of tokens, lest every length be compiled

@@ -15,8 +15,7 @@ from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.diffusion.tokenization import check_texts, tokenize, tokenizer_digest
 from dsd_jax.distributed.sharding import mesh_of, shard_rows
 from dsd_jax.io.images import Picture, read_images
-from dsd_jax.models.text_config import TextConfig
-from dsd_jax.models.text_encoder import CLIPText, XLText
+from dsd_jax.models.text_encoder import CLIPTextEncoder, SDXLTextEncoder, TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 
@@ -199,5 +198,5 @@ def text_states(
 ) -> EncodedCaptions:
     """What a text encoder says of token ids (C, L); `xl`: as one of SDXL's two."""
     if xl:
-        return EncodedCaptions(*XLText(config, dtype).apply({"params": params}, ids))
-    return without_pooled(CLIPText(config, dtype).apply({"params": params}, ids))
+        return EncodedCaptions(*SDXLTextEncoder(config, dtype).apply({"params": params}, ids))
+    return without_pooled(CLIPTextEncoder(config, dtype).apply({"params": params}, ids))

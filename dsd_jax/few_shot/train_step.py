@@ -19,7 +19,7 @@ from dsd_jax.distributed.sharding import WHOLE
 from dsd_jax.few_shot.batches import PLACES, Batch, Rows
 from dsd_jax.few_shot.support_set import Recipe, scores_of
 from dsd_jax.matching.forward import ForwardConfig, Terms, forward_terms
-from dsd_jax.models.block_policy import Blocks
+from dsd_jax.models.block_policy import BlockPolicy
 from dsd_jax.prompts.prompt_params import by_layer
 from dsd_jax.training import losses
 
@@ -197,7 +197,7 @@ def item_bytes(step: Step, inputs: tuple) -> int:
     """
     tree, fixed, params, batch, spreads = inputs
     blocks = step.net.blocks
-    alone = Blocks("blocks" if blocks.gather and blocks.remat == "nothing" else blocks.remat)
+    alone = BlockPolicy("blocks" if blocks.gather and blocks.remat == "nothing" else blocks.remat)
     step = step._replace(net=step.net._replace(blocks=alone))
 
     def kept(items: int) -> int:

@@ -10,7 +10,7 @@ import optax
 from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.models.attention import mean_lse
-from dsd_jax.models.block_policy import Blocks
+from dsd_jax.models.block_policy import BlockPolicy
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.unet_config import UNetConfig
 
@@ -104,13 +104,13 @@ class ForwardConfig(NamedTuple):
     schedule: Schedule
     dtype: Any
     wanted: OutputSpec
-    blocks: Blocks = Blocks()
+    blocks: BlockPolicy = BlockPolicy()
     image_size: int = 0  # read by SDXL alone
 
     @classmethod
     def of(cls, model: Model, wanted: OutputSpec, remat: str = "nothing") -> "ForwardConfig":
         """The static part of `model`."""
-        blocks = Blocks(remat, gather=model.mesh.shape["fsdp"] > 1)
+        blocks = BlockPolicy(remat, gather=model.mesh.shape["fsdp"] > 1)
         dtype, size = jnp.dtype(model.dtype), model.image_size
         return cls(model.unet, model.schedule, dtype, wanted, blocks, size)
 

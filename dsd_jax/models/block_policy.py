@@ -1,8 +1,8 @@
-"""What surrounds a block of layers: what its gradient recomputes, and weights made whole.
+"""The rematerialization and all-gather policy of a network's blocks.
 
-Everything a training step keeps of the forward pass costs memory, everything it recomputes costs
-operations. `products` recomputes norms, activations and the logits of attention, which are few
-operations and most of the memory.
+What a training step keeps of the forward pass costs memory; what it recomputes costs operations.
+`products` recomputes norms, activations and the logits of attention, which are few operations and
+most of the memory.
 """
 
 from typing import Any, NamedTuple
@@ -11,37 +11,39 @@ import flax.linen as nn
 import jax
 from jax.sharding import PartitionSpec
 
-# everything / results of matrix products, convolutions and attention / each block's input.
+# What is recomputed for the gradient: nothing / all but the results of matrix products,
+# convolutions and attention / all but each block's input.
 REMAT = ("nothing", "products", "blocks")
-ATTENDED = "attended"  # the name of attention's results
+ATTENDED = "attended"  # the checkpoint name of attention's results
 
 
-class Blocks(NamedTuple):
-    """How the blocks of a network are run; their numbers are the same.
+class BlockPolicy(NamedTuple):
+    """A way to run the blocks of a network; it does not change their results.
 
-    remat: what the gradient keeps, one of `REMAT`.
-    gather: whether weights are divided over devices, so that each block's have to be made whole
-        before use; the gradient does it again rather than keep them. It takes a mesh in context.
+    Attributes:
+        remat: what is recomputed for the gradient, one of `REMAT`.
+        gather: whether params are sharded over devices, so that each block's are gathered before
+            use, and gathered again for the gradient. It takes a mesh in context.
     """
 
     remat: str = "nothing"
     gather: bool = False
 
     def prepare(self, block: type[nn.Module]) -> type[nn.Module]:
-        """The module class run so; its parameters' names stay."""
+        """Return the module class with the policy applied; its params keep their names."""
         if self.gather:
-            block = nn.map_variables(block, "params", _whole)
+            block = nn.map_variables(block, "params", _all_gather)
         if self.remat == "products":
             return nn.remat(block, policy=_keep_products)
         return nn.remat(block) if self.remat == "blocks" or self.gather else block
 
 
-def _whole(weights: Any) -> Any:
-    return jax.lax.with_sharding_constraint(weights, PartitionSpec())
+def _all_gather(params: Any) -> Any:
+    return jax.lax.with_sharding_constraint(params, PartitionSpec())
 
 
 def _keep_products(primitive: Any, *_: Any, **params: Any) -> bool:
-    """Whether a result is kept: large products are, those within attention (batched) are not."""
+    """Return whether to keep a result: large products, but not those of attention (batched)."""
     if primitive.name == "dot_general":
         (_, _), batch = params["dimension_numbers"]
         return not any(batch)

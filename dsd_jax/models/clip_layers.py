@@ -1,4 +1,4 @@
-"""The transformer layers of CLIP's two towers: pre-norm, one self-attention, one MLP.
+"""The transformer of CLIP's two towers: layers with pre-norm, one self-attention and one MLP.
 
 Reference: transformers `models/clip/modeling_clip.py` (`CLIPEncoder`); parameter names are those of
 its Flax port.
@@ -20,18 +20,29 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class TowerConfig(Protocol):
-    """What the layers read of a tower's config."""
+    """The fields of a tower's config that its layers read."""
 
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    activation: str
-    norm_eps: float
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def activation(self) -> str: ...
+
+    @property
+    def norm_eps(self) -> float: ...
 
 
 class _SelfAttention(nn.Module):
-    """Self-attention; where it is causal a token sees itself and what stands before it."""
+    """A self-attention; where it is causal a token attends to itself and those before it."""
 
     config: TowerConfig
     causal: bool
@@ -44,13 +55,13 @@ class _SelfAttention(nn.Module):
             split_heads(nn.Dense(c.hidden_size, dtype=self.dtype, name=name)(hidden), c.heads)
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        logits = jnp.einsum("CLND,CMND->CNLM", query, key, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("BNHD,BLHD->BHNL", query, key, preferred_element_type=jnp.float32)
         logits = logits * query.shape[-1] ** -0.5
         if self.causal:  # padding included
-            seen = jnp.tril(jnp.ones(logits.shape[-2:], bool))
-            logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
+            visible = jnp.tril(jnp.ones(logits.shape[-2:], bool))
+            logits = jnp.where(visible, logits, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        out = jnp.einsum("CNLM,CMND->CLND", weights, value).reshape(hidden.shape)
+        out = jnp.einsum("BHNL,BLHD->BNHD", weights, value).reshape(hidden.shape)
         return nn.Dense(c.hidden_size, dtype=self.dtype, name="out_proj")(out)
 
 
@@ -65,9 +76,7 @@ class _MLP(nn.Module):
         return nn.Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(hidden)
 
 
-class Layer(nn.Module):
-    """One layer: hidden states (C, L, K) -> (C, L, K)."""
-
+class _Layer(nn.Module):
     config: TowerConfig
     causal: bool
     dtype: jnp.dtype
@@ -79,3 +88,30 @@ class Layer(nn.Module):
         hidden += _SelfAttention(c, self.causal, self.dtype, name="self_attn")(norm(hidden))
         norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype, name="layer_norm2")
         return hidden + _MLP(c, self.dtype, name="mlp")(norm(hidden))
+
+
+class _Layers(nn.Module):
+    config: TowerConfig
+    causal: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        last_input = hidden
+        for i in range(self.config.layers):
+            layer = _Layer(self.config, self.causal, self.dtype, name=str(i))
+            last_input, hidden = hidden, layer(hidden)
+        return hidden, last_input
+
+
+class Encoder(nn.Module):
+    """The layers of a tower over hidden states (B, L, D)."""
+
+    config: TowerConfig
+    causal: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the last layer's output and its input, both (B, L, D)."""
+        return _Layers(self.config, self.causal, self.dtype, name="layers")(hidden)

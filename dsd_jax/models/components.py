@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsd_jax.models import text_encoder, unet, vae
-from dsd_jax.models.text_config import TextConfig
+from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 
 

@@ -1,7 +1,7 @@
-"""Reading a component's `config.json`: kinds and ranges of its fields, and what we refuse.
+"""The fields of a component's `config.json`: their types and ranges, and unsupported options.
 
-Ranges are several times what published models have. They keep sizes that no machine holds, and
-numbers of layers that take minutes to trace, from being tried.
+Ranges are several times what published models have; they refuse sizes that no machine holds and
+numbers of layers that take minutes to trace.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,26 +21,26 @@ from dsd_jax.io.terminal import shorten
 from dsd_jax.io.validation import Checked, List
 
 REMEDY = "use the config.json that diffusers or transformers wrote for these weights"
-_MOST_BLOCKS = 8  # resolutions
+_MAX_BLOCKS = 8  # resolutions
 
 
 class ConfigFile(Checked):
-    """Fields of a `config.json`; others, which decide nothing here, are ignored."""
+    """The fields of a `config.json`; other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
-def _one(value: Any) -> Any:
-    """Return the number of which a list has nothing but copies, as a list or as it is."""
+def _single(value: Any) -> Any:
+    """Return the common value of a list of equal ones; any other value as it is."""
     if isinstance(value, list | tuple) and value and all(_same(x, value[0]) for x in value):
         return value[0]
     return value
 
 
 def _side(value: Any) -> Any:
-    """Return the side of a square that is given as a pair; refuse what is no square."""
+    """Return the side of a square, given as a number or as a pair of equal ones."""
     pair = isinstance(value, list | tuple) and len(value) == 2
-    side = _one(value) if pair else value
+    side = _single(value) if pair else value
     if type(side) is not int or side < 1:
         raise ValueError(
             f"is {shorten(value)}, expected a whole number of 1 or more, or a pair of equal ones"
@@ -49,12 +49,12 @@ def _side(value: Any) -> Any:
 
 
 def _for_each(value: Any, info: ValidationInfo) -> Any:
-    """Return a number for each block where one for all is given."""
+    """Return a number for each block where one number for all is given."""
     blocks = info.data.get("block_out_channels")
     return (value,) * len(blocks or (0,)) if type(value) is int else value
 
 
-def _as_many(value: Sequence[Any] | None, info: ValidationInfo) -> Any:
+def _check_count(value: Sequence[Any] | None, info: ValidationInfo) -> Any:
     blocks = info.data.get("block_out_channels")
     if value is not None and blocks and len(value) != len(blocks):
         raise ValueError(
@@ -66,13 +66,15 @@ def _as_many(value: Sequence[Any] | None, info: ValidationInfo) -> Any:
 Activation = Literal["quick_gelu", "gelu"]
 Channels = Annotated[int, Field(ge=1, le=1024)]
 Width = Annotated[int, Field(ge=1, le=2**14)]
-Widths = Annotated[List[Width], Field(min_length=1, max_length=_MOST_BLOCKS)]
+Widths = Annotated[List[Width], Field(min_length=1, max_length=_MAX_BLOCKS)]
 Layers = Annotated[int, Field(ge=1, le=128)]
-LayersPerBlock = Annotated[int, BeforeValidator(_one), Field(ge=1, le=16)]
+LayersPerBlock = Annotated[int, BeforeValidator(_single), Field(ge=1, le=16)]
 PerBlock = Annotated[
-    List[Annotated[int, Field(ge=1, le=64)]], BeforeValidator(_for_each), AfterValidator(_as_many)
+    List[Annotated[int, Field(ge=1, le=64)]],
+    BeforeValidator(_for_each),
+    AfterValidator(_check_count),
 ]
-Names = Annotated[List[str] | None, AfterValidator(_as_many)]  # of classes, one for each block
+Names = Annotated[List[str] | None, AfterValidator(_check_count)]  # of classes, one per block
 Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
 Positions = Annotated[int, Field(ge=1, le=2**14)]
 Side = Annotated[int, BeforeValidator(_side), Field(le=2**12)]
@@ -80,7 +82,7 @@ Epsilon = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TowerFile(ConfigFile):
-    """What both towers of CLIP say of their transformer layers."""
+    """The fields of the transformer layers of either tower of CLIP."""
 
     hidden_size: Width
     intermediate_size: Annotated[int, Field(ge=1, le=2**16)]
@@ -96,29 +98,29 @@ class TowerFile(ConfigFile):
 
 
 def refuse(file: str, json: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-    """Raise `UserError` where an option asks for a network other than the one we build."""
+    """Raise `UserError` where an option of `json` differs from its only supported value."""
     for name, expected in fixed.items():
         value = json.get(name, expected)
         absent = not expected and (value is None or _same(value, 0) or _same(value, False))
-        if not (absent or _same(value, expected) or _same(_one(value), expected)):
+        if not (absent or _same(value, expected) or _same(_single(value), expected)):
             raise UserError(
                 f"{file}: {name} is {shorten(value)}, but only {expected!r} is supported."
             )
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Whether two values of JSON are equal; true and 1 are not."""
+    """Return whether two values of JSON are equal; true and 1 are not."""
     return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def check_divisors(widths: Sequence[int], parts: Sequence[int], field: str) -> None:
-    """Raise `ValueError` where a width can't be cut into equal parts.
+    """Raise `ValueError` where a width is not divisible by its number of parts.
 
     Args:
         widths: of each block.
-        parts: how many, such as heads, for each block.
-        field: that gives the parts.
+        parts: number of parts, such as heads, of each block.
+        field: name of the field that gives the parts.
     """
-    for width, number in zip(widths, parts, strict=True):
-        if width % number:
-            raise ValueError(f"{field} is {number}, expected a divisor of the width {width}")
+    for width, count in zip(widths, parts, strict=True):
+        if width % count:
+            raise ValueError(f"{field} is {count}, expected a divisor of the width {width}")

@@ -1,9 +1,9 @@
-"""The networks of published models, so that plans for them need no download."""
+"""The configs of published models, so that a plan for one needs no download."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# unet/config.json of stable-diffusion-v1-5, without what is the same in all of Stable Diffusion.
+# unet/config.json of stable-diffusion-v1-5, without the fields that are equal in all models here.
 _SD15: Mapping[str, Any] = {
     "attention_head_dim": 8,
     "block_out_channels": [320, 640, 1280, 1280],
@@ -11,14 +11,14 @@ _SD15: Mapping[str, Any] = {
     "in_channels": 4,
     "sample_size": 64,
 }
-# Of stable-diffusion-2-1-base.
+# unet/config.json of stable-diffusion-2-1-base.
 _SD21: Mapping[str, Any] = {
     **_SD15,
     "attention_head_dim": [5, 10, 20, 20],
     "cross_attention_dim": 1024,
     "use_linear_projection": True,
 }
-# Of stable-diffusion-xl-base-1.0.
+# unet/config.json of stable-diffusion-xl-base-1.0.
 _SDXL: Mapping[str, Any] = {
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 256,
@@ -43,13 +43,13 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
     "stabilityai/stable-diffusion-xl-base-1.0": _SDXL,
     "stabilityai/sdxl-turbo": {**_SDXL, "sample_size": 64},
 }
-# Their scheduler/scheduler_config.json, as far as noise goes.
+# The fields of their scheduler/scheduler_config.json that decide the noise.
 SCHEDULE: Mapping[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
-# vae/config.json of all of them, as far as shapes go.
+# The fields of their vae/config.json that decide shapes.
 _BLOCKS = 4
 VAE: Mapping[str, Any] = {
     "block_out_channels": [128, 256, 512, 512],
@@ -84,7 +84,7 @@ _VIT_G: Mapping[str, Any] = {
     "hidden_act": "gelu",
     "projection_dim": 1280,
 }
-# By the UNet's cross_attention_dim: the text encoders, of which a second one is projected.
+# The text encoders by the UNet's cross_attention_dim; a second one has a projection.
 TEXTS: Mapping[int, tuple[Mapping[str, Any], ...]] = {
     768: (_VIT_L,),
     1024: (_VIT_H,),
@@ -111,17 +111,17 @@ CLIPS: Mapping[str, Mapping[str, Any]] = {
 
 
 class Item(NamedTuple):
-    """How many pictures and captions an item of a benchmark has."""
+    """The numbers of images and captions of a benchmark's item."""
 
     pictures: int
     captions: int
 
 
-# By `data.name`; of VQA those that prompts are learned from, of classes a hundred.
+# By `data.name`; of VQA the items that prompts are learned from, of classification 100 classes.
 ITEMS: Mapping[str, Item] = {
     "vqa": Item(1, 10),
     "refcocog": Item(1, 10),
     "winoground": Item(2, 2),
     "classify": Item(1, 100),
 }
-ITEM = Item(2, 1)  # of the other benchmarks
+ITEM = Item(2, 1)  # of all other benchmarks

@@ -11,7 +11,7 @@ from dsd_jax.models.attention import repeat_rows
 
 
 class ResnetBlock(nn.Module):
-    """Two 3x3 convolutions with a residual; in the UNet the time embedding enters between them."""
+    """A residual block of two 3x3 convolutions; the UNet adds its time embedding between them."""
 
     features: int
     groups: int
@@ -20,9 +20,9 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array | None = None) -> jax.Array:
-        """`x` (R, H, W, F_in) and `time` (S, E) -> (B, H, W, F), where B is the larger of R and S.
+        """Return (B, h, w, features) of `x` (rows, h, w, D) and `time` (rows', D').
 
-        Rows of `x` that stand side by side may share a row of `time`, or the other way round.
+        B is the larger number of rows; adjacent rows of the larger share a row of the smaller.
         """
         rows = max(len(x), 0 if time is None else len(time))
         hidden = conv3x3(self.features, self.dtype, "conv1")(self._activate("norm1", x))
@@ -30,7 +30,7 @@ class ResnetBlock(nn.Module):
             time = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(
                 jax.nn.silu(time)
             )
-            # In SDXL a caption is part of `time`; what came before was shared by all of an image.
+            # All before is the same for the captions of an image; SDXL's `time` depends on them.
             hidden = repeat_rows(hidden, rows) + repeat_rows(time, rows)[:, None, None, :]
         hidden = conv3x3(self.features, self.dtype, "conv2")(self._activate("norm2", hidden))
         if x.shape[-1] != self.features:
@@ -44,7 +44,7 @@ class ResnetBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve the grid by a strided convolution; the VAE pads only below and to the right."""
+    """A strided convolution that halves the grid; the VAE pads only below and to the right."""
 
     padding: tuple[tuple[int, int], tuple[int, int]]
     dtype: jnp.dtype
@@ -57,7 +57,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the grid by nearest neighbours, then convolve."""
+    """A doubling of the grid by nearest neighbors, then a convolution."""
 
     dtype: jnp.dtype
 
@@ -67,5 +67,5 @@ class Upsample(nn.Module):
 
 
 def conv3x3(features: int, dtype: jnp.dtype, name: str) -> nn.Conv:
-    """A 3x3 convolution that keeps the grid."""
+    """Build a 3x3 convolution that keeps the grid."""
     return nn.Conv(features, (3, 3), padding=1, dtype=dtype, name=name)

@@ -11,17 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from dsd_jax.models.attention import (
+    AdapterParams,
     CrossAttention,
-    Learned,
     Reduce,
     SelfAttention,
     repeat_rows,
 )
-from dsd_jax.models.block_policy import Blocks
+from dsd_jax.models.block_policy import BlockPolicy
 
 
 class GEGLU(nn.Module):
-    """Gated linear unit with exact (erf) GELU; diffusers calls its projection `proj`."""
+    """A gated linear unit with exact (erf) GELU."""
 
     features: int
     dtype: jnp.dtype
@@ -34,7 +34,7 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The transformer block's MLP, four times as wide inside."""
+    """The MLP of a transformer block, four times as wide inside."""
 
     dtype: jnp.dtype
 
@@ -46,36 +46,42 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention, feed-forward; all pre-norm and residual."""
+    """A block of self-attention, cross-attention, feed-forward; all pre-norm and residual."""
 
     heads: int
     upcast: bool
     reduce: Reduce
-    rows: int  # of the result: B
+    rows: int  # B, of the result
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, states: jax.Array, learned: Mapping[str, Learned]
+        self, hidden: jax.Array, states: jax.Array, adapters: Mapping[str, AdapterParams]
     ) -> tuple[jax.Array, jax.Array]:
-        """`hidden` (R or B, Q, F), `states` (S, J, L, K), `learned` of "attn1" and "attn2"."""
+        """Return the new hidden state (B, N, D) and the reduced cross-attention logits.
+
+        Args:
+            hidden: one row per latent or per caption, (B or fewer, N, D).
+            states: text states (S, J, L, D').
+            adapters: of "attn1" and "attn2".
+        """
 
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
 
         hidden += SelfAttention(self.heads, self.upcast, self.dtype, name="attn1")(
-            norm("norm1")(hidden), learned.get("attn1", {})
+            norm("norm1")(hidden), adapters.get("attn1", {})
         )
-        # Here captions first matter: what came before was shared by all captions of an image.
+        # All before the first cross-attention is the same for all captions of an image.
         hidden = repeat_rows(hidden, self.rows)
         attn2 = CrossAttention(self.heads, self.upcast, self.reduce, self.dtype, name="attn2")
-        out, scores = attn2(norm("norm2")(hidden), states, learned.get("attn2", {}))
+        out, scores = attn2(norm("norm2")(hidden), states, adapters.get("attn2", {}))
         hidden += out
         return hidden + FeedForward(self.dtype, name="ff")(norm("norm3")(hidden)), scores
 
 
 class Transformer(nn.Module):
-    """A spatial transformer (diffusers `Transformer2DModel`) over a feature map (B, H, W, F)."""
+    """A spatial transformer (diffusers `Transformer2DModel`) over a feature map (B, h, w, D)."""
 
     heads: int
     depth: int
@@ -84,18 +90,18 @@ class Transformer(nn.Module):
     upcast: bool
     reduce: Reduce
     rows: int
-    blocks: Blocks
+    policy: BlockPolicy
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, states: jax.Array, learned: Mapping[str, Learned]
+        self, x: jax.Array, states: jax.Array, adapters: Mapping[str, AdapterParams]
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the new feature map and `{"transformer_blocks.0.attn2": scores, ...}`."""
         h, w, features = x.shape[1:]
         hidden = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
         hidden = self._project("proj_in", hidden, features).reshape(x.shape[0], h * w, features)
-        scores, block_class = {}, self.blocks.prepare(TransformerBlock)
+        scores, block_class = {}, self.policy.prepare(TransformerBlock)
         for i in range(self.depth):
             block = block_class(
                 self.heads,
@@ -106,13 +112,13 @@ class Transformer(nn.Module):
                 name=f"transformer_blocks_{i}",
             )
             path = f"transformer_blocks.{i}."
-            here = {name: learned.get(f"{path}{name}", {}) for name in ("attn1", "attn2")}
-            hidden, scores[f"{path}attn2"] = block(hidden, states, here)
+            layers = {name: adapters.get(f"{path}{name}", {}) for name in ("attn1", "attn2")}
+            hidden, scores[f"{path}attn2"] = block(hidden, states, layers)
         hidden = hidden.reshape(-1, h, w, features)
         return repeat_rows(x, hidden.shape[0]) + self._project("proj_out", hidden, features), scores
 
     def _project(self, name: str, x: jax.Array, features: int) -> jax.Array:
-        # The same map either way; SD 1.x stores it as a 1x1 convolution, SD 2.x as a matrix.
+        # SD 1.x stores the same linear map as a 1x1 convolution, SD 2.x as a matrix.
         if self.linear:
-            return self.blocks.prepare(nn.Dense)(features, dtype=self.dtype, name=name)(x)
-        return self.blocks.prepare(nn.Conv)(features, (1, 1), dtype=self.dtype, name=name)(x)
+            return self.policy.prepare(nn.Dense)(features, dtype=self.dtype, name=name)(x)
+        return self.policy.prepare(nn.Conv)(features, (1, 1), dtype=self.dtype, name=name)(x)

@@ -1,62 +1,114 @@
 """The denoising UNet of Stable Diffusion and SDXL: a prediction, and cross-attention scores.
 
-Reference: diffusers `models/unets/unet_2d_condition.py`, `unet_2d_blocks.py`; parameter names are
-those of its Flax port.
+Reference: diffusers `models/unets/unet_2d_condition.py`, `unet_2d_blocks.py`, `embeddings.py`;
+parameter names are those of its Flax port.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dsd_jax.models.attention import Learned, Reduce, deal, mean_lse, repeat_rows
-from dsd_jax.models.block_policy import Blocks
+from dsd_jax.errors import UserError
+from dsd_jax.models.attention import (
+    AdapterParams,
+    Reduce,
+    broadcast_to_rows,
+    mean_lse,
+    repeat_rows,
+)
+from dsd_jax.models.block_policy import BlockPolicy
 from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
-from dsd_jax.models.time_embedding import TimeEmbedding, sinusoidal_embedding, text_and_size
 from dsd_jax.models.transformer import Transformer
 from dsd_jax.models.unet_config import UNetConfig
 
 
-@dataclass(frozen=True)
-class Text:
-    """What the UNet is conditioned on: `states` (S, J, L, K), and what is `learned` per layer.
+def sinusoidal_embedding(timesteps: jax.Array, features: int) -> jax.Array:
+    """Return sinusoids (B, features) of (B,), cosines first (`flip_sin_to_cos`), float32."""
+    half = features // 2
+    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = timesteps.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
-    `rows` is how many rows there are once captions have met latents.
+
+class _TimeEmbedding(nn.Module):
+    """The MLP behind the sinusoids."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.Dense(self.features, dtype=self.dtype, name="linear_1")(x)
+        return nn.Dense(self.features, dtype=self.dtype, name="linear_2")(jax.nn.silu(x))
+
+
+def _add_sizes(config: UNetConfig, pooled: jax.Array | None, image_size: int) -> jax.Array:
+    """Append the sinusoids of SDXL's six size numbers to the pooled text (S, J, D), float32.
+
+    The numbers are the original height and width, the crop's top and left, and the target height
+    and width. Images are resized whole to the model's own size, so they are (size, size, 0, 0,
+    size, size), as when diffusers generates an image of that size.
+
+    Raises:
+        UserError: `pooled` is not as wide as the config says.
+    """
+    width = 0 if pooled is None else pooled.shape[-1]
+    if pooled is None or width != config.pooled_dim:
+        raise UserError(
+            f"the captions' pooled part is {width} wide, expected {config.pooled_dim} for this "
+            "SDXL; give captions as strings or as Model.encode_captions returns them."
+        )
+    sizes = jnp.array([image_size, image_size, 0, 0, image_size, image_size])
+    sizes = sinusoidal_embedding(sizes, config.addition_time_dim).reshape(-1)
+    sizes = jnp.broadcast_to(sizes, (*pooled.shape[:2], sizes.size))
+    return jnp.concatenate([pooled, sizes], axis=-1)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The inputs of a UNet's blocks that all of them share.
+
+    Attributes:
+        states: text states (S, J, L, D).
+        adapters: adapter params of each attention layer, by its path below the block.
+        rows: B, the number of rows once captions have met latents.
     """
 
     states: jax.Array
-    learned: Mapping[str, Learned]
+    adapters: Mapping[str, AdapterParams]
     rows: int
 
-    def below(self, prefix: str) -> "Text":
-        """The same with only the layers whose path starts with `prefix`, and without it."""
-        learned = {
-            path[len(prefix) :]: layer
-            for path, layer in self.learned.items()
+    def below(self, prefix: str) -> "Conditioning":
+        """Return a copy with only the adapters whose path starts with `prefix`, which is cut."""
+        adapters = {
+            path[len(prefix) :]: adapter
+            for path, adapter in self.adapters.items()
             if path.startswith(prefix)
         }
-        return Text(self.states, learned, self.rows)
+        return replace(self, adapters=adapters)
 
 
 class _Block(nn.Module):
-    """What every block of the UNet needs to build its layers."""
+    """The base of a UNet's blocks: it builds their layers."""
 
     config: UNetConfig
     level: int
     reduce: Reduce
-    blocks: Blocks
+    policy: BlockPolicy
     dtype: jnp.dtype
 
     def resnet(self, i: int) -> ResnetBlock:
         c = self.config
         features = c.block_out_channels[self.level]
-        block = self.blocks.prepare(ResnetBlock)
+        block = self.policy.prepare(ResnetBlock)
         return block(features, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}")
 
-    def attend(self, i: int, hidden: jax.Array, text: Text) -> tuple[jax.Array, dict]:
-        """Run transformer `i`; scores are keyed by the path below this block."""
+    def attend(self, i: int, hidden: jax.Array, text: Conditioning) -> tuple[jax.Array, dict]:
+        """Run transformer `i`; its scores are keyed by the path below this block."""
         c = self.config
         transformer = Transformer(
             heads=c.heads[self.level],
@@ -66,20 +118,20 @@ class _Block(nn.Module):
             upcast=c.upcast_attention,
             reduce=self.reduce,
             rows=text.rows,
-            blocks=self.blocks,
+            policy=self.policy,
             dtype=self.dtype,
             name=f"attentions_{i}",
         )
         prefix = f"attentions.{i}."
-        out, scores = transformer(hidden, text.states, text.below(prefix).learned)
+        out, scores = transformer(hidden, text.states, text.below(prefix).adapters)
         return out, {prefix + path: score for path, score in scores.items()}
 
 
 class DownBlock(_Block):
-    """Resnets, transformers where this resolution has them, a downsampler unless it is the last."""
+    """A block of resnets, transformers at some resolutions, and a downsampler but in the last."""
 
     @nn.compact
-    def __call__(self, hidden, time, text: Text):
+    def __call__(self, hidden, time, text: Conditioning):
         c, skips, scores = self.config, [], {}
         for i in range(c.layers_per_block):
             hidden = self.resnet(i)(hidden, time)
@@ -89,7 +141,7 @@ class DownBlock(_Block):
             skips.append(hidden)
         if self.level < len(c.block_out_channels) - 1:
             padding = ((1, 1), (1, 1))
-            hidden = self.blocks.prepare(Downsample)(padding, self.dtype, name="downsamplers_0")(
+            hidden = self.policy.prepare(Downsample)(padding, self.dtype, name="downsamplers_0")(
                 hidden
             )
             skips.append(hidden)
@@ -97,10 +149,10 @@ class DownBlock(_Block):
 
 
 class MidBlock(_Block):
-    """Resnet, transformer, resnet at the coarsest resolution."""
+    """A block of resnet, transformer, resnet at the coarsest resolution."""
 
     @nn.compact
-    def __call__(self, hidden, time, text: Text):
+    def __call__(self, hidden, time, text: Conditioning):
         hidden = self.resnet(0)(hidden, time)
         hidden, scores = self.attend(0, hidden, text)
         return self.resnet(1)(hidden, time), scores
@@ -110,7 +162,7 @@ class UpBlock(_Block):
     """The mirror of a down block, with its skip connections concatenated."""
 
     @nn.compact
-    def __call__(self, hidden, skips: list, time, text: Text):
+    def __call__(self, hidden, skips: list, time, text: Conditioning):
         c, scores = self.config, {}
         for i in range(c.layers_per_block + 1):
             skip = repeat_rows(skips.pop(), hidden.shape[0])
@@ -119,17 +171,17 @@ class UpBlock(_Block):
                 hidden, new = self.attend(i, hidden, text)
                 scores |= new
         if self.level > 0:
-            sampler = self.blocks.prepare(Upsample)
+            sampler = self.policy.prepare(Upsample)
             hidden = sampler(self.dtype, name="upsamplers_0")(hidden)
         return hidden, scores
 
 
 class UNet2DCondition(nn.Module):
-    """The denoiser. What the caller does not use of its results, XLA does not compute."""
+    """The denoising network; XLA does not compute results that the caller does not use."""
 
     config: UNetConfig
     reduce: Reduce = mean_lse
-    blocks: Blocks = Blocks()
+    policy: BlockPolicy = BlockPolicy()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -138,37 +190,38 @@ class UNet2DCondition(nn.Module):
         latents: jax.Array,
         timesteps: jax.Array,
         states: jax.Array,
-        learned: Mapping[str, Learned] | None = None,
+        adapters: Mapping[str, AdapterParams] | None = None,
         pooled: jax.Array | None = None,
         image_size: int = 0,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Predict the noise (or v) of every row, and reduce every cross-attention layer's logits.
+        """Predict the noise (or v) of each row; reduce the logits of each cross-attention layer.
 
         Args:
-            latents: (R, H, W, in_channels) noisy latents.
+            latents: noisy latents (R, h, w, in_channels).
             timesteps: (R,) in [0, 1000).
-            states: (S, J, L, K), text states of S sets of J captions; R is a multiple of S, and
-                every set meets its R / S latents, which stand side by side.
-            learned: what is learned per attention layer, by its path (`prompts.by_layer`).
-            pooled: (S, J, A), for SDXL, whose time embedding it is added to.
-            image_size: side of the pictures in pixels, for SDXL, which is told it.
+            states: text states (S, J, L, D) of S sets of J captions; R is a multiple of S, and
+                each set meets R / S adjacent latents.
+            adapters: adapter params of each attention layer, by its path (`prompts.by_layer`).
+            pooled: pooled text (S, J, D), added to the time embedding of SDXL.
+            image_size: side of the images in pixels, an input of SDXL.
 
         Returns:
-            (B, H, W, out_channels) float32 and {layer path: reduce(logits (B, N, Q, L))}, where
-            B = R * J, the J captions of a latent side by side. What precedes the first
-            cross-attention, or in SDXL the first time embedding, is computed once per latent.
+            The prediction (B, h, w, out_channels) float32 and {layer path: reduce(logits
+            (B, H, N, L))}, where B = R * J, the J captions of a latent in adjacent rows. The layers
+            before the first cross-attention, or in SDXL before the first time embedding, run once
+            per latent.
 
         Raises:
             UserError: `pooled` is not as wide as the config says.
         """
         c = self.config
         rows = latents.shape[0] * states.shape[1]
-        text = Text(states.astype(self.dtype), learned or {}, rows)
+        text = Conditioning(states.astype(self.dtype), adapters or {}, rows)
         time = sinusoidal_embedding(timesteps, c.block_out_channels[0])
         time = self._embed("time_embedding", time)
         if c.pooled_dim:
-            added = self._embed("add_embedding", text_and_size(c, pooled, image_size))
-            time = repeat_rows(time, rows) + deal(added, rows)
+            added = self._embed("add_embedding", _add_sizes(c, pooled, image_size))
+            time = repeat_rows(time, rows) + broadcast_to_rows(added, rows)
         hidden = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(latents.astype(self.dtype))
         hidden, scores = self._levels(hidden, time, text)
         # The last layers in float32: errors are differences of nearly equal numbers.
@@ -179,10 +232,10 @@ class UNet2DCondition(nn.Module):
 
     def _embed(self, name: str, x: jax.Array) -> jax.Array:
         features = 4 * self.config.block_out_channels[0]
-        return TimeEmbedding(features, self.dtype, name=name)(x.astype(self.dtype))
+        return _TimeEmbedding(features, self.dtype, name=name)(x.astype(self.dtype))
 
-    def _levels(self, hidden, time, text: Text):
-        """Down, middle and up; a block's scores get the block's path in front."""
+    def _levels(self, hidden, time, text: Conditioning):
+        """Run all blocks, down, middle and up; return hidden state and scores by full path."""
         c, skips, scores = self.config, [hidden], {}
         levels = len(c.block_out_channels)
 
@@ -190,7 +243,7 @@ class UNet2DCondition(nn.Module):
             scores.update({prefix + path: score for path, score in new.items()})
 
         def build(block: type[_Block], level: int, name: str) -> _Block:
-            return block(c, level, self.reduce, self.blocks, self.dtype, name=name)
+            return block(c, level, self.reduce, self.policy, self.dtype, name=name)
 
         for i in range(levels):
             block = build(DownBlock, i, f"down_blocks_{i}")
@@ -208,7 +261,7 @@ class UNet2DCondition(nn.Module):
 
 
 def abstract_params(config: UNetConfig) -> dict:
-    """The parameter tree's shapes without computing anything: nested dicts of ShapeDtypeStruct."""
+    """Return the parameter tree's shapes, uncomputed: nested dicts of ShapeDtypeStruct."""
     size = 2 ** (len(config.block_out_channels) - 1)
     return jax.eval_shape(
         UNet2DCondition(config).init,

@@ -1,4 +1,4 @@
-"""The autoencoder of Stable Diffusion: pictures to latents and back.
+"""The autoencoder of Stable Diffusion: images to latents and back.
 
 Reference: diffusers `models/autoencoders/autoencoder_kl.py` and `vae.py`; parameter names are
 those of its Flax port.
@@ -28,7 +28,7 @@ from dsd_jax.models.json_config import (
 from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
 
 _EPSILON = 1e-6
-_SIDE = 512  # pixels, where a file does not tell
+_DEFAULT_SIDE = 512  # pixels
 _LOGVAR_RANGE = (-30.0, 20.0)
 _FIXED = {
     "act_fn": "silu",
@@ -44,19 +44,19 @@ _FIXED = {
 
 
 def _unused_side(value: Any) -> Any:
-    """Return a side that is one; nothing depends on it, and some files have a pair in its place."""
-    return value if type(value) is int and value > 0 else _SIDE
+    """Return a valid side or the default: nothing depends on it, and some files hold a pair."""
+    return value if type(value) is int and value > 0 else _DEFAULT_SIDE
 
 
 class _VAEFile(ConfigFile):
-    """The fields of `vae/config.json` that decide a VAE's shape."""
+    """The fields of `vae/config.json` that decide a VAE's shape, by diffusers' names."""
 
     block_out_channels: Widths
     layers_per_block: LayersPerBlock = 2
     latent_channels: Channels = 4
     norm_num_groups: Width = 32
     scaling_factor: float = Field(0.18215, gt=0)  # configs before 0.13 lack it
-    sample_size: Annotated[int, BeforeValidator(_unused_side)] = _SIDE
+    sample_size: Annotated[int, BeforeValidator(_unused_side)] = _DEFAULT_SIDE
     force_upcast: bool | None = None
 
     @model_validator(mode="after")
@@ -68,9 +68,10 @@ class _VAEFile(ConfigFile):
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """What of a VAE's `config.json` decides its shape.
+    """The fields of a VAE's `config.json` that decide its shape.
 
-    `force_upcast` says that float16 is too small for what is computed within, as in SDXL's.
+    Attributes:
+        force_upcast: whether activations overflow float16, as in SDXL's.
     """
 
     block_out_channels: tuple[int, ...]
@@ -83,7 +84,7 @@ class VAEConfig:
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "VAEConfig":
-        """Read a diffusers `vae/config.json`; `UserError` names the option we don't support."""
+        """Read a diffusers `vae/config.json`; raises `UserError` for another network."""
         where = "vae/config.json"
         file = parse(_VAEFile, json, where, REMEDY)
         blocks = len(file.block_out_channels)
@@ -103,7 +104,7 @@ class VAEConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The `vae/config.json` that diffusers reads back as the same network."""
+        """Return the `vae/config.json` that diffusers reads back as the same network."""
         blocks = len(self.block_out_channels)
         return {
             "_class_name": "AutoencoderKL",
@@ -124,12 +125,12 @@ class VAEConfig:
 
     @property
     def downscale(self) -> int:
-        """Pixels per latent position along one side."""
+        """Return the pixels per latent position along one side."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
 class _Attention(nn.Module):
-    """Single-head self-attention over the grid."""
+    """A single-head self-attention over the grid."""
 
     groups: int
     dtype: jnp.dtype
@@ -149,7 +150,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """What every block of the VAE needs to build its resnets."""
+    """The base of a VAE's blocks: it builds their resnets."""
 
     config: VAEConfig
     features: int
@@ -192,7 +193,7 @@ class _UpBlock(_Block):
 
 
 class Encoder(nn.Module):
-    """(B, H*f, W*f, 3) -> (B, H, W, 2 * latent_channels)."""
+    """The encoder: pixels (B, h*f, w*f, 3) to moments (B, h, w, 2 * latent_channels)."""
 
     config: VAEConfig
     dtype: jnp.dtype
@@ -212,7 +213,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, H, W, latent_channels) -> (B, H*f, W*f, 3)."""
+    """The decoder: latents (B, h, w, latent_channels) to pixels (B, h*f, w*f, 3)."""
 
     config: VAEConfig
     dtype: jnp.dtype
@@ -232,7 +233,7 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """Encoder and decoder around a diagonal Gaussian posterior."""
+    """An encoder and a decoder around a diagonal Gaussian posterior."""
 
     config: VAEConfig
     dtype: jnp.dtype = jnp.float32
@@ -245,29 +246,29 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv(channels, (1, 1), dtype=self.dtype)
 
     def encode(self, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Posterior of the unscaled latents.
+        """Return the posterior of the unscaled latents.
 
         Args:
-            pixels: (B, H*f, W*f, 3) in [-1, 1].
+            pixels: (B, h*f, w*f, 3) in [-1, 1].
 
         Returns:
-            mean and log variance, each (B, H, W, latent_channels) float32.
+            mean and log variance, each (B, h, w, latent_channels) float32.
         """
         moments = self.quant_conv(self.encoder(pixels.astype(self.dtype))).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, *_LOGVAR_RANGE)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Unscaled latents (B, H, W, latent_channels) -> pixels, about [-1, 1], float32."""
+        """Return pixels, about [-1, 1], float32, of unscaled latents (B, h, w, latent_channels)."""
         return self.decoder(self.post_quant_conv(latents.astype(self.dtype))).astype(jnp.float32)
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        """Reconstruct from the posterior's mean; reaches every parameter, for `init`."""
+        """Reconstruct from the posterior's mean; reaches all params, for `init`."""
         return self.decode(self.encode(pixels)[0])
 
 
 def abstract_params(config: VAEConfig) -> dict:
-    """The parameter tree's shapes without computing anything: nested dicts of ShapeDtypeStruct."""
+    """Return the parameter tree's shapes, uncomputed: nested dicts of ShapeDtypeStruct."""
     size = config.downscale
     pixels = jnp.zeros((1, size, size, 3))
     return jax.eval_shape(AutoencoderKL(config).init, jax.random.key(0), pixels)["params"]

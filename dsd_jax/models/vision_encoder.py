@@ -1,4 +1,4 @@
-"""The CLIP vision tower: a picture to one vector, by a transformer over its patches.
+"""The CLIP vision encoder: an image to one vector, by a transformer over its patches.
 
 Reference: transformers `models/clip/modeling_clip.py` (`CLIPVisionTransformer`); parameter names
 are those of its Flax port.
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from pydantic import model_validator
 
 from dsd_jax.io.validation import parse
-from dsd_jax.models.clip_layers import Layer
+from dsd_jax.models.clip_layers import Encoder
 from dsd_jax.models.json_config import REMEDY, Layers, Side, TowerFile, Width, refuse
 
 
 class _VisionFile(TowerFile):
-    """A `vision_config`, with transformers' defaults, which published files leave out."""
+    """The fields of a `vision_config`, with transformers' defaults, which published files omit."""
 
     hidden_size: Width = 768
     intermediate_size: Width = 3072
@@ -40,7 +40,7 @@ class _VisionFile(TowerFile):
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """What of a CLIP's `vision_config` decides the shape of its vision tower."""
+    """The fields of a CLIP's `vision_config` that decide the shape of its vision tower."""
 
     hidden_size: int
     intermediate_size: int
@@ -53,10 +53,10 @@ class VisionConfig:
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "VisionConfig":
-        """Read a `vision_config`, with transformers' defaults for what it leaves out.
+        """Read a `vision_config`, with transformers' defaults for absent fields.
 
         Raises:
-            UserError: it asks for a tower that we do not build.
+            UserError: it asks for an unsupported network.
         """
         where = "config.json: vision_config"
         file = parse(_VisionFile, json, where, REMEDY)
@@ -73,7 +73,7 @@ class VisionConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The `vision_config` that transformers reads back as the same tower."""
+        """Return the `vision_config` that transformers reads back as the same tower."""
         return {
             "model_type": "clip_vision_model",
             "hidden_size": self.hidden_size,
@@ -88,7 +88,7 @@ class VisionConfig:
 
 
 class _PatchEmbedding(nn.Module):
-    """A convolution whose stride is its size, as the matrix product that it is."""
+    """A convolution whose stride is its size, computed as a matrix product."""
 
     features: int
     side: int
@@ -117,43 +117,27 @@ class _Embeddings(nn.Module):
         start = self.param("class_embedding", nn.initializers.normal(0.02), (c.hidden_size,))
         start = jnp.broadcast_to(start.astype(self.dtype), (len(pixels), 1, c.hidden_size))
         hidden = jnp.concatenate([start, patches], axis=1)
-        places = hidden.shape[1]
-        position = nn.Embed(places, c.hidden_size, dtype=self.dtype, name="position_embedding")
-        return hidden + position(jnp.arange(places))
+        count = hidden.shape[1]
+        position = nn.Embed(count, c.hidden_size, dtype=self.dtype, name="position_embedding")
+        return hidden + position(jnp.arange(count))
 
 
-class _Layers(nn.Module):
-    config: VisionConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        for i in range(self.config.layers):
-            hidden = Layer(self.config, False, self.dtype, name=str(i))(hidden)
-        return hidden
-
-
-class _Encoder(nn.Module):
-    config: VisionConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        return _Layers(self.config, self.dtype, name="layers")(hidden)
-
-
-class CLIPVision(nn.Module):
-    """The vision tower; its parameters are those below `vision_model` in a CLIP's tree."""
+class CLIPVisionEncoder(nn.Module):
+    """The vision encoder; its params are those below `vision_model` in a CLIP's tree."""
 
     config: VisionConfig
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        """Normalised pixels (I, S, S, 3) -> the class token's state (I, K), after the last norm."""
+        """Return the class token's state (I, D), after the last norm, of normalized pixels.
+
+        Args:
+            pixels: (I, image_size, image_size, 3).
+        """
         eps = self.config.norm_eps
         hidden = _Embeddings(self.config, self.dtype, name="embeddings")(pixels)
-        # Misspelt in OpenAI's code, and so in every file.
+        # The name is misspelt in OpenAI's code, and so in all files.
         hidden = nn.LayerNorm(epsilon=eps, dtype=self.dtype, name="pre_layrnorm")(hidden)
-        hidden = _Encoder(self.config, self.dtype, name="encoder")(hidden)
+        hidden, _ = Encoder(self.config, False, self.dtype, name="encoder")(hidden)
         return nn.LayerNorm(epsilon=eps, dtype=self.dtype, name="post_layernorm")(hidden[:, 0])

@@ -24,7 +24,7 @@ from dsd_jax.distributed.sharding import ROWS, WHOLE, spec_of
 from dsd_jax.matching.batching import CallPlan, Sets, set_parts
 from dsd_jax.matching.forward import ForwardConfig, OutputSpec, forward_terms
 from dsd_jax.models import clip, text_encoder, vae
-from dsd_jax.models.block_policy import Blocks
+from dsd_jax.models.block_policy import BlockPolicy
 from dsd_jax.models.tensor_names import flatten, unflatten
 from dsd_jax.models.unet import abstract_params
 from dsd_jax.planning.plan_job import Job
@@ -153,7 +153,7 @@ def tuning_step(job: Job, mesh: Mesh | AbstractMesh) -> Program:
 
 def network(job: Job, wanted: OutputSpec, remat: str = "nothing") -> ForwardConfig:
     """Return what is static of a call of the UNet."""
-    blocks = Blocks(remat, gather=job.fsdp > 1)
+    blocks = BlockPolicy(remat, gather=job.fsdp > 1)
     return ForwardConfig(
         job.unet, job.schedule, jnp.dtype(job.dtype), wanted, blocks, job.image_size
     )

@@ -20,7 +20,7 @@ from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE
 from dsd_jax.models.published_networks import CLIPS, ITEM, ITEMS, SCHEDULE, TEXTS, UNETS
 from dsd_jax.models.published_networks import VAE as VAES
-from dsd_jax.models.text_config import TextConfig
+from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
 from dsd_jax.weights.component_configs import read_config, read_schedule

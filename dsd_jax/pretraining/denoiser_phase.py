@@ -12,8 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 from dsd_jax.config.pretrain_config import POOL
 from dsd_jax.data.synthetic.scenes import caption
 from dsd_jax.diffusion.schedule import Schedule
-from dsd_jax.models.text_config import TextConfig
-from dsd_jax.models.text_encoder import CLIPText
+from dsd_jax.models.text_encoder import CLIPTextEncoder, TextConfig
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
@@ -148,7 +147,7 @@ def loss_function(unet: UNetConfig, text: TextConfig, schedule: Schedule) -> Cal
 
     The mean squared error of the predicted noise (or v), and a little of the reading task.
     """
-    denoise, tower = UNet2DCondition(unet), CLIPText(text)
+    denoise, tower = UNet2DCondition(unet), CLIPTextEncoder(text)
 
     def loss(params: Any, rows: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
         steps = rows.timesteps.reshape(-1)

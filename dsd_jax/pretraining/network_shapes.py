@@ -7,7 +7,7 @@ from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig
 from dsd_jax.data.synthetic.scenes import SIDE
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.models.clip import CLIPConfig
-from dsd_jax.models.text_config import TextConfig
+from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
 from dsd_jax.models.vision_encoder import VisionConfig

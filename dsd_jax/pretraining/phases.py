@@ -11,7 +11,7 @@ from dsd_jax.config.pretrain_config import PretrainConfig
 from dsd_jax.data.synthetic.scenes import caption, sample_scene
 from dsd_jax.diffusion.tokenization import tokenize
 from dsd_jax.distributed import sharding
-from dsd_jax.models.text_encoder import CLIPText
+from dsd_jax.models.text_encoder import CLIPTextEncoder
 from dsd_jax.pretraining import autoencoder_phase, denoiser_phase, reading_task
 from dsd_jax.pretraining.network_shapes import schedule, text_config, unet_config, vae_config
 from dsd_jax.pretraining.products import bundled_tokenizer
@@ -90,7 +90,7 @@ def train_reader(config: PretrainConfig, workdir: Path, first: Any) -> Any:
 
 def _random_tower(text: Any, key: jax.Array) -> Any:
     ids = jnp.zeros((1, text.positions), jnp.int32)
-    return jax.jit(CLIPText(text).init)(key, ids)["params"]
+    return jax.jit(CLIPTextEncoder(text).init)(key, ids)["params"]
 
 
 def train_denoiser(

@@ -17,8 +17,7 @@ import numpy as np
 import optax
 
 from dsd_jax.data.synthetic.scenes import INVERSE, SIZE_WORDS, Scene, read_plan
-from dsd_jax.models.text_config import TextConfig
-from dsd_jax.models.text_encoder import CLIPText
+from dsd_jax.models.text_encoder import CLIPTextEncoder, TextConfig
 
 SIDES = ("left", "right", "above", "below")  # in the order of `scenes.RELATIONS`
 UNSAID = SIZE_WORDS.index("")
@@ -94,7 +93,7 @@ def optimiser(learning_rate: float, steps: int) -> optax.GradientTransformation:
 
 def update_function(config: TextConfig, transform: optax.GradientTransformation) -> Callable:
     """The jitted (state, (ids, sides)) -> (state, {"loss", "read"}); "read": the part that is."""
-    tower = CLIPText(config)
+    tower = CLIPTextEncoder(config)
 
     def objective(params: Any, ids: jax.Array, expected: jax.Array) -> tuple[jax.Array, dict]:
         states = tower.apply({"params": params["text"]}, ids)

@@ -7,7 +7,7 @@ import pytest
 
 from dsd_jax.models.attention import (
     CrossAttention,
-    Project,
+    LoRADense,
     attend,
     attention_maps,
     mean_lse,
@@ -147,7 +147,7 @@ UPDATE = {"down": 0.01 * numbers(FEATURES, 2, seed=4), "up": 0.01 * numbers(2, 6
 
 def project(x, update, dtype=jnp.float32):
     weights = {"kernel": numbers(FEATURES, 6, seed=6), "bias": numbers(6, seed=7)}
-    return Project(6, True, dtype).apply({"params": weights}, x, update)
+    return LoRADense(6, True, dtype).apply({"params": weights}, x, update)
 
 
 def test_low_rank_update_is_that_of_merged_weights():

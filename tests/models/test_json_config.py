@@ -5,7 +5,7 @@ import pytest
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.errors import UserError
 from dsd_jax.models.clip import CLIPConfig
-from dsd_jax.models.text_config import TextConfig
+from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
 from tests.random_clip import CLIP

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.text_config import TextConfig
-from dsd_jax.models.text_encoder import CLIPText, XLText
+from dsd_jax.models.text_encoder import CLIPTextEncoder, SDXLTextEncoder, TextConfig
 from tests.random_model import TEXT, TEXT_2, random_model
 
 
@@ -18,7 +17,9 @@ def test_a_token_sees_what_stands_before_it():
     ids = np.random.default_rng(0).integers(0, 900, (2, 77), np.int32)
     ids[1] = ids[0]
     ids[1, 40:] = 7
-    apply = jax.jit(lambda ids: CLIPText(model.text).apply({"params": model.params["text"]}, ids))
+    apply = jax.jit(
+        lambda ids: CLIPTextEncoder(model.text).apply({"params": model.params["text"]}, ids)
+    )
     states = apply(ids)
     assert states.shape == (2, 77, 12) and states.dtype == jnp.float32
     np.testing.assert_array_equal(states[0, :40], states[1, :40])
@@ -63,7 +64,9 @@ def test_pooled_is_the_state_at_the_end_of_a_caption(end_token):
     ids[0, 10], ids[1, 30], ids[2, 20] = 800, 800, 800
     ids[2, 40] = 800  # a second time, as where captions are padded with their end
     ids[:, 5] = 5 if end_token == 2 else 900  # ids beyond the end's own are learned tokens'
-    apply = jax.jit(lambda ids: XLText(config).apply({"params": model.params["text_2"]}, ids))
+    apply = jax.jit(
+        lambda ids: SDXLTextEncoder(config).apply({"params": model.params["text_2"]}, ids)
+    )
     states, pooled = apply(ids)
     assert states.shape == (3, 77, 8) and pooled.shape == (3, 10)
     changed = ids.copy()

@@ -7,8 +7,7 @@ import pytest
 
 from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.errors import UserError
-from dsd_jax.models.time_embedding import sinusoidal_embedding
-from dsd_jax.models.unet import UNet2DCondition, abstract_params
+from dsd_jax.models.unet import UNet2DCondition, abstract_params, sinusoidal_embedding
 from dsd_jax.models.unet_config import UNetConfig
 from tests.random_model import UNET, UNET_XL, random_model
 

@@ -17,7 +17,7 @@ from dsd_jax.few_shot.learning import wanted_by
 from dsd_jax.few_shot.train_step import Step, item_bytes
 from dsd_jax.matching.forward import OutputSpec
 from dsd_jax.models.clip import CLIPConfig
-from dsd_jax.models.text_config import TextConfig
+from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
 from dsd_jax.planning.compilation import GIB
