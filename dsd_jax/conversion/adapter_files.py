@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from dsd_jax.cli import tell
 from dsd_jax.conversion.adapter import Adapter, make_adapter
 from dsd_jax.conversion.adapter_names import Name, is_peft
 from dsd_jax.conversion.peft_config import PeftConfig, parse_peft_config
 from dsd_jax.io.local_files import json_object, read_json
 from dsd_jax.io.storage import storage_errors, write_file
+from dsd_jax.io.terminal import tell
 from dsd_jax.tensor_files import pickle_file, safetensors_file
 from dsd_jax.tensor_files.pickle_writer import state_dict
 
