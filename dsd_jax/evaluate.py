@@ -1,4 +1,4 @@
-"""Scores a benchmark by every method of a config and writes the table, with standard errors."""
+"""Score a benchmark by every method of a config and write the table, with standard errors."""
 
 from collections.abc import Sequence
 
@@ -32,17 +32,19 @@ def main(argv: Sequence[str]) -> None:
         help="use prompts on weights or layers that they were not learned for",
     )
     flags = parser.parse_args(argv)
-    from dsd_jax.experiment import setup  # heavy: after the arguments are known to be good
-    from dsd_jax.experiment.given_prompts import add_rows, read_given
+    # Heavy: imported after the arguments are known to be good.
+    from dsd_jax.experiment import evaluation, setup
+    from dsd_jax.experiment.given_prompts import add_prompts, read_uses
     from dsd_jax.prompts.prompt_files import fingerprint
 
-    given = read_given(flags.prompts, flags.config.methods)
-    inputs = {"--prompts": {path: fingerprint(path) for path in given}} if given else {}
-    with setup.opened(flags.config, flags.workdir, "evaluate", inputs) as workdir:
+    uses = read_uses(flags.prompts, flags.config.methods)
+    inputs = {"--prompts": {path: fingerprint(path) for path in uses}} if uses else {}
+    with setup.open_run(flags.config, flags.workdir, "evaluate", inputs) as workdir:
         if workdir.is_finished:
             return
-        job, learned = add_rows(setup.start(flags.config, workdir), given, force=flags.force)
-        setup.report(flags.config, workdir, job, learned, {})
+        experiment = setup.load_experiment(flags.config, workdir)
+        experiment, prompts = add_prompts(experiment, uses, force=flags.force)
+        evaluation.evaluate(experiment, workdir, prompts, {})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Learns prompts from a few shots as a config says, then evaluates them beside zero-shot."""
+"""Learn prompts from a few shots as a config says, then evaluate them beside zero-shot."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,16 @@ def main(argv: Sequence[str]) -> None:
         "python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji",
         kind=RunConfig,
     ).parse_args(argv)
-    from dsd_jax.experiment import setup  # heavy: after the arguments are known to be good
-    from dsd_jax.experiment.clip_sweep import tune_all
-    from dsd_jax.experiment.sweep import learn_all
+    # Heavy: imported after the arguments are known to be good.
+    from dsd_jax.experiment import clip_baseline, evaluation, setup, sweep
 
-    with setup.opened(flags.config, flags.workdir, "train") as workdir:
+    with setup.open_run(flags.config, flags.workdir, "train") as workdir:
         if workdir.is_finished:
             return
-        job = setup.start(flags.config, workdir)
-        learned = learn_all(flags.config, workdir.folder, job)
-        tuned = tune_all(flags.config, workdir.folder, job) if job.clip else {}
-        setup.report(flags.config, workdir, job, learned, tuned)
+        experiment = setup.load_experiment(flags.config, workdir)
+        learned = sweep.prompt_sweep(experiment)
+        tuned = clip_baseline.clip_sweep(experiment)
+        evaluation.evaluate(experiment, workdir, learned, tuned)
 
 
 if __name__ == "__main__":

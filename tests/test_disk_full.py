@@ -10,9 +10,8 @@ import pytest
 
 from dsd_jax.benchmarks.table_scores import RowKey
 from dsd_jax.errors import UserError
-from dsd_jax.experiment.run_marker import REPORTS
 from dsd_jax.experiment.score_cache import ScoreCache
-from dsd_jax.experiment.workdir import open_workdir
+from dsd_jax.experiment.workdir import REPORTS, open_workdir
 from dsd_jax.io.storage import write_file
 from dsd_jax.prompts.prompt_files import write_prompts
 from dsd_jax.training.metrics_log import Log
@@ -40,7 +39,7 @@ def write_report(folder):
 
 def write_scores(folder):
     scores = {RowKey("dsd"): np.zeros((MOST, 2, 1), np.float32)}
-    ScoreCache(folder / "scores", "a run").scores("items", lambda: scores)
+    ScoreCache(folder / "scores", "a run").load_or_compute("items", lambda: scores)
 
 
 WRITES = {

@@ -1,7 +1,6 @@
 """The main job from end to end on a tiny model: what it leaves behind, and what it does again."""
 
 import contextlib
-import importlib
 import io
 import json
 import shutil
@@ -190,7 +189,9 @@ def test_prompts_say_what_they_are_for(run, folder):
 def test_a_second_start_computes_nothing_and_says_where_the_report_is(
     workdir, folder, monkeypatch, capfd
 ):
-    monkeypatch.setattr("dsd_jax.experiment.setup.start", lambda *_: pytest.fail("computing again"))
+    monkeypatch.setattr(
+        "dsd_jax.experiment.setup.load_experiment", lambda *_: pytest.fail("computing again")
+    )
     before = {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
     train.main(options(folder, workdir))
     (line,) = capfd.readouterr().err.splitlines()
@@ -242,7 +243,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
         return Learned({}, {0: 1.0}, 0)
 
     monkeypatch.setattr(sweep, "learn", learn)
-    monkeypatch.setattr("dsd_jax.experiment.setup.report", lambda *_: None)
+    monkeypatch.setattr("dsd_jax.experiment.evaluation.evaluate", lambda *_: None)
     (place / "prompts.json").unlink()
     (workdir / "report.html").unlink()
     train.main(options(folder, workdir))
@@ -266,10 +267,9 @@ def test_mistakes_are_one_sentence_and_exit_code_2(
 ):
     """Before a model is loaded and anything is written."""
     if not mistake.startswith("weights"):
-        module = importlib.import_module(
-            "dsd_jax.weights.model_loading"
-        )  # a function has its name, too
-        monkeypatch.setattr(module, "load", lambda *_: pytest.fail("loading a model"))
+        monkeypatch.setattr(
+            "dsd_jax.experiment.setup.load", lambda *_: pytest.fail("loading a model")
+        )
     with pytest.raises(SystemExit) as stopped:
         run_command(train.main, options(folder, tmp_path, f"--config.{mistake}"))
     assert stopped.value.code == 2

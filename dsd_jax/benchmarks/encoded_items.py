@@ -114,48 +114,66 @@ def _encode_distinct(
     return stacked(parts, len(distinct)), rows
 
 
-def item_terms(
+def item_outputs(
     model: Model,
     items: EncodedItems,
     timesteps: np.ndarray,
     seeds: Sequence[int] | np.ndarray,
+    *,
     prompts: Mapping[str, Any] | None = None,
     wanted: OutputSpec | None = None,
     tick: ProgressFn = lambda share: None,
 ) -> Terms:
-    """The terms of all candidates of every item, at every timestep under the noise of every seed.
+    """Return the UNet outputs of all candidates at every timestep under the noise of every seed.
+
+    The noise depends on (seed, index of the item, timestep) alone. With prompts the empty caption's
+    outputs are computed under them, too; see `with_uncond` for the frozen model's.
+
+    Args:
+        model: frozen.
+        items: n items of P images and J captions.
+        timesteps: (T,) int.
+        seeds: of K noises.
+        prompts: a prompts pytree.
+        wanted: which outputs; all by default.
+        tick: called with the share of the work that was done since the last call.
 
     Returns:
-        Terms with I = n * P, an item's pictures side by side, C = J, T = R * T, a seed's timesteps
-        side by side. Noise depends on (seed, item's number, timestep) alone. With prompts the empty
-        caption's row gets them too; see `matching.with_uncond`.
+        Outputs with I = n * P, the images of an item side by side, C = J, and K * T timesteps, the
+        timesteps of a seed side by side.
     """
-    pictures, shape = items.images.reshape(-1), model.latent_shape
-    numbers = np.repeat(items.indices, items.images.shape[1])
-    seed_of, step_of = np.repeat(seeds, len(timesteps)), np.tile(timesteps, len(seeds))
+    image_rows, shape = items.images.reshape(-1), model.latent_shape
+    indices = np.repeat(items.indices, items.images.shape[1])
+    seed_of, timestep_of = np.repeat(seeds, len(timesteps)), np.tile(timesteps, len(seeds))
 
-    def noise(groups: np.ndarray, times: np.ndarray) -> jax.Array:
-        here = shard_rows(model.mesh, numbers[groups])
-        return noising.keyed_noise(seed_of[times], here, step_of[times], shape)
+    def noise(groups: np.ndarray, columns: np.ndarray) -> jax.Array:
+        keys = shard_rows(model.mesh, indices[groups])
+        return noising.keyed_noise(seed_of[columns], keys, timestep_of[columns], shape)
 
     return group_terms(
         model,
-        lambda groups, times: items.latents[pictures[groups]][:, None],
+        lambda groups, columns: items.latents[image_rows[groups]][:, None],
         noise,
-        len(pictures),
+        len(image_rows),
         Sets(items.texts, items.captions),
-        step_of,
+        timestep_of,
         prompts,
         wanted,
         tick=tick,
     )
 
 
-def terms_of_all_hosts(terms: Terms, pictures: int, count: int) -> Terms:
-    """From what each host has of its part of `count` items, the terms of all, on all hosts."""
+def gather_outputs(outputs: Terms, images: int, count: int) -> Terms:
+    """Return, on all hosts, the outputs of all items, of which each host has its part.
+
+    Args:
+        outputs: of this host's `local_range(count)` of the items.
+        images: P, of each item.
+        count: n, of all hosts' items.
+    """
 
     def by_item(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, pictures, *x.shape[1:])
+        return x.reshape(-1, images, *x.shape[1:])
 
-    whole = processes.gather(jax.tree.map(by_item, terms), count)
+    whole = processes.gather(jax.tree.map(by_item, outputs), count)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole)

@@ -1,4 +1,4 @@
-"""What is read off every candidate at every timestep, and the passes of the UNet that it takes."""
+"""Per-timestep scores of all candidates, with as few passes of the UNet as serve all score jobs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -7,157 +7,184 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dsd_jax.benchmarks.encoded_items import EncodedItems, item_terms
-from dsd_jax.config import score_spec
-from dsd_jax.config.score_spec import ScoreSpec
+from dsd_jax.benchmarks.encoded_items import EncodedItems, item_outputs
+from dsd_jax.config.score_spec import ScoreSpec, method_named
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import ProgressFn, even_ranges
 from dsd_jax.matching.forward import OutputSpec, Terms, output_floats, with_uncond
 from dsd_jax.models.unet_config import UNetConfig
 
-FLOATS = 2**24  # of terms that are in memory at a time, about
+FLOATS = 2**24  # of UNet outputs that are in memory at a time, about
 
 
 class ScoreJob(NamedTuple):
-    """A number per candidate and timestep.
+    """A score per candidate and timestep.
 
-    wanted: the terms it takes. read: from them to (I, C, T). timesteps: at which, ascending.
-    tree: the prompts under which, None for the frozen model. weights: learned ones of the method.
+    Attributes:
+        wanted: the UNet outputs that it takes.
+        read: from these outputs to scores (I, C, T).
+        timesteps: at which it is computed, ascending.
+        prompts: the prompts pytree under which it is computed; None for the frozen model.
+        weights: the learned weights of the score, if any.
     """
 
     wanted: OutputSpec
     read: Callable[[Terms], jax.Array]
     timesteps: np.ndarray
-    tree: Mapping[str, Any] | None = None
+    prompts: Mapping[str, Any] | None = None
     weights: Mapping[str, Any] | None = None
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the frozen model's passes serve it; learned weights only read them otherwise."""
-        return not set(self.tree or ()) & {"lora", "tokens"}
+        """True if the frozen model's outputs serve it, as for prompts of score weights alone."""
+        return not set(self.prompts or ()) & {"lora", "tokens"}
 
 
 def score_job(
     unet: UNetConfig,
-    reading: ScoreSpec,
+    spec: ScoreSpec,
     layers: Sequence[str],
-    tree: Mapping[str, Any] | None = None,
+    prompts: Mapping[str, Any] | None = None,
+    *,
     stage: int = 0,
 ) -> ScoreJob:
-    """The method's score, which is a mean over timesteps of this."""
-    weights = (tree or {}).get("weights", {}).get(reading.method)
-    wanted = score_functions.required_outputs(unet, reading.method, layers, weights)
+    """Return the job for one stage of a score, which is a mean over the timesteps of the job."""
+    weights = (prompts or {}).get("weights", {}).get(spec.method)
+    wanted = score_functions.required_outputs(unet, spec.method, layers, weights)
     read = partial(
-        score_functions.per_timestep_scores, name=reading.method, layers=layers, weights=weights
+        score_functions.per_timestep_scores, name=spec.method, layers=layers, weights=weights
     )
-    return ScoreJob(wanted, read, reading.new_timesteps(stage), tree, weights)
+    return ScoreJob(wanted, read, spec.new_timesteps(stage), prompts, weights)
 
 
-def compat_score_jobs(
-    unet: UNetConfig, reading: ScoreSpec, layers: Sequence[str]
-) -> list[ScoreJob]:
-    """The parts of what the authors' code scores: attention, which it averages, and bias if any."""
-    method, times = score_spec.method_named(reading.method), reading.timesteps()
-    wanted = score_functions.required_outputs(unet, reading.method, layers)._replace(uncond=True)
-    reads = [partial(score_functions.authors_attention, layers=layers)]
-    if method.error:
-        reads.append(partial(score_functions.error_term, reading.method))
-    return [ScoreJob(wanted, read, times) for read in reads]
+def compat_score_jobs(unet: UNetConfig, spec: ScoreSpec, layers: Sequence[str]) -> list[ScoreJob]:
+    """Return jobs for the parts of the authors' score: attention, and the bias if there is any."""
+    wanted = score_functions.required_outputs(unet, spec.method, layers)._replace(uncond=True)
+    reads: list[Callable[[Terms], Any]] = [
+        partial(score_functions.authors_attention, layers=layers)
+    ]
+    if method_named(spec.method).error:
+        reads.append(partial(score_functions.error_term, spec.method))
+    return [ScoreJob(wanted, read, spec.timesteps()) for read in reads]
 
 
 def per_timestep_scores(
     model: Model,
     items: EncodedItems,
-    tasks: Sequence[ScoreJob],
+    jobs: Sequence[ScoreJob],
     seed: int,
+    *,
     tick: ProgressFn = lambda share: None,
 ) -> list[np.ndarray]:
-    """Each task's (n, P, J, T) float32, with as few passes of the UNet as serve them all.
+    """Return the scores (n, P, J, T) float32 of every job.
 
-    All of an item's candidates see one noise per timestep, by seed, item and timestep alone, and
-    so do all tasks. Under prompts the empty caption's row is the frozen model's. `tick` gets
-    shares of one. Memory for terms does not grow with the number of timesteps.
+    All of an item's candidates, and all jobs, see one noise per timestep, which depends on seed,
+    item and timestep alone. Under prompts the empty caption's outputs are the frozen model's.
+    Memory for outputs does not grow with the number of timesteps.
+
+    Args:
+        model: frozen.
+        items: n items of P images and J captions.
+        jobs: whose scores are computed.
+        seed: of the noise.
+        tick: called with the share of the work that was done since the last call.
     """
     shape = (*items.images.shape, items.captions.shape[1])
-    found = [np.empty((*shape, len(task.timesteps)), np.float32) for task in tasks]
-    groups = _groups(tasks)
-    total = sum(len(times) * _rounds([tasks[i] for i in which]) for which, times in groups.items())
-    for which, times in groups.items():
-        some = [tasks[i] for i in which]
-        for piece in even_ranges(len(times), _together(model.unet, some, shape)):
-            share = len(piece) * _rounds(some) / total
-            values = _read(model, items, some, times[piece], seed, _part_of(tick, share))
-            for i, value in zip(which, values, strict=True):
-                columns = np.searchsorted(tasks[i].timesteps, times[piece])
-                found[i][..., columns] = value.reshape(*shape, -1)
-    return found
+    scores = [np.empty((*shape, len(job.timesteps)), np.float32) for job in jobs]
+    groups = _groups(jobs)
+    total = sum(len(group.timesteps) * _pass_count(group.jobs) for group in groups)
+    for group in groups:
+        most = _timesteps_together(model.unet, group.jobs, shape)
+        for piece in even_ranges(len(group.timesteps), most):
+            timesteps = group.timesteps[piece]
+            share = len(piece) * _pass_count(group.jobs) / total
+            forward = partial(item_outputs, model, items, timesteps, (seed,))
+            values = _run_jobs(model.unet, group.jobs, forward, tick=scaled(tick, share))
+            for index, value in zip(group.members, values, strict=True):
+                columns = np.searchsorted(jobs[index].timesteps, timesteps)
+                scores[index][..., columns] = value.reshape(*shape, -1)
+    return scores
 
 
-def _part_of(tick: ProgressFn, share: float) -> ProgressFn:
-    """Tells `tick` of shares of a share."""
+def scaled(tick: ProgressFn, share: float) -> ProgressFn:
+    """Return a progress function for a part of the work, which is a share of the whole."""
     return lambda part: tick(part * share)
 
 
-def _groups(tasks: Sequence[ScoreJob]) -> dict[tuple[int, ...], np.ndarray]:
-    """Which tasks read which timesteps: {numbers of tasks: timesteps that just these read}."""
-    every = np.unique(np.concatenate([task.timesteps for task in tasks]))
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for time in every:
-        which = tuple(i for i, task in enumerate(tasks) if time in task.timesteps)
-        groups.setdefault(which, []).append(int(time))
-    return {which: np.array(times, np.int32) for which, times in groups.items()}
+class _Group(NamedTuple):
+    """Jobs that share all timesteps which no other jobs have.
+
+    Attributes:
+        members: the indices of the jobs.
+        jobs: the jobs themselves.
+        timesteps: at which exactly these jobs are computed.
+    """
+
+    members: tuple[int, ...]
+    jobs: list[ScoreJob]
+    timesteps: np.ndarray
 
 
-def _trees(tasks: Sequence[ScoreJob]) -> list[Mapping[str, Any]]:
-    """The different prompts that take passes of their own."""
-    return list({id(task.tree): task.tree for task in tasks if not task.is_frozen}.values())
+def _groups(jobs: Sequence[ScoreJob]) -> list[_Group]:
+    """Return the timesteps of all jobs, grouped by the jobs that are computed at them."""
+    timesteps_of: dict[tuple[int, ...], list[int]] = {}
+    for timestep in np.unique(np.concatenate([job.timesteps for job in jobs])):
+        members = tuple(i for i, job in enumerate(jobs) if timestep in job.timesteps)
+        timesteps_of.setdefault(members, []).append(int(timestep))
+    return [
+        _Group(members, [jobs[i] for i in members], np.array(timesteps, np.int32))
+        for members, timesteps in timesteps_of.items()
+    ]
 
 
-def _rounds(tasks: Sequence[ScoreJob]) -> int:
-    """How many times every candidate passes through the UNet."""
-    return len(_trees(tasks)) + bool(_frozen_wanted(tasks))
+def _distinct_prompts(jobs: Sequence[ScoreJob]) -> list[Mapping[str, Any]]:
+    """Return the prompts that need passes of their own, each pytree once."""
+    trained = [job.prompts for job in jobs if job.prompts is not None and not job.is_frozen]
+    return list({id(prompts): prompts for prompts in trained}.values())
 
 
-def _frozen_wanted(tasks: Sequence[ScoreJob]) -> list[OutputSpec]:
-    """What the frozen model's passes are needed for."""
-    return [task.wanted for task in tasks if task.is_frozen or task.wanted.uncond]
+def _frozen_wanted(jobs: Sequence[ScoreJob]) -> list[OutputSpec]:
+    """Return the outputs of the frozen model that are needed, of each job that needs any."""
+    return [job.wanted for job in jobs if job.is_frozen or job.wanted.uncond]
 
 
-def _together(unet: UNetConfig, tasks: Sequence[ScoreJob], shape: tuple[int, int, int]) -> int:
-    """How many timesteps' terms of (n, P, J) candidates fit into `FLOATS`, and at least one."""
-    items, pictures, captions = shape
-    wanted = score_functions.union(unet, [task.wanted for task in tasks])
-    return max(1, FLOATS // (items * pictures * max(1, output_floats(unet, wanted, captions))))
+def _pass_count(jobs: Sequence[ScoreJob]) -> int:
+    """Return how many times every candidate passes through the UNet at each timestep."""
+    return len(_distinct_prompts(jobs)) + bool(_frozen_wanted(jobs))
 
 
-def _read(
-    model: Model,
-    items: EncodedItems,
-    tasks: Sequence[ScoreJob],
-    times: np.ndarray,
-    seed: int,
-    tick: ProgressFn,
+def _timesteps_together(
+    unet: UNetConfig, jobs: Sequence[ScoreJob], shape: tuple[int, int, int]
+) -> int:
+    """Return at how many timesteps the outputs of (n, P, J) candidates fit into `FLOATS`."""
+    items, images, captions = shape
+    wanted = score_functions.union(unet, [job.wanted for job in jobs])
+    return max(1, FLOATS // (items * images * max(1, output_floats(unet, wanted, captions))))
+
+
+def _run_jobs(
+    unet: UNetConfig, jobs: Sequence[ScoreJob], forward: Callable[..., Terms], *, tick: ProgressFn
 ) -> list[np.ndarray]:
-    """(I, C, T) of every task at some timesteps."""
-    rounds = _rounds(tasks)
+    """Return the scores (I, C, T) of every job.
 
-    def terms_under(tree: Mapping[str, Any] | None, wanted: Sequence[OutputSpec]) -> Terms:
-        whole = score_functions.union(model.unet, wanted)
-        if tree is not None:
-            whole = whole._replace(uncond=False)
-        return item_terms(model, items, times, (seed,), tree, whole, _part_of(tick, 1 / rounds))
-
-    wanted = _frozen_wanted(tasks)
-    frozen = terms_under(None, wanted) if wanted else None
-    found: dict[int, np.ndarray] = {}
-    for i, task in enumerate(tasks):
-        if task.is_frozen:
-            found[i] = np.asarray(task.read(frozen))
-    for tree in _trees(tasks):
-        mine = {i: task for i, task in enumerate(tasks) if task.tree is tree}
-        terms = terms_under(tree, [task.wanted for task in mine.values()])
+    Args:
+        unet: of the model.
+        jobs: that share all timesteps.
+        forward: from `wanted`, `prompts` and `tick` to outputs at these timesteps.
+        tick: as for `per_timestep_scores`.
+    """
+    tick = scaled(tick, 1 / _pass_count(jobs))
+    scores: dict[int, np.ndarray] = {}
+    frozen = None
+    if wanted := _frozen_wanted(jobs):
+        frozen = forward(wanted=score_functions.union(unet, wanted), tick=tick)
+        scores |= {i: np.asarray(job.read(frozen)) for i, job in enumerate(jobs) if job.is_frozen}
+    for prompts in _distinct_prompts(jobs):
+        members = {i: job for i, job in enumerate(jobs) if job.prompts is prompts}
+        needed = score_functions.union(unet, [job.wanted for job in members.values()])
+        outputs = forward(prompts=prompts, wanted=needed._replace(uncond=False), tick=tick)
         if frozen is not None:
-            terms = with_uncond(terms, frozen)
-        found |= {i: np.asarray(task.read(terms)) for i, task in mine.items()}
-    return [found[i] for i in range(len(tasks))]
+            outputs = with_uncond(outputs, frozen)
+        scores |= {i: np.asarray(job.read(outputs)) for i, job in members.items()}
+    return [scores[i] for i in range(len(jobs))]

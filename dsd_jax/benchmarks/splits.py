@@ -1,6 +1,7 @@
-"""A benchmark's splits: which of their items are scored, and which are the few shots."""
+"""Splits of a benchmark: which items are scored, and which are drawn as the few shots."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,46 +13,60 @@ from dsd_jax.errors import UserError
 
 
 class Split(NamedTuple):
-    """A split, of whose items those with `numbers` are looked at."""
+    """A split of a benchmark, of which the items at `indices` are scored."""
 
     name: str
     examples: Examples
-    numbers: list[int]
+    indices: list[int]
 
     @property
     def count(self) -> int:
-        """How many items are looked at."""
-        return len(self.numbers)
+        """The number of items that are scored."""
+        return len(self.indices)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of images and of captions of each item, P and J."""
+        return len(self.examples.pictures[0]), len(self.examples.captions[0])
 
     @property
     def kinds(self) -> list[str]:
-        """Of these items."""
-        return [self.examples.kinds[number] for number in self.numbers]
+        """The kinds of the items that are scored."""
+        return [self.examples.kinds[index] for index in self.indices]
 
     @property
-    def clusters(self) -> list:
-        """Of these items."""
-        return [self.examples.clusters[number] for number in self.numbers]
+    def clusters(self) -> list[Hashable]:
+        """The clusters of the items that are scored."""
+        return [self.examples.clusters[index] for index in self.indices]
 
 
 def load_split(benchmark: Benchmark, name: str, per_kind: int | None = None) -> Split:
-    """A split, or only the first `per_kind` items of each kind.
+    """Load a split, of which all items are scored, or the first `per_kind` of each kind.
 
     Raises:
         UserError: the split is unknown or empty, or its files are missing or damaged.
     """
-    examples = load_examples(benchmark, name, "splits")
-    seen: dict[str, int] = {}
-    numbers = []
-    for number, kind in enumerate(examples.kinds):
-        seen[kind] = seen.get(kind, 0) + 1
-        if per_kind is None or seen[kind] <= per_kind:
-            numbers.append(number)
-    return Split(name, examples, numbers)
+    examples = _load_examples(benchmark, name, "splits")
+    counts: Counter[str] = Counter()
+    indices = []
+    for index, kind in enumerate(examples.kinds):
+        counts[kind] += 1
+        if per_kind is None or counts[kind] <= per_kind:
+            indices.append(index)
+    return Split(name, examples, indices)
 
 
-def load_examples(benchmark: Benchmark, name: str, field: str) -> Examples:
-    """The items of a split that the config's `field` names."""
+def load_shots_split(benchmark: Benchmark, name: str) -> Examples:
+    """Load the split that shots are drawn from, with one caption or one image per item.
+
+    Raises:
+        UserError: as `load_split`.
+    """
+    return _load_examples(benchmark, name, "shots_from").unfolded()
+
+
+def _load_examples(benchmark: Benchmark, name: str, field: str) -> Examples:
+    """Load the split that the config's `field` names."""
     if name not in benchmark.splits:
         known = ", ".join(benchmark.splits)
         raise UserError(f"{field}: '{name}' is unknown; expected {known}.")
@@ -61,52 +76,72 @@ def load_examples(benchmark: Benchmark, name: str, field: str) -> Examples:
     return examples
 
 
-def load_shots(
-    encoders: Encoders, benchmark: Benchmark, name: str, count: int, seed: int
-) -> EncodedItems:
-    """`count` items of a split by seed, on all hosts, each of which read and encoded its part.
+class ShotDraw(NamedTuple):
+    """A draw of `count` shots from a split by `seed`."""
+
+    split: str
+    count: int
+    seed: int
+
+    def indices(self, kinds: Sequence[str]) -> list[int]:
+        """Return the indices of the drawn items, equally many of each kind as far as possible.
+
+        Args:
+            kinds: of all items of the split.
+
+        Raises:
+            UserError: there are fewer items, or the shots are too few to hold some of them out.
+        """
+        if not 2 <= self.count <= len(kinds):
+            raise UserError(
+                f"shots is {self.count}; expected 2 to {len(kinds)}, the number of items of "
+                f"{self.split}."
+            )
+        order = np.random.default_rng([self.seed, self.count, 8]).permutation(len(kinds))
+        ordered = np.asarray(kinds)[order]
+        queues = {kind: iter(order[ordered == kind]) for kind in dict.fromkeys(kinds)}
+        drawn: list[int] = []
+        while len(drawn) < self.count:
+            for kind in list(queues):
+                index = next(queues[kind], None)
+                if index is None:
+                    del queues[kind]  # all items of this kind are drawn
+                elif len(drawn) < self.count:
+                    drawn.append(int(index))
+        return drawn
+
+
+def encode_shots(encoders: Encoders, benchmark: Benchmark, draw: ShotDraw) -> EncodedItems:
+    """Return the drawn items on all hosts, each of which reads and encodes its part.
 
     Raises:
-        UserError: there are not so many items, or too few to learn from some and hold out others.
+        UserError: as `ShotDraw.indices`.
     """
-    examples = load_examples(benchmark, name, "shots_from").unfolded()
-    indices = draw_shots(name, examples.kinds, count, seed)
-    return encode(encoders, examples, indices, split_over_hosts=True)
+    examples = load_shots_split(benchmark, draw.split)
+    return encode(encoders, examples, draw.indices(examples.kinds), split_over_hosts=True)
 
 
-def count_shots(benchmark: Benchmark, name: str, asked: float) -> int:
-    """How many items of a split `asked` is: a number of them, or a fraction up to 1.0.
+def check_shots(benchmark: Benchmark, name: str, requested: Sequence[float], seed: int) -> None:
+    """Check that a split has as many items as there are shots requested.
+
+    Raises:
+        UserError: it has not, or there is no such split.
+    """
+    kinds = load_shots_split(benchmark, name).kinds
+    for number in requested:
+        ShotDraw(name, count_shots(benchmark, name, number), seed).indices(kinds)
+
+
+def count_shots(benchmark: Benchmark, name: str, requested: float) -> int:
+    """Return the number of shots, requested as a number of items or as a fraction up to 1.0.
 
     Raises:
         UserError: it is neither.
     """
-    if isinstance(asked, float) and 0 < asked <= 1:
-        count = load_examples(benchmark, name, "shots_from").unfolded().count
-        return max(2, round(asked * count))
-    if asked != int(asked):
-        raise UserError(f"shots is {asked}; expected a number of items, or a fraction up to 1.0.")
-    return int(asked)
-
-
-def draw_shots(name: str, kinds: Sequence[str], count: int, seed: int) -> list[int]:
-    """The numbers of `count` items by seed, equally many of each kind as far as that goes.
-
-    Raises:
-        UserError: as `load_shots`.
-    """
-    if not 2 <= count <= len(kinds):
+    if isinstance(requested, float) and 0 < requested <= 1:
+        return max(2, round(requested * load_shots_split(benchmark, name).count))
+    if requested != int(requested):
         raise UserError(
-            f"shots is {count}; expected 2 to {len(kinds)}, the number of items of {name}."
+            f"shots is {requested}; expected a number of items, or a fraction up to 1.0."
         )
-    order = np.random.default_rng([seed, count, 8]).permutation(len(kinds))
-    ordered = np.asarray(kinds)[order]
-    turns = {kind: iter(order[ordered == kind]) for kind in dict.fromkeys(kinds)}
-    chosen: list[int] = []
-    while len(chosen) < count:
-        for kind in list(turns):
-            number = next(turns[kind], None)
-            if number is None:
-                del turns[kind]  # of this kind there are no more
-            elif len(chosen) < count:
-                chosen.append(int(number))
-    return chosen
+    return int(requested)

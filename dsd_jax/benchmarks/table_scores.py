@@ -1,9 +1,10 @@
-"""Scores of a piece of a benchmark's items: of every reading, frozen and under prompts."""
+"""Rows of a table, and their scores for some items: zero-shot and under learned prompts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dsd_jax.benchmarks.encoded_items import EncodedItems
@@ -11,6 +12,7 @@ from dsd_jax.benchmarks.score_jobs import (
     ScoreJob,
     compat_score_jobs,
     per_timestep_scores,
+    scaled,
     score_job,
 )
 from dsd_jax.config.score_spec import ScoreSpec
@@ -19,14 +21,17 @@ from dsd_jax.matching.batching import ProgressFn
 from dsd_jax.matching.score_functions import check_finite, mean_over_timesteps
 from dsd_jax.prompts.prompt_metadata import same_timesteps
 
-BIAS = "/bias"  # ends the name of what compat readings add to the average of the attention
+BIAS = "/bias"  # ends the name of what compat scores add to the average of the attention
 
 
 class LearnedPrompts(NamedTuple):
     """Prompts of one recipe and number of shots, a pytree per seed.
 
-    methods: that they serve. timesteps: how many they were learned at; None is the config's number.
-    kinds: that the recipe learns; empty where it is not known.
+    Attributes:
+        methods: that the prompts were learned for.
+        prompts: a pytree per seed.
+        timesteps: how many they were learned at; None is the config's number.
+        kinds: that the recipe learns; empty where that is not known.
     """
 
     methods: Sequence[str]
@@ -37,27 +42,29 @@ class LearnedPrompts(NamedTuple):
     def refused(self, method: str) -> str:
         """Return what held-out shots refused, such as "lora 2/3" (draws); empty for nothing."""
         lacking = {
-            kind: sum(not _holds(tree, kind, method) for tree in self.prompts)
+            kind: sum(not _holds(prompts, kind, method) for prompts in self.prompts)
             for kind in self.kinds
         }
         draws = len(self.prompts)
         return ", ".join(f"{kind} {count}/{draws}" for kind, count in lacking.items() if count)
 
 
-def _holds(tree: Mapping[str, Any], kind: str, method: str) -> bool:
+def _holds(prompts: Mapping[str, Any], kind: str, method: str) -> bool:
     """Return whether prompts have something of a kind for a method; refused weights are zeros."""
     if kind != "weights":
-        return bool(tree.get(kind))
-    learned = tree.get("weights", {}).get(method, {})
-    return any(np.any(leaf) for leaf in jax.tree.leaves(learned))
+        return bool(prompts.get(kind))
+    weights = prompts.get("weights", {}).get(method, {})
+    return any(np.any(leaf) for leaf in jax.tree.leaves(weights))
 
 
 class RowKey(NamedTuple):
-    """What tells the scores of a table's rows apart; keys can be sorted, as JAX sorts keys.
+    """The id of a row of scores; ids can be sorted, as JAX sorts the keys of pytrees.
 
-    method: the reading's label, or a dual encoder's name. prompts: the label of learned prompts,
-    such as "lora-256", or of fine-tuned weights; empty for zero-shot. seed: the number of their
-    draw.
+    Attributes:
+        method: the label of a `ScoreSpec`, or the name of a baseline.
+        prompts: the label of learned prompts, such as "lora-256", or of fine-tuned params; empty
+            for zero-shot.
+        seed: the number of their draw.
     """
 
     method: str
@@ -66,109 +73,130 @@ class RowKey(NamedTuple):
 
 
 class EvalPlan(NamedTuple):
-    """All that is asked of every item.
+    """The scores that are computed for every item.
 
-    learned: by label, such as "lora-256". timesteps: how many they were learned for.
+    Attributes:
+        specs: the scores.
+        layers: whose attention scores are averaged.
+        timesteps: how many prompts were learned for, where they do not say.
+        seed: of the noise.
+        learned: prompts by label, such as "lora-256".
     """
 
-    readings: Sequence[ScoreSpec]
+    specs: Sequence[ScoreSpec]
     layers: tuple[str, ...]
     timesteps: int
     seed: int
     learned: Mapping[str, LearnedPrompts]
 
-    def served(self, label: str) -> list[ScoreSpec]:
-        """Return the readings that some prompts serve: plain ones at what they were learned for."""
+    def served_specs(self, label: str) -> list[ScoreSpec]:
+        """Return the scores that prompts serve: plain ones at the timesteps of learning."""
         learned = self.learned[label]
         count = learned.timesteps or self.timesteps
         return [
-            one
-            for one in self.readings
-            if one.is_plain
-            and one.method in learned.methods
-            and same_timesteps(one.stages[0][1], count)
+            spec
+            for spec in self.specs
+            if spec.is_plain
+            and spec.method in learned.methods
+            and same_timesteps(spec.stages[0][1], count)
         ]
 
 
 def candidate_scores(
-    model: Model, items: EncodedItems, asked: EvalPlan, tick: ProgressFn = lambda share: None
+    model: Model, items: EncodedItems, plan: EvalPlan, tick: ProgressFn = lambda share: None
 ) -> dict[RowKey, np.ndarray]:
-    """{key: (n, P, J) float32} of all that is asked.
+    """Return {row: scores (n, P, J) float32} of all that is planned.
 
-    Compat readings come in two parts, as nothing is averaged over items here.
+    Compat scores come in two parts, attention and bias: nothing is averaged over items here.
+
+    Args:
+        model: frozen.
+        items: n items of P images and J captions.
+        plan: what to compute.
+        tick: called with the share of the work that was done since the last call.
     """
-    tasks = _tasks(model, asked)
-    pruned = [reading for reading in asked.readings if len(reading.stages) > 1]
+    jobs = _first_jobs(model, plan)
+    pruned = [spec for spec in plan.specs if len(spec.stages) > 1]
     share = 1 / (1 + len(pruned))
-    steps = per_timestep_scores(
-        model, items, list(tasks.values()), asked.seed, lambda part: tick(part * share)
+    per_job = per_timestep_scores(
+        model, items, list(jobs.values()), plan.seed, tick=scaled(tick, share)
     )
-    found = {
-        key: check_finite(np.asarray(mean_over_timesteps(values, task.weights)), model.name)
-        for (key, task), values in zip(tasks.items(), steps, strict=True)
-    }
-    for reading in pruned:
-        key = RowKey(reading.label)
-        first = steps[list(tasks).index(key)]
-        found[key] = _prune(model, items, reading, asked, first)
+    per_timestep = dict(zip(jobs, per_job, strict=True))
+    scores = {}
+    for key, job in jobs.items():
+        means = mean_over_timesteps(jnp.asarray(per_timestep[key]), job.weights)
+        scores[key] = check_finite(np.asarray(means), model.name)
+    for spec in pruned:
+        key = RowKey(spec.label)
+        scores[key] = _prune(model, items, spec, plan, first=per_timestep[key])
         tick(share)
-    return found
+    return scores
 
 
-def _tasks(model: Model, asked: EvalPlan) -> dict[RowKey, ScoreJob]:
-    """Return the first round of every row."""
-    tasks: dict[RowKey, ScoreJob] = {}
-    for reading in asked.readings:
-        label = reading.label
-        if reading.compat:
-            parts = compat_score_jobs(model.unet, reading, asked.layers)
-            tasks |= zip([RowKey(label), RowKey(label + BIAS)], parts, strict=False)
+def _first_jobs(model: Model, plan: EvalPlan) -> dict[RowKey, ScoreJob]:
+    """Return the job for the first stage of every row."""
+    jobs: dict[RowKey, ScoreJob] = {}
+    for spec in plan.specs:
+        if spec.compat:
+            parts = compat_score_jobs(model.unet, spec, plan.layers)
+            jobs |= zip([RowKey(spec.label), RowKey(spec.label + BIAS)], parts, strict=False)
         else:
-            tasks[RowKey(label)] = score_job(model.unet, reading, asked.layers)
-    for prompts, learned in asked.learned.items():
-        for seed, tree in enumerate(learned.prompts):
-            for reading in asked.served(prompts):
-                key = RowKey(reading.label, prompts, seed)
-                tasks[key] = score_job(model.unet, reading, asked.layers, tree)
-    return tasks
+            jobs[RowKey(spec.label)] = score_job(model.unet, spec, plan.layers)
+    for label, learned in plan.learned.items():
+        for seed, prompts in enumerate(learned.prompts):
+            for spec in plan.served_specs(label):
+                job = score_job(model.unet, spec, plan.layers, prompts)
+                jobs[RowKey(spec.label, label, seed)] = job
+    return jobs
 
 
 def _prune(
-    model: Model, items: EncodedItems, reading: ScoreSpec, asked: EvalPlan, steps: np.ndarray
+    model: Model, items: EncodedItems, spec: ScoreSpec, plan: EvalPlan, *, first: np.ndarray
 ) -> np.ndarray:
-    """(n, P, J): the later rounds of a reading whose first round's steps are (n, P, J, T).
+    """Return the scores (n, P, J) of the last stage, after each stage has dropped candidates.
 
-    What is dropped in a round stays in the order of its last scores, below all that is kept.
+    What a stage drops stays in the order of its last scores, below all that is kept.
+
+    Args:
+        model: frozen.
+        items: with several images or several captions each, not both.
+        spec: with several stages.
+        plan: that the score is of.
+        first: (n, P, J, T), scores of the first stage at every timestep.
     """
-    shape = steps.shape[:3]
-    steps = steps.reshape(len(steps), -1, steps.shape[-1])
-    times = reading.timesteps()
-    left = np.tile(np.arange(steps.shape[1]), (len(steps), 1))  # (n, candidates still there)
-    scores = steps.mean(axis=-1)
-    for stage in range(1, len(reading.stages)):
-        best = np.argsort(-np.take_along_axis(scores, left, 1), axis=1, kind="stable")
-        kept = np.sort(best[:, : reading.stages[stage][0]], axis=1)
-        left = np.take_along_axis(left, kept, axis=1)
-        steps = np.take_along_axis(steps, kept[..., None], axis=1)
-        task = score_job(model.unet, reading, asked.layers, stage=stage)
-        (new,) = per_timestep_scores(model, items.select_candidates(left), [task], asked.seed)
-        steps = np.concatenate([steps, new.reshape(*left.shape, -1)], axis=-1)
-        times = np.concatenate([times, task.timesteps])
-        now = steps[..., np.isin(times, reading.timesteps(stage))].mean(axis=-1)
-        scores = _above(scores, left, now)
+    shape = first.shape[:3]
+    per_timestep = first.reshape(len(first), -1, first.shape[-1])  # (n, candidates kept, T)
+    timesteps = spec.timesteps()
+    kept = np.tile(np.arange(per_timestep.shape[1]), (len(first), 1))  # (n, candidates kept)
+    scores = per_timestep.mean(axis=-1)
+    for stage in range(1, len(spec.stages)):
+        ranking = np.argsort(-np.take_along_axis(scores, kept, 1), axis=1, kind="stable")
+        best = np.sort(ranking[:, : spec.stages[stage][0]], axis=1)
+        kept = np.take_along_axis(kept, best, axis=1)
+        per_timestep = np.take_along_axis(per_timestep, best[..., None], axis=1)
+        job = score_job(model.unet, spec, plan.layers, stage=stage)
+        (new,) = per_timestep_scores(model, items.select_candidates(kept), [job], plan.seed)
+        per_timestep = np.concatenate([per_timestep, new.reshape(*kept.shape, -1)], axis=-1)
+        timesteps = np.concatenate([timesteps, job.timesteps])
+        is_averaged = np.isin(timesteps, spec.timesteps(stage))
+        scores = _above_dropped(scores, kept, per_timestep[..., is_averaged].mean(axis=-1))
     return scores.reshape(shape)
 
 
-def _above(scores: np.ndarray, left: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """`scores` (n, K) with those of the columns `left` (n, k) replaced by `now`, and the others
-    moved as a whole below the lowest of these.
+def _above_dropped(scores: np.ndarray, kept: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return scores with new ones for the kept candidates, and all others moved below these.
+
+    Args:
+        scores: (n, K), of all candidates.
+        kept: (n, k), indices of candidates.
+        new: (n, k), their scores.
     """
-    dropped = np.ones(scores.shape, bool)
-    np.put_along_axis(dropped, left, False, axis=1)
-    highest = np.max(np.where(dropped, scores, -np.inf), axis=1, keepdims=True, initial=-np.inf)
-    lowest = now.min(axis=1, keepdims=True)
+    is_dropped = np.ones(scores.shape, bool)
+    np.put_along_axis(is_dropped, kept, False, axis=1)
+    highest = np.max(np.where(is_dropped, scores, -np.inf), axis=1, keepdims=True, initial=-np.inf)
+    lowest = new.min(axis=1, keepdims=True)
     gap = np.maximum(1.0, np.abs(lowest)) * 1e-3
     with np.errstate(invalid="ignore"):  # where nothing is dropped
-        moved = np.where(dropped, scores - highest + lowest - gap, 0.0)
-    np.put_along_axis(moved, left, now, axis=1)
+        moved = np.where(is_dropped, scores - highest + lowest - gap, 0.0)
+    np.put_along_axis(moved, kept, new, axis=1)
     return moved.astype(np.float32)

@@ -1,217 +1,258 @@
-"""A benchmark's table: zero-shot and under every set of learned prompts, on the same items."""
+"""Evaluation of an experiment: scores of its splits, summarized into a table and a report.
 
+The data flow: an `EvalPlan` and a `Split` give {row: scores} in `score_split`; `summarize_split`
+makes rows, comparisons and pictured decisions of them; `evaluate` writes the report.
+"""
+
+import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from dsd_jax.benchmarks.encoded_items import encode
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.splits import Split
-from dsd_jax.benchmarks.table_scores import BIAS, EvalPlan, RowKey, candidate_scores
+from dsd_jax.benchmarks.table_scores import (
+    BIAS,
+    EvalPlan,
+    LearnedPrompts,
+    RowKey,
+    candidate_scores,
+)
+from dsd_jax.clip.matcher import Clip
 from dsd_jax.config.score_spec import COMPAT
 from dsd_jax.data.examples import Examples
 from dsd_jax.distributed import processes
-from dsd_jax.experiment.score_cache import ScoreCache
+from dsd_jax.experiment.clip_baseline import clip_scores
+from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
+from dsd_jax.experiment.setup import Experiment
+from dsd_jax.experiment.workdir import Workdir
 from dsd_jax.io.terminal import advance
 from dsd_jax.matching.batching import even_ranges
-from dsd_jax.report import Decision
+from dsd_jax.report import Decision, print_table, report_files
 from dsd_jax.statistics import metrics, results
 from dsd_jax.statistics.results import ItemGroups, Series
 
-LARGEST = 224  # pixels of a side of a picture in a report
-SHOWN = 6  # right and wrong decisions each that a report pictures
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "tensorflow-datasets")
+SCORED_TOGETHER = 8192  # candidates times timesteps, after which scores are written to the cache
+MAX_SIDE = 224  # pixels of an image in a report
+SHOWN = 6  # right and wrong decisions each that a report shows
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-TOGETHER = 8192  # candidates times timesteps that are scored before they are kept
 
 
-class EvaluationTable(NamedTuple):
-    """What a report shows: rows, paired comparisons and decisions of some splits.
+class SplitResults(NamedTuple):
+    """A report's part on one split.
 
-    passes: {method: rows of the UNet per item}.
+    Attributes:
+        rows: of the table.
+        comparisons: paired differences between rows.
+        decisions: that are pictured.
+        passes: {method: rows of the UNet per item}.
     """
 
-    rows: list[dict]
-    comparisons: list[dict]
+    rows: list[dict[str, Any]]
+    comparisons: list[dict[str, Any]]
     decisions: list[Decision]
     passes: dict[str, int]
 
 
-# From a split to the scores of methods that are no readings, such as a dual encoder's.
-Rival = Callable[[Split], Mapping[RowKey, np.ndarray]]
-
-
 def evaluate(
-    encoders: Encoders,
-    splits: Sequence[Split],
-    asked: EvalPlan,
-    kept: ScoreCache,
-    rivals: Sequence[Rival] = (),
-) -> EvaluationTable:
-    """Score every split by every reading zero-shot, under the prompts that serve it, and by rivals.
+    experiment: Experiment,
+    workdir: Workdir,
+    learned: Mapping[str, LearnedPrompts],
+    tuned: Mapping[str, Sequence[Clip]],
+) -> None:
+    """Score the experiment's splits, print the table and write the report.
 
     Args:
-        encoders: of the model.
-        splits: whose items.
-        asked: readings and learned prompts.
-        kept: where scores are kept, for a run that goes on.
-        rivals: others that score the same items.
+        experiment: whose splits are scored by the frozen model, and by the CLIP if there is one.
+        workdir: of the run.
+        learned: prompts by label, which the model is scored under, too.
+        tuned: fine-tuned CLIPs by label, one per seed, which are scored, too.
     """
-    table = EvaluationTable([], [], [], {})
-    for split in splits:
-        scores = split_scores(encoders, split, asked, kept)
-        for rival in rivals:
-            scores |= rival(split)
-        add_split(table, split, scores, asked, min(encoders.model.image_size, LARGEST))
-    return table
+    config = experiment.config
+    plan = EvalPlan(experiment.specs, experiment.layers, config.timesteps, config.seed, learned)
+    identity = scores_identity(experiment.model, plan, config.data.model_dump(mode="json"))
+    cache = ScoreCache(workdir.folder / "scores", identity)
+    parts = []
+    for split in experiment.splits:
+        scores = score_split(experiment.encoders, split, plan, cache)
+        if experiment.clip:
+            scores |= clip_scores(experiment.clip, tuned, split)
+        side = min(experiment.model.image_size, MAX_SIDE)
+        parts.append(summarize_split(split, scores, plan, side))
+    if not processes.is_main():
+        return
+    rows = [row for part in parts for row in part.rows]
+    header = _header(experiment) | {
+        "passes": {name: count for part in parts for name, count in part.passes.items()}
+    }
+    decisions = [decision for part in parts for decision in part.decisions]
+    comparisons = [row for part in parts for row in part.comparisons]
+    contents = report_files(header, rows, decisions, comparisons)
+    try:
+        workdir.write_reports(contents)
+        cache.delete()
+    finally:  # where the disk is full the terminal has the table, and the other way round
+        print_table(rows)
 
 
-def add_split(
-    table: EvaluationTable,
-    split: Split,
-    scores: Mapping[RowKey, np.ndarray],
-    asked: EvalPlan,
-    side: int,
-) -> None:
-    """Add a split's rows, comparisons and some decisions, pictured with sides of `side` pixels."""
-    pictures, captions = next(iter(scores.values())).shape[1:]
-    parts, chances = ItemGroups(split.kinds, split.clusters), metrics.chances(pictures, captions)
-    table.passes.update({one.label: one.passes(pictures, captions) for one in asked.readings})
-    found: dict[tuple[str, str | None], list[np.ndarray]] = {}
+def score_split(
+    encoders: Encoders, split: Split, plan: EvalPlan, cache: ScoreCache
+) -> dict[RowKey, np.ndarray]:
+    """Return {row: scores (n, P, J)} of all that is planned, on all hosts; each scores its part."""
+    indices = [split.indices[i] for i in processes.local_range(split.count)]
+    images, captions = split.shape
+    timesteps = max(spec.stages[-1][1] for spec in plan.specs)
+    blocks = even_ranges(len(indices), max(1, SCORED_TOGETHER // (images * captions * timesteps)))
+    total, hidden, scores = 100 * len(blocks), not processes.is_main(), []
+    with tqdm(total=total, desc=split.name, disable=hidden, bar_format=_BAR) as bar:
+        for block in blocks:
+            chosen = [indices[i] for i in block]
+            compute = partial(_score_items, encoders, split.examples, chosen, plan=plan, bar=bar)
+            scores.append(cache.load_or_compute(_items_identity(split, chosen), compute))
+            advance(bar, 100 * len(scores) - bar.n)
+    # The last block is filled up to the size of the others.
+    local = {key: np.concatenate([b[key] for b in scores])[: len(indices)] for key in scores[0]}
+    return _average_compat(processes.gather_each(local, split.count), plan, split.kinds)
+
+
+def _score_items(
+    encoders: Encoders, examples: Examples, indices: Sequence[int], *, plan: EvalPlan, bar: "tqdm"
+) -> dict[RowKey, np.ndarray]:
+    items = encode(encoders, examples, indices)
+    return candidate_scores(encoders.model, items, plan, lambda share: advance(bar, 100 * share))
+
+
+def _items_identity(split: Split, indices: Sequence[int]) -> str:
+    """Return what identifies items, as far as it does not take reading their images."""
+    examples = split.examples
+    rows = [[i, examples.captions[i], [str(key) for key in examples.pictures[i]]] for i in indices]
+    return json.dumps([split.name, rows])
+
+
+def _average_compat(
+    scores: Mapping[RowKey, np.ndarray], plan: EvalPlan, kinds: Sequence[str]
+) -> dict[RowKey, np.ndarray]:
+    """Return the scores with the two parts of compat scores joined as the authors' code does."""
+    joined = {key: values for key, values in scores.items() if not key.method.endswith(BIAS)}
+    for spec in plan.specs:
+        if spec.compat:
+            key, bias = RowKey(spec.label), RowKey(spec.label + BIAS)
+            joined[key] = metrics.compat(joined[key], scores.get(bias), kinds)
+    return joined
+
+
+def summarize_split(
+    split: Split, scores: Mapping[RowKey, np.ndarray], plan: EvalPlan, side: int
+) -> SplitResults:
+    """Return the rows, comparisons and some decisions of a split.
+
+    Args:
+        split: whose items were scored.
+        scores: (n, P, J) by row.
+        plan: that they were computed by.
+        side: of the images that a report shows, in pixels.
+    """
+    by_prompts: dict[tuple[str, str], list[np.ndarray]] = {}
     for key, values in scores.items():
-        found.setdefault((key.method, key.prompts or None), []).append(values)
-    series = [series_of(split, label, prompts, every) for (label, prompts), every in found.items()]
+        by_prompts.setdefault((key.method, key.prompts), []).append(values)
+    series = [
+        _series(split, method, prompts, of_seeds)
+        for (method, prompts), of_seeds in by_prompts.items()
+    ]
+    items = ItemGroups(split.kinds, split.clusters)
+    # Compat scores are averaged over batches of items, which are right or wrong as a whole.
     batches = ItemGroups(split.kinds, metrics.compat_batches(split.kinds))
+    chances, rows = metrics.chances(*split.shape), []
     for one in series:
-        # What is averaged over a batch is right or wrong as a batch.
-        parts_of = batches if one.method.endswith(COMPAT) else parts
-        table.rows.extend(_with_refusals(results.rows(one, parts_of, chances), one, asked))
-    fair = [one for one in series if not one.method.endswith(COMPAT)]
-    table.comparisons.extend(results.comparisons(fair, parts))
-    best = max(fair or series, key=lambda one: one.main.mean())
-    table.decisions.extend(pictured(split, best, found[best.method, best.prompts][0], side))
+        groups = batches if one.method.endswith(COMPAT) else items
+        rows += _with_refusals(results.rows(one, groups, chances), one, plan)
+    independent = [one for one in series if not one.method.endswith(COMPAT)]
+    best = max(independent or series, key=lambda one: one.main.mean())
+    best_scores = by_prompts[best.method, best.prompts or ""][0]
+    return SplitResults(
+        rows,
+        results.comparisons(independent, items),
+        pick_decisions(split, best, best_scores, side),
+        {spec.label: spec.passes(*split.shape) for spec in plan.specs},
+    )
 
 
-def _with_refusals(rows: Sequence[dict], series: Series, asked: EvalPlan) -> list[dict]:
-    """Return the rows, with what held-out shots refused of the prompts that they are scored by."""
-    learned = asked.learned.get(series.prompts or "")
-    methods = [one.method for one in asked.readings if one.label == series.method]
+def _series(split: Split, method: str, prompts: str, scores: Sequence[np.ndarray]) -> Series:
+    """Return the outcomes of scores (n, P, J), one array per seed."""
+    of_seeds = [metrics.outcomes(values) for values in scores]
+    outcomes = {
+        metric: np.stack([outcome[metric] for outcome in of_seeds]) for metric in of_seeds[0]
+    }
+    return Series(method, prompts or None, split.name.removesuffix("/test"), outcomes)
+
+
+def _with_refusals(
+    rows: Sequence[dict[str, Any]], series: Series, plan: EvalPlan
+) -> list[dict[str, Any]]:
+    """Return the rows with what held-out shots refused of the prompts of the series."""
+    learned = plan.learned.get(series.prompts or "")
+    methods = [spec.method for spec in plan.specs if spec.label == series.method]
     refused = learned.refused(methods[0]) if learned and methods else ""
     return [{**row, "refused": refused} if refused else row for row in rows]
 
 
-def series_of(
-    split: Split, label: str, prompts: str | None, scores: Sequence[np.ndarray]
-) -> Series:
-    """The outcomes of (n, P, J) scores of every seed."""
-    every = [metrics.outcomes(values) for values in scores]
-    outcomes = {metric: np.stack([one[metric] for one in every]) for metric in every[0]}
-    name = split.name.removesuffix("/test")
-    return Series(label, prompts, name, outcomes)
+def pick_decisions(split: Split, series: Series, scores: np.ndarray, side: int) -> list[Decision]:
+    """Return the first wrong and the first right decisions, each against the best wrong candidate.
 
-
-def split_scores(
-    encoders: Encoders, split: Split, asked: EvalPlan, kept: ScoreCache
-) -> dict[RowKey, np.ndarray]:
-    """{key: (n, P, J)} of all that is asked, on all hosts, each of which scored its part."""
-    examples = split.examples
-    here = [split.numbers[i] for i in processes.local_range(split.count)]
-    shape = len(examples.pictures[0]) * len(examples.captions[0])
-    times = max(reading.stages[-1][1] for reading in asked.readings)
-    blocks = even_ranges(len(here), max(1, TOGETHER // (shape * times)))
-    total, hidden, found = 100 * len(blocks), not processes.is_main(), []
-    with tqdm(total=total, desc=split.name, disable=hidden, bar_format=_BAR) as bar:
-        for block in blocks:
-            numbers = [here[i] for i in block]
-            compute = _computing(encoders, examples, numbers, asked, bar)
-            found.append(kept.scores(_identity(split, numbers), compute))
-            advance(bar, 100 * len(found) - bar.n)
-    mine = {key: np.concatenate([one[key] for one in found])[: len(here)] for key in found[0]}
-    return averaged(processes.gather_each(mine, split.count), asked, split.kinds)
-
-
-def _computing(
-    encoders: Encoders,
-    examples: Examples,
-    numbers: Sequence[int],
-    asked: EvalPlan,
-    bar: tqdm,
-) -> Callable[[], dict[RowKey, np.ndarray]]:
-    def compute() -> dict[RowKey, np.ndarray]:
-        items = encode(encoders, examples, numbers)
-        return candidate_scores(
-            encoders.model, items, asked, lambda share: advance(bar, 100 * share)
+    Args:
+        split: whose items were scored.
+        series: that the scores are of.
+        scores: (n, P, J), the matching candidate first.
+        side: of the images, in pixels.
+    """
+    scores = scores[:, :, 0] if scores.shape[1] > 1 else scores[:, 0]
+    best_wrong = 1 + scores[:, 1:].argmax(axis=1)
+    is_right = scores[:, 0] > scores[:, 1:].max(axis=1)
+    rows = [*np.flatnonzero(~is_right)[:SHOWN], *np.flatnonzero(is_right)[:SHOWN]]
+    decisions = []
+    for row, wrong in zip(map(int, rows), map(int, best_wrong[rows]), strict=True):
+        index, examples = split.indices[row], split.examples
+        keys, captions = examples.pictures[index], examples.captions[index]
+        images_differ = len(keys) > 1
+        positive, negative = examples.images([keys[0], keys[wrong if images_differ else 0]], side)
+        decision = Decision(
+            caption=captions[0],
+            positive=positive,
+            negative=negative,
+            positive_score=float(scores[row, 0]),
+            negative_score=float(scores[row, wrong]),
+            method=series.method,
+            prompts=series.prompts,
+            kind=examples.kinds[index],
+            split=series.split,
+            other_caption=None if images_differ else captions[wrong],
         )
-
-    return compute
-
-
-def _identity(split: Split, numbers: Sequence[int]) -> str:
-    """Of some items, as far as it does not take reading their pictures."""
-    examples = split.examples
-    rows = [[i, examples.captions[i], [str(key) for key in examples.pictures[i]]] for i in numbers]
-    return json.dumps([split.name, rows])
+        decisions.append(decision)
+    return decisions
 
 
-def averaged(
-    scores: Mapping[RowKey, np.ndarray], asked: EvalPlan, kinds: list[str]
-) -> dict[RowKey, np.ndarray]:
-    """The same with compat readings' parts put together as the authors' code does."""
-    whole = {key: values for key, values in scores.items() if not key.method.endswith(BIAS)}
-    for reading in asked.readings:
-        if reading.compat:
-            key, bias = RowKey(reading.label), RowKey(reading.label + BIAS)
-            whole[key] = metrics.compat(whole[key], scores.get(bias), kinds)
-    return whole
-
-
-def pictured(split: Split, series: Series, scores: np.ndarray, side: int) -> list[Decision]:
-    """Some wrong and some right decisions: the matching candidate and the best of the others."""
-    first = scores[:, :, 0] if scores.shape[1] > 1 else scores[:, 0]
-    rival = 1 + first[:, 1:].argmax(axis=1)
-    right = first[:, 0] > first[:, 1:].max(axis=1)
-    rows = [*np.flatnonzero(~right)[:SHOWN], *np.flatnonzero(right)[:SHOWN]]
-    return [decision(split, series, first, int(row), int(rival[row]), side) for row in rows]
-
-
-def decision(
-    split: Split, series: Series, scores: np.ndarray, row: int, rival: int, side: int
-) -> Decision:
-    """One choice as a report pictures it."""
-    number, examples = split.numbers[row], split.examples
-    keys, captions = examples.pictures[number], examples.captions[number]
-    several = len(keys) > 1
-    pictures = examples.images([keys[0], keys[rival if several else 0]], side)
-    return Decision(
-        caption=captions[0],
-        positive=pictures[0],
-        negative=pictures[1],
-        positive_score=float(scores[row, 0]),
-        negative_score=float(scores[row, rival]),
-        method=series.method,
-        prompts=series.prompts,
-        kind=examples.kinds[number],
-        split=series.split,
-        other_caption=None if several else captions[rival],
-    )
-
-
-def identity_of(encoders: Encoders, asked: EvalPlan, settings: Any) -> str:
-    """Of all that decides scores besides the items."""
-    from dsd_jax.training.state_digest import digest
-    from dsd_jax.version import __version__
-
-    model = encoders.model
-    encoding = model.image_identity()[1], model.text_identity()[1]
-    trees = {label: [*map(digest, one.prompts)] for label, one in asked.learned.items()}
-    served = {label: list(one.methods) for label, one in asked.learned.items()}
-    labels = [(reading.label, reading.stages) for reading in asked.readings]
-    return json.dumps(
-        [
-            *(__version__, model.weights_digest, repr(model.unet), repr(model.schedule)),
-            *encoding,
-            *(labels, asked.layers, asked.seed, asked.timesteps, trees, served, settings),
-        ]
-    )
+def _header(experiment: Experiment) -> dict[str, Any]:
+    """Return what a report says of the run that made it."""
+    config = experiment.config
+    return {
+        "benchmark": experiment.benchmark.name,
+        "weights": config.weights,
+        **({"clip": config.clip} if config.clip else {}),
+        "seed": config.seed,
+        "seconds": round(time.monotonic() - experiment.started, 1),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "config": config.model_dump(mode="json"),
+    }

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dsd_jax.benchmarks.encoded_items import item_terms, terms_of_all_hosts
+from dsd_jax.benchmarks.encoded_items import gather_outputs, item_outputs
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.distributed import processes
 from dsd_jax.distributed.sharding import fetch, replicate
@@ -61,8 +61,8 @@ class HeldOut:
         def terms_of(some: Shots) -> Terms:
             count, pictures = some.items.images.shape
             mine = some.items.take(processes.local_range(count))
-            terms = item_terms(model, mine, timesteps, seeds, tree, wanted)
-            return with_uncond(terms_of_all_hosts(terms, pictures, count), some.terms)
+            terms = item_outputs(model, mine, timesteps, seeds, prompts=tree, wanted=wanted)
+            return with_uncond(gather_outputs(terms, pictures, count), some.terms)
 
         return self._losses(frozen, terms_of)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dsd_jax.benchmarks.encoded_items import EncodedItems, item_terms, terms_of_all_hosts
+from dsd_jax.benchmarks.encoded_items import EncodedItems, gather_outputs, item_outputs
 from dsd_jax.config.few_shot_recipe import Recipe
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.distributed import processes
@@ -24,7 +24,7 @@ TOGETHER = 2**28  # bytes of terms that are worked on at a time
 class Shots(NamedTuple):
     """The few shots under every noise they are trained with, and what the frozen model says.
 
-    terms: `item_terms` of all k items at R * T (noise, timestep)s, a noise's side by side; in the
+    terms: `item_outputs` of all k items at R * T (noise, timestep)s, a noise's side by side; in the
         host's memory, mapped to a file where they are large, and only what the recipes read.
 
     Every host has them all: which ones a step takes is drawn anew each time.
@@ -109,14 +109,14 @@ def look_at(
     numbers = pictures * noises * len(timesteps) * output_floats(model.unet, wanted, captions)
 
     def terms_of(piece: np.ndarray) -> Terms:
-        mine = item_terms(
+        mine = item_outputs(
             model,
             items.take(piece[processes.local_range(len(piece))]),
             timesteps,
             seeds,
             wanted=wanted,
         )
-        return terms_of_all_hosts(mine, pictures, len(piece))
+        return gather_outputs(mine, pictures, len(piece))
 
     pieces = even_ranges(count, max(1, TOGETHER // (4 * numbers)))
     terms = stacked((terms_of(piece) for piece in pieces), count * pictures)

@@ -1,7 +1,7 @@
-"""From outcomes to rows of a report, with standard errors, and paired comparisons."""
+"""Rows of a report made of outcomes, with standard errors, and paired comparisons of rows."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,10 +9,14 @@ from dsd_jax.statistics.standard_errors import standard_error
 
 
 class Series(NamedTuple):
-    """How one method under one kind of prompts did on the items of a split.
+    """The outcomes of one method under one kind of prompts on the items of a split.
 
-    outcomes: {metric: (S, n) in [0, 1]}, one row per seed of shots and initialisation; S = 1
-        zero-shot. The first metric is what methods are compared by.
+    Attributes:
+        method: the label of a score or the name of a baseline.
+        prompts: the label of the prompts; None for zero-shot.
+        split: the name of the split.
+        outcomes: {metric: (S, n) in [0, 1]}, one row per seed of shots and initialization; S = 1
+            zero-shot. The first metric is what methods are compared by.
     """
 
     method: str
@@ -27,12 +31,12 @@ class Series(NamedTuple):
 
 
 class ItemGroups(NamedTuple):
-    """What a split's items are: which kind and cluster each is of."""
+    """The kind and the cluster of each item of a split."""
 
     kinds: Sequence[str]
     clusters: Sequence[Hashable]
 
-    def each(
+    def by_kind(
         self, values: np.ndarray, span: float = 1.0
     ) -> Iterator[tuple[str, np.ndarray, float]]:
         """Yield (kind, values (S, n of it), standard error) of every kind, then of all as "mean".
@@ -44,12 +48,12 @@ class ItemGroups(NamedTuple):
         names = list(dict.fromkeys(self.kinds))
         for name in [*names, "mean"] if len(names) > 1 else ["mean"]:
             rows = np.arange(len(kinds)) if name == "mean" else np.flatnonzero(kinds == name)
-            some = values[:, rows]
-            yield name, some, standard_error(some, [clusters[row] for row in rows], span)
+            of_kind = values[:, rows]
+            yield name, of_kind, standard_error(of_kind, [clusters[row] for row in rows], span)
 
 
-def rows(series: Series, parts: ItemGroups, chances: Mapping[str, float]) -> list[dict]:
-    """A row of the report for each metric and kind, and one for all items."""
+def rows(series: Series, groups: ItemGroups, chances: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return a row of the report for each metric and kind, and one for all items."""
     return [
         {
             "method": series.method,
@@ -62,12 +66,12 @@ def rows(series: Series, parts: ItemGroups, chances: Mapping[str, float]) -> lis
             "n": values.shape[1],
             "chance": chances[metric],
         }
-        for metric, every in series.outcomes.items()
-        for kind, values, error in parts.each(every)
+        for metric, outcomes in series.outcomes.items()
+        for kind, values, error in groups.by_kind(outcomes)
     ]
 
 
-def compare(series: Series, baseline: Series, parts: ItemGroups) -> list[dict]:
+def compare(series: Series, baseline: Series, groups: ItemGroups) -> list[dict[str, Any]]:
     """Return differences to a baseline on the same items and noise, paired item by item.
 
     Few-shot series of one run learn from the same draws of shots, so their seeds are paired, too.
@@ -84,7 +88,7 @@ def compare(series: Series, baseline: Series, parts: ItemGroups) -> list[dict]:
             "stderr": error,
             "n": values.shape[1],
         }
-        for kind, values, error in parts.each(paired(series, baseline), span=2.0)
+        for kind, values, error in groups.by_kind(paired(series, baseline), span=2.0)
     ]
 
 
@@ -94,34 +98,41 @@ def paired(series: Series, baseline: Series) -> np.ndarray:
     A zero-shot series has one seed, which is compared with all of the other's. Of unequally many
     the draws that both have are compared.
     """
-    one, other = series.main, baseline.main
-    if min(len(one), len(other)) > 1:
-        shared = min(len(one), len(other))
-        one, other = one[:shared], other[:shared]
-    return one - other
+    outcomes, others = series.main, baseline.main
+    if min(len(outcomes), len(others)) > 1:
+        shared = min(len(outcomes), len(others))
+        outcomes, others = outcomes[:shared], others[:shared]
+    return outcomes - others
 
 
-def comparisons(series: Sequence[Series], parts: ItemGroups, rival: str = "clip") -> list[dict]:
-    """Of one split: every few-shot series against its own zero-shot, all against the best one, and
-    against the rival method with as many shots.
+def comparisons(
+    series: Sequence[Series], groups: ItemGroups, dual_encoder: str = "clip"
+) -> list[dict[str, Any]]:
+    """Compare every few-shot series of a split with its own zero-shot, and all with two baselines.
 
-    The best zero-shot is picked on these same items, which flatters it, not the others.
+    The baselines are the best zero-shot series, and the dual encoder with as many shots. The best
+    zero-shot is picked on these same items, which flatters it, not the others.
+
+    Args:
+        series: of one split.
+        groups: the kinds and clusters of its items.
+        dual_encoder: the method of the second baseline, if it is among the series.
     """
-    zero = {one.method: one for one in series if one.prompts is None}
-    if not zero:
+    zero_shot = {one.method: one for one in series if one.prompts is None}
+    if not zero_shot:
         return []
-    best = max(zero.values(), key=lambda one: one.main.mean())
-    rivals = {shots_of(one.prompts): one for one in series if one.method == rival}
-    found = []
+    best = max(zero_shot.values(), key=lambda one: one.main.mean())
+    encoders = {shots_of(one.prompts): one for one in series if one.method == dual_encoder}
+    rows = []
     for one in series:
-        baselines = [zero[one.method], best]
-        if one.method != rival and rivals:
-            baselines.append(rivals.get(shots_of(one.prompts), rivals[None]))
+        baselines = [zero_shot[one.method], best]
+        if one.method != dual_encoder and encoders:
+            baselines.append(encoders.get(shots_of(one.prompts), encoders[None]))
         for baseline in {id(x): x for x in baselines if x is not one}.values():
-            found += compare(one, baseline, parts)
-    return found
+            rows += compare(one, baseline, groups)
+    return rows
 
 
 def shots_of(prompts: str | None) -> str | None:
-    """The number of shots that ends a label, as in "lora-256"."""
+    """Return the number of shots that ends a label, as in "lora-256"; None for zero-shot."""
     return prompts and prompts.rpartition("-")[2]

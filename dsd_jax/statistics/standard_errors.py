@@ -6,23 +6,23 @@ from functools import lru_cache
 import numpy as np
 
 SAMPLES = 2000
-_TOGETHER = 2**22  # numbers of resamples that are in memory at a time as float64 or int64
+_MAX_NUMBERS = 2**22  # of resamples that are in memory at a time as float64 or int64
 
 
 def standard_error(values: np.ndarray, clusters: Sequence[Hashable], span: float = 1.0) -> float:
-    """Return the standard error of the mean of (S, n) values: of S seeds and n items.
+    """Return the standard error of the mean of values of S seeds and n items.
 
     Items are resampled in their clusters, for those of one share images.
 
     Args:
-        values: an outcome per seed and item.
+        values: (S, n), an outcome per seed and item.
         clusters: (n,), which items belong together.
         span: the width of the range that values can lie in: 1 for accuracies, 2 for differences of
             two. One cluster alone says nothing of others: then half of it is the error, the most
             that a mean can have.
     """
-    number = cluster_ids(clusters)
-    sums, sizes = np.bincount(number, values.mean(axis=0)), np.bincount(number)
+    ids = cluster_ids(clusters)
+    sums, sizes = np.bincount(ids, values.mean(axis=0)), np.bincount(ids)
     count = len(sizes)
     if count < 2:
         return span / 2
@@ -34,9 +34,9 @@ def standard_error(values: np.ndarray, clusters: Sequence[Hashable], span: float
 
 
 def cluster_ids(clusters: Sequence[Hashable]) -> np.ndarray:
-    """Return the cluster of each item as a number, (n,) int: 0, 1, ... as they first appear."""
-    names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
-    return np.array([names[name] for name in clusters], np.int64)
+    """Return the cluster of each item as an int, (n,): 0, 1, and so on as they first appear."""
+    ids = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    return np.array([ids[name] for name in clusters], np.int64)
 
 
 def _pieces(count: int) -> Iterator[np.ndarray]:
@@ -55,11 +55,11 @@ def _resamples(count: int) -> np.ndarray:
     rng, rows = np.random.default_rng(count), _rows(count)
     drawn = np.empty((SAMPLES, count), np.uint8)
     for start in range(0, SAMPLES, rows):
-        some = drawn[start : start + rows]
-        some[:] = rng.multinomial(count, np.full(count, 1 / count), size=len(some))
+        piece = drawn[start : start + rows]
+        piece[:] = rng.multinomial(count, np.full(count, 1 / count), size=len(piece))
     return drawn
 
 
 def _rows(count: int) -> int:
     """Return how many resamples of `count` clusters are made at a time."""
-    return max(1, _TOGETHER // count)
+    return max(1, _MAX_NUMBERS // count)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.encoded_items import EncodedItems, encode, item_terms
+from dsd_jax.benchmarks.encoded_items import EncodedItems, encode, item_outputs
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.diffusion import noising
 from dsd_jax.io import host_arrays
@@ -30,7 +30,7 @@ def items(model):
 
 @pytest.fixture(scope="module")
 def terms(model, items):
-    return item_terms(model, items, TIMESTEPS, SEEDS)
+    return item_outputs(model, items, TIMESTEPS, SEEDS)
 
 
 def test_encoding(model, items):
@@ -81,7 +81,7 @@ def test_some_candidates(model, several):
 def test_some_keep_their_numbers(items):
     some = items.take([4, 1])
     np.testing.assert_array_equal(some.clusters, items.clusters[np.array([4, 1])])
-    np.testing.assert_array_equal(some.numbers, [4, 1])
+    np.testing.assert_array_equal(some.indices, [4, 1])
     np.testing.assert_array_equal(some.pictures, items.images[np.array([4, 1])])
     np.testing.assert_array_equal(some.captions, items.captions[np.array([4, 1])])
 
@@ -100,7 +100,7 @@ def test_terms_are_those_of_the_matching_engine(model, items, terms):
 def test_candidates_share_their_noise_and_items_do_not(model, items):
     """One picture and caption everywhere: only noise is left to differ."""
     same = items._replace(images=0 * items.images, captions=0 * items.captions)
-    error = np.asarray(item_terms(model, same, TIMESTEPS, SEEDS).error)[:, 0]
+    error = np.asarray(item_outputs(model, same, TIMESTEPS, SEEDS).error)[:, 0]
     error = error.reshape(COUNT, 2, len(SEEDS), len(TIMESTEPS))
     np.testing.assert_allclose(error[:, 0], error[:, 1], rtol=0, atol=1e-5)
     assert np.diff(np.sort(error[:, 0].ravel())).min() > 1e-5
@@ -109,7 +109,7 @@ def test_candidates_share_their_noise_and_items_do_not(model, items):
 def test_noise_goes_with_the_items_number_and_the_seed(model, items, terms):
     """Not with the place among others."""
     order = np.random.default_rng(0).permutation(COUNT)
-    moved = item_terms(model, items.take(order), TIMESTEPS, SEEDS[::-1])
+    moved = item_outputs(model, items.take(order), TIMESTEPS, SEEDS[::-1])
     rows = (2 * order[:, None] + np.arange(2)).ravel()
     columns = [2, 3, 0, 1]
     np.testing.assert_allclose(moved.error, terms.error[rows][:, :, columns], rtol=1e-5, atol=1e-5)

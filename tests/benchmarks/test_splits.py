@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from dsd_jax.benchmarks.encoding import Encoders
-from dsd_jax.benchmarks.splits import count_shots, draw_shots, load_shots, load_split
+from dsd_jax.benchmarks.splits import (
+    ShotDraw,
+    count_shots,
+    encode_shots,
+    load_split,
+)
 from dsd_jax.data.examples import Benchmark
 from dsd_jax.data.synthetic import triples
 from dsd_jax.errors import UserError
@@ -28,7 +33,7 @@ def kinds_of(count: int) -> list[str]:
 @pytest.mark.parametrize(("shots", "each"), [(16, {4: 1, 3: 4}), (25, {5: 5}), (3, {1: 3})])
 def test_shots_are_balanced_over_kinds_and_without_repeats(shots, each):
     kinds = kinds_of(60)
-    numbers = draw_shots("a split", kinds, shots, seed=0)
+    numbers = ShotDraw("a split", shots, 0).indices(kinds)
     assert len(set(numbers)) == shots
     counts = Counter(kinds[number] for number in numbers)
     assert Counter(counts.values()) == each
@@ -36,23 +41,23 @@ def test_shots_are_balanced_over_kinds_and_without_repeats(shots, each):
 
 def test_where_a_kind_runs_out_others_take_its_place():
     kinds = ["few"] * 2 + ["many"] * 30
-    numbers = draw_shots("a split", kinds, 12, seed=0)
+    numbers = ShotDraw("a split", 12, 0).indices(kinds)
     assert Counter(kinds[number] for number in numbers) == {"few": 2, "many": 10}
 
 
 def test_shots_are_drawn_by_seed():
-    draws = [set(draw_shots("a split", kinds_of(60), 16, seed)) for seed in (0, 0, 1, 2)]
+    draws = [set(ShotDraw("a split", 16, seed).indices(kinds_of(60))) for seed in (0, 0, 1, 2)]
     assert draws[0] == draws[1] and len(set(map(frozenset, draws))) == 3
 
 
 def test_all_items_may_be_shots():
-    assert sorted(draw_shots("a split", kinds_of(20), 20, 0)) == list(range(20))
+    assert sorted(ShotDraw("a split", 20, 0).indices(kinds_of(20))) == list(range(20))
 
 
 @pytest.mark.parametrize("shots", [21, 1, 0, -4])
 def test_more_shots_than_there_are_or_too_few(shots):
     with pytest.raises(UserError, match=f"shots is {shots}; expected 2 to 20, the number of items"):
-        draw_shots("a split", kinds_of(20), shots, 0)
+        ShotDraw("a split", shots, 0).indices(kinds_of(20))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +75,8 @@ def test_neither_count_nor_fraction(asked):
 
 def test_shots_are_the_drawn_items_encoded():
     model = few_model()
-    numbers = draw_shots("shots", examples(20).kinds, 6, 3)
-    items = load_shots(Encoders(model), BENCHMARK, "shots", 6, 3)
+    numbers = ShotDraw("shots", 6, 3).indices(examples(20).kinds)
+    items = encode_shots(Encoders(model), BENCHMARK, ShotDraw("shots", 6, 3))
     assert items.indices.tolist() == numbers
     expected = model.latents(pictures(20)[numbers, 1])
     np.testing.assert_allclose(items.latents[items.images[:, 1]], expected, rtol=0, atol=1e-5)
@@ -90,9 +95,9 @@ def test_items_of_two_captions_are_learned_from_one_caption_at_a_time():
 
 
 def test_per_kind_takes_the_first_of_each_kind():
-    assert load_split(BENCHMARK, "shots").numbers == list(range(20))
+    assert load_split(BENCHMARK, "shots").indices == list(range(20))
     some = load_split(BENCHMARK, "shots", 2)
-    assert some.numbers == list(range(10)) and some.count == 10
+    assert some.indices == list(range(10)) and some.count == 10
     assert Counter(some.kinds) == dict.fromkeys(triples.KINDS, 2)
     assert load_split(BENCHMARK, "shots", 500).count == 20
 
@@ -103,4 +108,4 @@ def test_unknown_and_empty_splits():
     with pytest.raises(UserError, match="the split empty of made has no items"):
         load_split(BENCHMARK, "empty")
     with pytest.raises(UserError, match="shots_from: 'train' is unknown"):
-        load_shots(None, BENCHMARK, "train", 4, 0)
+        encode_shots(None, BENCHMARK, ShotDraw("train", 4, 0))

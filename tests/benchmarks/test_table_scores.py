@@ -84,13 +84,13 @@ def test_pruning_to_more_than_there_are_is_none(model, items, whole):
 
 def test_pruning_computes_only_what_is_left(model, items, monkeypatch):
     rows = []
-    original = score_jobs.item_terms
+    original = score_jobs.item_outputs
 
-    def counted(model, items, times, *rest):
+    def counted(model, items, times, seeds, **rest):
         rows.append(items.captions.shape[1] * len(times))
-        return original(model, items, times, *rest)
+        return original(model, items, times, seeds, **rest)
 
-    monkeypatch.setattr(score_jobs, "item_terms", counted)
+    monkeypatch.setattr(score_jobs, "item_outputs", counted)
     scores_of(model, items, "itm@4>2@20")
     new = len(parse("itm@4>2@20", 4).new_timesteps(1))
     assert rows == [CAPTIONS * 4, 2 * new]
@@ -112,14 +112,14 @@ def test_more_timesteps_hold_no_more_terms(model, items, monkeypatch):
         score_jobs, "FLOATS", 4 * ITEMS * output_floats(model.unet, wanted, CAPTIONS)
     )
     held = []
-    original = score_jobs.item_terms
+    original = score_jobs.item_outputs
 
-    def weighed(*arguments):
-        terms = original(*arguments)
+    def weighed(*arguments, **options):
+        terms = original(*arguments, **options)
         held.append(sum(x.nbytes for x in [*terms.lse.values(), terms.error]))
         return terms
 
-    monkeypatch.setattr(score_jobs, "item_terms", weighed)
+    monkeypatch.setattr(score_jobs, "item_outputs", weighed)
     scores_of(model, items, "dsd@4")
     few = max(held)
     held.clear()
@@ -129,10 +129,13 @@ def test_more_timesteps_hold_no_more_terms(model, items, monkeypatch):
 
 def test_methods_with_the_same_timesteps_share_passes(model, items, monkeypatch):
     calls = []
-    original = score_jobs.item_terms
-    monkeypatch.setattr(
-        score_jobs, "item_terms", lambda *rest: calls.append(rest[2].tolist()) or original(*rest)
-    )
+    original = score_jobs.item_outputs
+
+    def recorded(model, items, times, seeds, **rest):
+        calls.append(times.tolist())
+        return original(model, items, times, seeds, **rest)
+
+    monkeypatch.setattr(score_jobs, "item_outputs", recorded)
     asked = parse_all(["itm@4", "noise@20", "attention@4"], 4)
     candidate_scores(
         model, items, EvalPlan(asked, score_functions.chosen_layers(model.unet), 4, 0, {})
@@ -169,7 +172,7 @@ def test_other_norms(model, items, name, norm):
 
 def test_dropped_candidates_stay_below_whatever_their_scale():
     scores = np.array([[5.0, 900.0, -1e6, 2.0]])
-    found = table_scores._above(scores, np.array([[0, 3]]), np.array([[-1e5, 3.0]]))
+    found = table_scores._above_dropped(scores, np.array([[0, 3]]), np.array([[-1e5, 3.0]]))
     np.testing.assert_allclose(found[0, [0, 3]], [-1e5, 3])
     assert found[0, 0] > found[0, 1] > found[0, 2]
 

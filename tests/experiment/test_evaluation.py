@@ -1,7 +1,6 @@
 """A benchmark's table: zero-shot and few-shot on the same items under the same noise."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from dsd_jax.benchmarks.table_scores import EvalPlan, LearnedPrompts
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.data.synthetic import triples
 from dsd_jax.experiment import evaluation
-from dsd_jax.experiment.score_cache import ScoreCache
+from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
 from dsd_jax.matching import score_functions
 from dsd_jax.prompts.prompt_params import init_lora
 from dsd_jax.statistics import metrics
@@ -24,7 +23,7 @@ from tests.few_shots import COUNT, examples, few_model, pictures
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 METHODS = ("attention", "noise", "itm", "relative", "dsd")
-KEPT = ScoreCache(None, "")
+NO_CACHE = ScoreCache(None, "")
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +50,20 @@ def learned(encoders):
 
 
 @pytest.fixture(scope="module")
-def asked(encoders, learned):
+def plan(encoders, learned):
     layers = score_functions.chosen_layers(encoders.model.unet)
-    readings = parse_all([*METHODS, "dsd/compat"], 2)
-    return EvalPlan(readings, layers, 2, 0, learned)
+    specs = parse_all([*METHODS, "dsd/compat"], 2)
+    return EvalPlan(specs, layers, 2, 0, learned)
 
 
 @pytest.fixture(scope="module")
-def scores(encoders, split, asked):
-    return evaluation.split_scores(encoders, split, asked, KEPT)
+def scores(encoders, split, plan):
+    return evaluation.score_split(encoders, split, plan, NO_CACHE)
 
 
 @pytest.fixture(scope="module")
-def table(split, asked, scores):
-    table = evaluation.EvaluationTable([], [], [], {})
-    evaluation.add_split(table, split, scores, asked, 8)
-    return table
+def table(split, plan, scores):
+    return evaluation.summarize_split(split, scores, plan, 8)
 
 
 def test_everything_asked_is_there_once(scores):
@@ -92,14 +89,14 @@ def test_prompts_change_scores(scores):
     assert (weighted[0] != scores["noise", "", 0]).all()
 
 
-def test_untrained_lora_scores_as_the_frozen_model(encoders, split, asked, scores):
+def test_untrained_lora_scores_as_the_frozen_model(encoders, split, plan, scores):
     """Through the path that learned prompts take: same items, same noise, same empty caption."""
     untrained = {"lora": init_lora(encoders.model.unet, jax.random.key(0), rank=2)}
-    again = evaluation.split_scores(
+    again = evaluation.score_split(
         encoders,
         split,
-        asked._replace(learned={"lora-8": LearnedPrompts(METHODS, [untrained])}),
-        KEPT,
+        plan._replace(learned={"lora-8": LearnedPrompts(METHODS, [untrained])}),
+        NO_CACHE,
     )
     for name in METHODS:
         few, zero = again[name, "lora-8", 0], again[name, "", 0]
@@ -107,23 +104,23 @@ def test_untrained_lora_scores_as_the_frozen_model(encoders, split, asked, score
         np.testing.assert_allclose(zero, scores[name, "", 0], rtol=0, atol=1e-5)
 
 
-def test_pieces_of_items_change_nothing(encoders, split, asked, scores, monkeypatch):
+def test_pieces_of_items_change_nothing(encoders, split, plan, scores, monkeypatch):
     """Three and three and three and one: the last piece is filled up."""
-    monkeypatch.setattr(evaluation, "TOGETHER", 3 * 2 * 2)
-    again = evaluation.split_scores(encoders, split, asked._replace(learned={}), KEPT)
+    monkeypatch.setattr(evaluation, "SCORED_TOGETHER", 3 * 2 * 2)
+    again = evaluation.score_split(encoders, split, plan._replace(learned={}), NO_CACHE)
     for key, values in again.items():
         np.testing.assert_allclose(values, scores[key], rtol=0, atol=1e-4, err_msg=str(key))
 
 
-def test_an_item_has_its_noise_whoever_else_is_scored(encoders, split, asked, scores):
-    some = split._replace(numbers=[7, 2])
-    again = evaluation.split_scores(encoders, some, asked._replace(learned={}), KEPT)
+def test_an_item_has_its_noise_whoever_else_is_scored(encoders, split, plan, scores):
+    some = split._replace(indices=[7, 2])
+    again = evaluation.score_split(encoders, some, plan._replace(learned={}), NO_CACHE)
     for name in METHODS:
         expected = scores[name, "", 0][[7, 2]]
         np.testing.assert_allclose(again[name, "", 0], expected, rtol=0, atol=1e-4)
 
 
-def test_authors_averaging(encoders, split, asked, scores):
+def test_authors_averaging(encoders, split, plan, scores):
     """Ten items of five kinds are five batches of two: attention is theirs together."""
     bias = scores["dsd", "", 0] - scores["attention", "", 0]
     attention = scores["dsd/compat", "", 0] - bias
@@ -133,12 +130,12 @@ def test_authors_averaging(encoders, split, asked, scores):
     assert np.abs(np.diff(attention[:5, 0, 0])).min() > 1e-4
 
 
-def test_scores_are_kept_and_found_again(encoders, split, asked, scores, tmp_path, monkeypatch):
-    identity = evaluation.identity_of(encoders, asked, {})
-    kept = ScoreCache(tmp_path / "scores", identity)
-    first = evaluation.split_scores(encoders, split, asked, kept)
+def test_scores_are_kept_and_found_again(encoders, split, plan, scores, tmp_path, monkeypatch):
+    identity = scores_identity(encoders.model, plan, {})
+    cache = ScoreCache(tmp_path / "scores", identity)
+    first = evaluation.score_split(encoders, split, plan, cache)
     monkeypatch.setattr(evaluation, "candidate_scores", None)
-    again = evaluation.split_scores(encoders, split, asked, kept)
+    again = evaluation.score_split(encoders, split, plan, cache)
     for key, values in first.items():
         np.testing.assert_array_equal(again[key], values)
     (file,) = (tmp_path / "scores").iterdir()
@@ -146,20 +143,20 @@ def test_scores_are_kept_and_found_again(encoders, split, asked, scores, tmp_pat
     damaged[-900] ^= 1
     file.write_bytes(damaged)
     with pytest.raises(TypeError, match="'NoneType' object is not callable"):
-        evaluation.split_scores(encoders, split, asked, kept)
-    kept.forget()
+        evaluation.score_split(encoders, split, plan, cache)
+    cache.delete()
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"timesteps": 3}, {"layers": ("other",)}, {"learned": {}}, {"readings": []}],
+    [{"seed": 1}, {"timesteps": 3}, {"layers": ("other",)}, {"learned": {}}, {"specs": []}],
 )
-def test_other_runs_scores_are_not_taken(encoders, asked, change):
-    before = evaluation.identity_of(encoders, asked, {})
-    assert evaluation.identity_of(encoders, asked._replace(**change), {}) != before
-    assert evaluation.identity_of(encoders, asked, {"folder": "x"}) != before
-    assert evaluation.identity_of(encoders, asked, {}) == before
+def test_other_runs_scores_are_not_taken(encoders, plan, change):
+    before = scores_identity(encoders.model, plan, {})
+    assert scores_identity(encoders.model, plan._replace(**change), {}) != before
+    assert scores_identity(encoders.model, plan, {"folder": "x"}) != before
+    assert scores_identity(encoders.model, plan, {}) == before
 
 
 @pytest.mark.parametrize(
@@ -171,12 +168,12 @@ def test_other_runs_scores_are_not_taken(encoders, asked, change):
         ("schedule", {"prediction": "v_prediction"}),
     ],
 )
-def test_scores_of_another_config_are_not_taken(encoders, asked, part, change):
+def test_scores_of_another_config_are_not_taken(encoders, plan, part, change):
     """The same weights compute other scores under another config.json."""
     model = encoders.model
     other = replace(model, **{part: replace(getattr(model, part), **change)})
-    before = evaluation.identity_of(encoders, asked, {})
-    assert evaluation.identity_of(SimpleNamespace(model=other), asked, {}) != before
+    before = scores_identity(encoders.model, plan, {})
+    assert scores_identity(other, plan, {}) != before
 
 
 def test_table(table, scores):
@@ -208,7 +205,7 @@ def test_pictured_decisions(split):
     scores = np.stack([np.arange(COUNT), np.full(COUNT, 2.5)], axis=1).astype(float)[..., None]
     scores[0] = 1.0  # a tie is not right
     one = Series("dsd", "lora-8", "unseen-artist", metrics.outcomes(scores))
-    found = evaluation.pictured(split, one, scores, 8)
+    found = evaluation.pick_decisions(split, one, scores, 8)
     assert [decision.right for decision in found] == [False] * 3 + [True] * evaluation.SHOWN
     assert [decision.caption for decision in found[:4]] == [f"a cat and {i}" for i in (0, 1, 2, 3)]
     first = found[3]
@@ -225,7 +222,7 @@ def test_pictured_captions():
     )
     split = Split("test", source, [0, 1])
     scores = np.array([[[3.0, 2.0, 1.0]], [[1.0, 0.0, 5.0]]])
-    wrong, right = evaluation.pictured(split, Series("itm", None, "test", {}), scores, 8)
+    wrong, right = evaluation.pick_decisions(split, Series("itm", None, "test", {}), scores, 8)
     assert (wrong.caption, wrong.other_caption, wrong.negative_score) == ("right", "far", 5.0)
     assert (right.other_caption, right.negative_score) == ("near", 2.0)
     np.testing.assert_array_equal(right.negative, pictures(2)[0, 0])

@@ -9,9 +9,8 @@ import pytest
 
 from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
-from dsd_jax.experiment import run_marker, workdir
-from dsd_jax.experiment.run_marker import REPORTS
-from dsd_jax.experiment.workdir import open_workdir
+from dsd_jax.experiment import workdir
+from dsd_jax.experiment.workdir import REPORTS, open_workdir
 
 SETTINGS = {"seed": 0, "learn": {"lora": {"rank": 4}}, "methods": ["dsd"], "cpu_devices": 2}
 CONTENTS = {name: f"{name} of a run\n" for name in REPORTS}
@@ -165,7 +164,6 @@ def test_killed_at_any_write_it_goes_on(tmp_path, writes, monkeypatch):
         done.append(file.name)
 
     monkeypatch.setattr(workdir, "write_file", killed)
-    monkeypatch.setattr(run_marker, "write_file", killed)
     with pytest.raises(KeyboardInterrupt):
         finish(tmp_path)
     monkeypatch.undo()

@@ -45,9 +45,9 @@ def run(folder, command="train", settings=SETTINGS):
             return opened.folder
         opened.begin(json.dumps(settings))
         kept = ScoreCache(opened.folder / "scores", json.dumps(settings))
-        kept.scores("items", lambda: SCORES)
+        kept.load_or_compute("items", lambda: SCORES)
         opened.write_reports({name: f"{name} {json.dumps(settings)}" for name in REPORTS})
-        kept.forget()
+        kept.delete()
         return opened.folder
 
 
@@ -184,7 +184,7 @@ def test_kept_scores(tmp_path, tried):
     rng = generator("kept")
     for _ in range(count(40)):
         folder = epath.Path(tmp_path / "scores")
-        ScoreCache(folder, "identity").scores("items", lambda: SCORES)
+        ScoreCache(folder, "identity").load_or_compute("items", lambda: SCORES)
         (file,) = (tmp_path / "scores").iterdir()
         damage(rng, file)
         kept = ScoreCache(folder, "identity")
@@ -192,7 +192,7 @@ def test_kept_scores(tmp_path, tried):
         if found is not None:
             assert found.keys() == SCORES.keys()
             np.testing.assert_array_equal(found[next(iter(SCORES))], next(iter(SCORES.values())))
-        again = ScoreCache(folder, "another").scores("items", lambda: OTHER)
+        again = ScoreCache(folder, "another").load_or_compute("items", lambda: OTHER)
         np.testing.assert_array_equal(again[next(iter(SCORES))], np.zeros(2))
         tried(kept.forget)
         shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     simulate_cpu_devices(1)
     processes.join()
     import dsd_jax
-    from dsd_jax.benchmarks.encoded_items import item_terms, terms_of_all_hosts
+    from dsd_jax.benchmarks.encoded_items import gather_outputs, item_outputs
     from dsd_jax.few_shot import learning
     from dsd_jax.few_shot.support_set import look_at
     from dsd_jax.matching import score_functions
@@ -32,14 +32,14 @@ def main(argv: list[str]) -> None:
     shots = look_at(model, items, TIMESTEPS, 0, NOISES)
     settings = recipe(model, learning_rate=RATE)
     found = learning.learn(model, shots, settings, 0)
-    mine = item_terms(
+    mine = item_outputs(
         model,
         items.take(processes.local_range(COUNT)),
         TIMESTEPS,
         (5,),
-        {"lora": found.prompts["lora"]},
+        prompts={"lora": found.prompts["lora"]},
     )
-    terms = terms_of_all_hosts(mine, 2, COUNT)
+    terms = gather_outputs(mine, 2, COUNT)
     result = {
         "held_out": list(found.checks.values()),
         "scores": np.reshape(score_functions.score(terms, "dsd", settings.layers), (COUNT, 2)),

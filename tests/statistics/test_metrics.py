@@ -52,7 +52,7 @@ def test_chances_are_what_noise_gets():
 
 
 def test_items_of_other_shapes_have_no_metric():
-    with pytest.raises(ValueError, match="3 pictures and 2 captions"):
+    with pytest.raises(ValueError, match="3 images and 2 captions"):
         metrics.outcomes(np.zeros((1, 3, 2)))
 
 

@@ -60,7 +60,7 @@ def test_resampling_in_pieces_draws_the_same(monkeypatch):
     rng = np.random.default_rng(0)
     values, clusters = rng.random((1, 90)), rng.integers(0, 40, 90)
     whole = standard_error(values, clusters)
-    monkeypatch.setattr(standard_errors, "_TOGETHER", 40 * 7)  # 7 resamples at a time
+    monkeypatch.setattr(standard_errors, "_MAX_NUMBERS", 40 * 7)  # 7 resamples at a time
     standard_errors._resamples.cache_clear()
     assert len(next(standard_errors._pieces(40))) == 7
     np.testing.assert_allclose(standard_error(values, clusters), whole, rtol=1e-12)
@@ -73,6 +73,6 @@ def test_resamples_stay_small():
     assert kept.nbytes == standard_errors.SAMPLES * 4000
     assert (
         max(piece.nbytes for piece in standard_errors._pieces(4000))
-        <= 8 * standard_errors._TOGETHER
+        <= 8 * standard_errors._MAX_NUMBERS
     )
     assert (kept.sum(axis=1, dtype=int) == 4000).all()

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.splits import Split, draw_shots
+from dsd_jax.benchmarks.splits import ShotDraw, Split
 from dsd_jax.clip.tuning import Tuned
 from dsd_jax.config.data_config import EmojiData
 from dsd_jax.config.few_shot_recipe import RecipeConfig
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.data.examples import Benchmark
-from dsd_jax.experiment import clip_rows, clip_sweep
-from dsd_jax.experiment.clip_rows import clip_scores, shots_for_clip
+from dsd_jax.experiment import clip_baseline
+from dsd_jax.experiment.clip_baseline import clip_scores, read_clip_shots
 from tests.few_shots import COUNT, examples, pictures
 from tests.random_clip import random_clip
 
@@ -31,7 +31,7 @@ def expected(clip):
 
 @pytest.mark.parametrize("together", [3, 256])
 def test_scores_are_those_of_the_items_whatever_is_in_memory(clip, expected, monkeypatch, together):
-    monkeypatch.setattr(clip_rows, "READ_TOGETHER", together)
+    monkeypatch.setattr(clip_baseline, "READ_TOGETHER", together)
     split = Split("test", examples(), [7, *range(COUNT)])
     (found,) = clip_scores(clip, {}, split).values()
     assert found.shape == (COUNT + 1, 2, 1)
@@ -48,8 +48,9 @@ def test_tuned_clips_have_rows_of_their_own(clip, expected):
 
 
 def test_the_shots_are_those_of_the_prompts(clip):
-    numbers = draw_shots("shots", examples(20).kinds, 6, 3)
-    pixels, captions, clusters = shots_for_clip(clip, BENCHMARK, "shots", 6, 3)
+    draw = ShotDraw("shots", 6, 3)
+    numbers = draw.indices(examples(20).kinds)
+    pixels, captions, clusters = read_clip_shots(clip, BENCHMARK, draw)
     np.testing.assert_array_equal(pixels, pictures(20)[numbers])
     assert captions == [examples(20).captions[number] for number in numbers]
     assert clusters == [examples(20).clusters[number] for number in numbers]
@@ -63,7 +64,7 @@ def test_every_draw_of_shots_is_tuned_on(clip, tmp_path, monkeypatch):
         assert len(clusters) == len(captions)
         return Tuned(clip, {}, 0)
 
-    monkeypatch.setattr(clip_sweep, "fine_tune", fine_tune)
+    monkeypatch.setattr(clip_baseline, "fine_tune", fine_tune)
     config = RunConfig(
         data=EmojiData(),
         shots=(4, 6, 0.2),  # a fifth of 20 is 4 again
@@ -73,12 +74,13 @@ def test_every_draw_of_shots_is_tuned_on(clip, tmp_path, monkeypatch):
         recipes=("any",),
         learn={"any": RecipeConfig()},
     )
-    job = SimpleNamespace(clip=clip, benchmark=BENCHMARK)
-    tuned = clip_sweep.tune_all(config, tmp_path, job)
+    experiment = SimpleNamespace(config=config, folder=tmp_path, clip=clip, benchmark=BENCHMARK)
+    tuned = clip_baseline.clip_sweep(experiment)
     assert {label: len(clips) for label, clips in tuned.items()} == {"tuned-4": 2, "tuned-6": 2}
     assert [progress for progress, *_ in seen] == [
         *("clip-4-5", "clip-4-6", "clip-6-5", "clip-6-6"),
     ]
     for _, seed, captions, rate in seen:
-        assert captions == shots_for_clip(clip, BENCHMARK, "shots", len(captions), seed)[1]
+        draw = ShotDraw("shots", len(captions), seed)
+        assert captions == read_clip_shots(clip, BENCHMARK, draw).captions
         assert rate == config.tune.learning_rate
