@@ -188,11 +188,11 @@ def test_kept_scores(tmp_path, tried):
         (file,) = (tmp_path / "scores").iterdir()
         damage(rng, file)
         kept = ScoreCache(folder, "identity")
-        found = tried(kept.scores, "items", lambda: SCORES)
+        found = tried(kept.load_or_compute, "items", lambda: SCORES)
         if found is not None:
             assert found.keys() == SCORES.keys()
             np.testing.assert_array_equal(found[next(iter(SCORES))], next(iter(SCORES.values())))
         again = ScoreCache(folder, "another").load_or_compute("items", lambda: OTHER)
         np.testing.assert_array_equal(again[next(iter(SCORES))], np.zeros(2))
-        tried(kept.forget)
+        tried(kept.delete)
         shutil.rmtree(folder, ignore_errors=True)
