@@ -100,7 +100,7 @@ def check_options(flags: Namespace, kind: str) -> None:
 def convert_lora(source: Any, flags: Namespace) -> str:
     """Writes prompts or LoRA for diffusers; returns the line that says so."""
     from dsd_jax.conversion import adapter_files
-    from dsd_jax.conversion.lora_source import count, ranks, read_lora
+    from dsd_jax.conversion.source import describe_lora, read_lora
     from dsd_jax.prompts.prompt_files import write_prompts
 
     prompts = read_lora(source, flags.weights)
@@ -118,16 +118,17 @@ def convert_lora(source: Any, flags: Namespace) -> str:
     if others := " and ".join(kind for kind in sorted(prompts) if kind != "lora"):
         tell("warning", f"what {flags.source} has of {others} has no form there; it is left behind")
     fit = f", all of which fit {flags.weights}" if flags.weights else ""
-    return f"Wrote {flags.target}: {count(lora)} tensors of rank {ranks(lora)}{fit}; use: {use}"
+    return f"Wrote {flags.target}: {describe_lora(lora['lora'])}{fit}; use: {use}"
 
 
 def convert_model(folder: Path, flags: Namespace) -> str:
     """Writes the model in the other form; returns the line that says so."""
-    from dsd_jax.weights import conversion
+    from dsd_jax.weights.format_conversion import convert_model as write_model
+    from dsd_jax.weights.format_conversion import format_of
 
-    to = flags.to or ("msgpack" if conversion.form_of(folder) == "safetensors" else "safetensors")
-    done = conversion.convert_model(folder, Path(flags.target), to)
-    left = f"; left behind: {', '.join(done.left)}" if done.left else ""
+    to = flags.to or ("msgpack" if format_of(folder) == "safetensors" else "safetensors")
+    done = write_model(folder, Path(flags.target), to)
+    left = f"; left behind: {', '.join(done.left_out)}" if done.left_out else ""
     types = " and ".join(done.dtypes)
     return f"Wrote {flags.target}: {done.tensors} tensors in {types} as {to}{left}"
 

@@ -9,7 +9,7 @@ from dsd_jax.clip.matcher import Clip
 from dsd_jax.clip.normalisation import Normaliser
 from dsd_jax.distributed.sharding import host_mesh, place_weight
 from dsd_jax.models.clip import CLIPConfig, abstract_params
-from dsd_jax.models.tensor_names import flatten, unflatten
+from dsd_jax.models.params import flatten, unflatten
 from dsd_jax.weights.tokenizer_files import read_tokenizer
 
 TOKENIZER = Path(str(files("dsd_jax"))) / "assets" / "tiny" / "tokenizer"

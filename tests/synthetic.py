@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dsd_jax.models.components import Component
-from dsd_jax.models.tensor_names import canonical_name, flatten, torch_axes
+from dsd_jax.models.params import canonical_name, flatten, torch_axes
 
 Shapes = dict[str, tuple[int, ...]]
 

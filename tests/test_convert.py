@@ -16,11 +16,11 @@ from dsd_jax.cli import run_command
 from dsd_jax.convert import main
 from dsd_jax.errors import UserError
 from dsd_jax.models.components import UNET
-from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.models.params import weights_digest
 from dsd_jax.prompts.prompt_files import read_metadata, read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import init_lora, init_tokens
 from dsd_jax.tensor_files import pickle_file
-from dsd_jax.weights.component_configs import read_config
+from dsd_jax.weights.component_files import read_config
 from dsd_jax.weights.model_folder import BUNDLED
 
 ROOT = Path(__file__).parents[1]

@@ -92,7 +92,7 @@ def test_a_clip_is_planned_too():
 
 @pytest.mark.parametrize(("model", "million"), [("sd21", 866), ("sd15", 860), ("sdxl", 2567)])
 def test_published_models_need_no_download(model, million):
-    from dsd_jax.models.tensor_names import flatten
+    from dsd_jax.models.params import flatten
     from dsd_jax.models.unet import abstract_params
 
     config = read_config(RunConfig, f"configs/full_size.py:{model}", ())

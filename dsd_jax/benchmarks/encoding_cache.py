@@ -19,7 +19,7 @@ from etils import epath
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import read_regular_file
 from dsd_jax.io.storage import write_file
-from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.models.params import weights_digest
 
 MEMORY_BUDGET = 2**30  # bytes
 _MAX_BYTES = 2**32  # of an entry on disk

@@ -9,7 +9,12 @@ from dsd_jax.io.local_files import list_folder
 from dsd_jax.weights import hub
 from dsd_jax.weights.model_folder import HUB_ID, local_path
 
-_WANTED = hub.Wanted((PREPROCESSOR, *TOKENIZER), lambda *_: (COMPONENT,), (COMPONENT,), LAYOUT)
+_KIND = hub.ModelKind(
+    files=(PREPROCESSOR, *TOKENIZER),
+    find_components=lambda *_: (COMPONENT,),
+    all_components=(COMPONENT,),
+    layout=LAYOUT,
+)
 BUNDLED = Path(__file__).parent.parent / "assets" / "tiny-clip"
 
 
@@ -29,7 +34,7 @@ def find(where: str | os.PathLike) -> Path:
             f"There is no CLIP at '{where}'; expected \"tiny-clip\", {LAYOUT}, or a model on the "
             'Hub as "org/name" or "org/name@revision".'
         )
-    return _checked(hub.fetch(*hub_id.groups(), _WANTED))
+    return _checked(hub.fetch(hub_id[1], hub_id[2], _KIND))
 
 
 def _checked(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from dsd_jax.distributed.devices import check_devices
 from dsd_jax.distributed.sharding import host_mesh
 from dsd_jax.errors import UserError
 from dsd_jax.models.clip import CLIPConfig
-from dsd_jax.weights.component_configs import read_config
+from dsd_jax.weights.component_files import read_config
 from dsd_jax.weights.model_loading import fitting, float_type, read_weights
 from dsd_jax.weights.tokenizer_files import read_tokenizer
 

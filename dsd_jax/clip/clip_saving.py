@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dsd_jax.clip.clip_component import COMPONENT, PREPROCESSOR
 from dsd_jax.clip.matcher import Clip
 from dsd_jax.io.local_files import write_json
-from dsd_jax.weights.model_saving import swap, write_tensors
+from dsd_jax.weights.model_saving import swap, write_params
 from dsd_jax.weights.tokenizer_files import write_tokenizer
 
 
@@ -29,7 +29,7 @@ def save_clip(clip: Clip, folder: str | os.PathLike, dtype: Any = jnp.float16) -
         write_tokenizer(clip.tokenizer, new)
         write_json(new / "config.json", clip.config.to_json())
         write_json(new / PREPROCESSOR, _preprocessor(clip))
-        write_tensors(new, COMPONENT, clip.params, jnp.dtype(dtype), "safetensors")
+        write_params(new, COMPONENT, clip.params, dtype=jnp.dtype(dtype), format="safetensors")
         swap(new, folder, Path(name) / "old")
 
 

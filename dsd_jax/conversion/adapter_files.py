@@ -1,4 +1,4 @@
-"""Adapters on disk: pickles of the authors, safetensors of diffusers, PEFT and kohya."""
+"""Read and write adapters: pickles of the authors, safetensors of diffusers, PEFT and kohya."""
 
 import os
 from collections.abc import Mapping
@@ -9,17 +9,16 @@ import numpy as np
 from etils import epath
 
 from dsd_jax.conversion.adapter import Adapter, make_adapter
-from dsd_jax.conversion.adapter_names import Name, is_peft
+from dsd_jax.conversion.adapter_names import TensorName, is_peft
 from dsd_jax.conversion.peft_config import PeftConfig, parse_peft_config
 from dsd_jax.io.local_files import json_object, read_json
 from dsd_jax.io.storage import storage_errors, write_file
 from dsd_jax.io.terminal import tell
 from dsd_jax.tensor_files import pickle_file, safetensors_file
-from dsd_jax.tensor_files.pickle_writer import state_dict
 
 AUTHORS = "pytorch_model.bin"
 WRITTEN = "pytorch_lora_weights.safetensors"
-# What diffusers, PEFT and the authors call their files, in order of preference.
+# File names of diffusers, PEFT and the authors, in order of preference.
 NAMES = (
     WRITTEN,
     "adapter_model.safetensors",
@@ -33,7 +32,7 @@ _METADATA = "lora_adapter_metadata"  # the same within diffusers' files
 
 
 def read_adapter(file: Path) -> Adapter:
-    """Reads an adapter of any spelling.
+    """Read an adapter of any spelling.
 
     Raises:
         UserError: the file is damaged, of another kind, or of layers that prompts don't reach.
@@ -50,11 +49,12 @@ def read_adapter(file: Path) -> Adapter:
 
 
 def _config_beside(file: Path, named: Mapping[str, Any]) -> PeftConfig | None:
-    """The config that PEFT writes into an adapter's folder, whatever the adapter is called."""
+    """Return the config that PEFT writes into an adapter's folder, whatever its name."""
     beside = file.with_name(_CONFIG)
     if os.path.lexists(beside):
         return parse_peft_config(read_json(beside), str(beside))
-    if not all(name.startswith("unet.") for name in named):  # as diffusers writes, whose scale is 1
+    # Names that start so are by diffusers, whose scale is 1.
+    if not all(name.startswith("unet.") for name in named):
         tell(
             "warning",
             f"{file} has the names of PEFT but no {_CONFIG} beside it, which tells the scale; it "
@@ -64,7 +64,7 @@ def _config_beside(file: Path, named: Mapping[str, Any]) -> PeftConfig | None:
 
 
 def _config_within(file: Path, metadata: Mapping[str, str]) -> PeftConfig | None:
-    """The UNet's `LoraConfig` in diffusers' metadata; a pipeline's has the prefix "unet."."""
+    """Return the UNet's `LoraConfig` in diffusers' metadata, perhaps under the prefix "unet."."""
     text = metadata.get(_METADATA)
     if text is None:
         return None
@@ -74,9 +74,9 @@ def _config_within(file: Path, metadata: Mapping[str, str]) -> PeftConfig | None
 
 
 def write_diffusers(folder: Path, lora: Mapping[str, Any]) -> None:
-    """Writes the prompts' kind "lora" as a file for `pipeline.load_lora_weights(folder)`.
+    """Write prompts of the kind "lora" as a file for `pipeline.load_lora_weights(folder)`.
 
-    Its names are PEFT's under "unet.", its rank is every update's alpha, so that the scale is 1.
+    Its names are PEFT's under "unet."; each alpha is the rank, so the scale is 1.
     """
     from safetensors.numpy import save
 
@@ -85,15 +85,15 @@ def write_diffusers(folder: Path, lora: Mapping[str, Any]) -> None:
 
 
 def write_authors(folder: Path, lora: Mapping[str, Any]) -> None:
-    """Writes the same as the file that the authors' code saves and loads."""
+    """Write prompts of the kind "lora" as the file that the authors' code saves and loads."""
     named = {name.authors: tensor for name, tensor in _tensors(lora).items()}
-    _write(folder, AUTHORS, state_dict(named))
+    _write(folder, AUTHORS, pickle_file.state_dict_bytes(named))
 
 
-def _tensors(lora: Mapping[str, Any]) -> dict[Name, np.ndarray]:
-    """Each tensor as PyTorch has it: `down` (rank, in) and `up` (out, rank), float32."""
+def _tensors(lora: Mapping[str, Any]) -> dict[TensorName, np.ndarray]:
+    """Return tensors in PyTorch's layout: `down` (rank, in) and `up` (out, rank), float32."""
     return {
-        Name(path, projection, part): np.array(update[part], np.float32).T.copy(order="C")
+        TensorName(path, projection, part): np.array(update[part], np.float32).T.copy(order="C")
         for path, projections in lora.items()
         for projection, update in projections.items()
         for part in ("down", "up")

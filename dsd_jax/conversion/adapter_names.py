@@ -1,4 +1,4 @@
-"""What an adapter calls its tensors: every spelling in use leads to a layer, projection and part.
+"""Parse the names of an adapter's tensors, in every spelling in use, and describe other names.
 
     down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   authors
     unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight           PEFT
@@ -7,14 +7,17 @@
     lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight   kohya
     lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q.lora_down.weight             ldm
 
-The last have the numbers of the original code, where a level's two layers and its downsampler are
-counted through. `lycoris_` for `lora_unet_`, `diffusion_model.` and a prefix written twice occur.
+The last one counts blocks as the original code does: two layers of a level, then its downsampler.
+`lycoris_` for `lora_unet_`, `diffusion_model.` and a prefix written twice occur.
 
 Reference: diffusers `utils/state_dict_utils.py` and `loaders/lora_conversion_utils.py`.
 """
 
 import re
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
+
+from dsd_jax.io.terminal import printable
 
 # Dots may be underscores, as kohya writes them; the mid block has no number.
 _PREFIX = r"(?:base_model\.model\.)?(?:(?:unet|diffusion_model|lora_unet|lycoris)[._])*"
@@ -37,13 +40,37 @@ _PARTS = {
     "_lora.up.weight": "up",
     ".alpha": "alpha",
 }
-_LEVEL = 3  # the original code's numbers on one level: two layers and what follows them
+_LEVEL = 3  # blocks of the original code on one level: two layers and what follows them
+_SHOWN = 4  # names written out in an error
+_MAX_LETTERS = 150  # of each
+# Patterns of other files' names, and what such a file is; the first that matches any name counts.
+_KINDS = {
+    r"(model\.diffusion_model|cond_stage_model|first_stage_model|conditioner\.embedders)\.": (
+        "is a whole Stable Diffusion in one file; make a folder of it, with diffusers' "
+        "StableDiffusionPipeline.from_single_file(file).save_pretrained(folder), and give that"
+    ),
+    r"(control_model\.|controlnet_|.*controlnet_cond_embedding)": "is a ControlNet",
+    r"(emb_params|string_to_param|clip_[lg]$|<[^>]+>$)": "is a textual inversion, learned tokens",
+    r".*(hada_w|lokr_w|oft_blocks|oft_diag|lora_mid)": "is an adapter of LyCORIS other than LoRA",
+    r".*(dora_scale|lora_magnitude_vector)": "is a DoRA, whose updates depend on weights' norms",
+    r"(lora_unet_(double|single)_blocks|transformer\.|(diffusion_model\.)?double_blocks)": (
+        "is for a transformer, such as Flux or Stable Diffusion 3"
+    ),
+    r"(image_proj|ip_adapter)\.": "is an IP-Adapter",
+    r"(lora_te\d?_|text_encoder(_\d)?\.)": "has updates of a text encoder",
+    r"((down|up)_blocks\.\d+|mid_block|conv_in|time_embedding)\..*(weight|bias)$": (
+        "has whole weights of a UNet; give the model's folder, which has unet/ and others"
+    ),
+}
 
 
-class Name(NamedTuple):
-    """One tensor: of an attention layer's projection (`to_q`, `to_k`, `to_v`, `to_out`), its part.
+class TensorName(NamedTuple):
+    """A tensor's place in the UNet.
 
-    The part is `down`, `up` or `alpha`, which kohya writes for each projection.
+    Attributes:
+        path: path of an attention layer.
+        projection: `to_q`, `to_k`, `to_v` or `to_out`.
+        part: `down`, `up` or, as kohya writes for each projection, `alpha`.
     """
 
     path: str
@@ -52,41 +79,41 @@ class Name(NamedTuple):
 
     @property
     def module(self) -> str:
-        """The projection's module path in diffusers."""
+        """Return the projection's module path in diffusers."""
         return f"{self.path}.{self.projection}{'.0' if self.projection == 'to_out' else ''}"
 
     @property
     def authors(self) -> str:
-        """As the authors' code calls it."""
+        """Return its name in the authors' code."""
         return f"{self.path}.processor.{self.projection}_lora.{self.part}.weight"
 
     @property
     def diffusers(self) -> str:
-        """As diffusers' pipelines and PEFT call it today."""
+        """Return its name in today's diffusers and PEFT."""
         return f"unet.{self.module}.lora_{'A' if self.part == 'down' else 'B'}.weight"
 
 
-def parse(name: str) -> Name | None:
-    """What `name` is in an adapter; None if it is of no attention projection of the UNet."""
+def parse_name(name: str) -> TensorName | None:
+    """Return the place of the tensor `name`; None if it is in no attention projection."""
     if peft := _PEFT.search(name):
         return _named(name[: peft.start()], "down" if peft[1] == "A" else "up")
     for suffix, part in _PARTS.items():
-        if name.endswith(suffix) and (found := _named(name.removesuffix(suffix), part)):
-            return found
+        if name.endswith(suffix) and (parsed := _named(name.removesuffix(suffix), part)):
+            return parsed
     return None
 
 
 def is_peft(name: str) -> bool:
-    """Whether `name` is spelled as PEFT does, whose scale is in a config beside the tensors."""
+    """Return whether `name` is spelled as by PEFT, which has the scale in a config beside it."""
     return _PEFT.search(name) is not None
 
 
-def _named(module: str, part: str) -> Name | None:
-    found = _MODULE.fullmatch(module)
-    if found is None:
+def _named(module: str, part: str) -> TensorName | None:
+    match = _MODULE.fullmatch(module)
+    if match is None:
         return None
     side, number, attention, mid, ldm_side, ldm_number, ldm_mid, block, layer, projection = (
-        found.groups()
+        match.groups()
     )
     if ldm_side == "input":  # the first of all is the convolution before the levels
         side, (number, attention) = "down", divmod(int(ldm_number) - 1, _LEVEL)
@@ -94,4 +121,38 @@ def _named(module: str, part: str) -> Name | None:
         side, (number, attention) = "up", divmod(int(ldm_number), _LEVEL)
     start = "mid_block.attentions.0" if mid or ldm_mid else f"{side}_blocks.{number}.attentions."
     start += "" if mid or ldm_mid else str(attention)
-    return Name(f"{start}.transformer_blocks.{block}.{layer}", projection, part)
+    return TensorName(f"{start}.transformer_blocks.{block}.{layer}", projection, part)
+
+
+def describe_foreign(foreign: Sequence[str], names: Collection[str]) -> str:
+    """Return what is wrong with an adapter's file, as the end of a sentence.
+
+    Args:
+        foreign: names of the tensors that prompts have no place for.
+        names: names of all tensors in the file.
+    """
+    if not names:
+        return "is empty: it is no LoRA; expected low-rank updates of the UNet's attention"
+    shown = ", ".join(printable(name)[:_MAX_LETTERS] for name in foreign[:_SHOWN])
+    more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+    kind = _kind(foreign)
+    if "give" in kind:
+        return f"{kind}: {shown}{more}"
+    if len(foreign) < len(names):
+        kind = f"has {len(foreign)} of {len(names)} tensors that prompts have no place for"
+    return (
+        f"{kind or 'is no LoRA that we know'}: {shown}{more}; expected low-rank updates of the "
+        "UNet's attention projections alone (target_modules to_q, to_k, to_v, to_out.0)"
+    )
+
+
+def _kind(names: Sequence[str]) -> str:
+    """Return the description of a file with such names; empty if nothing is known of them."""
+    if any(re.search(r"\blora|_lora|lora_", name) for name in names):
+        kinds = {pattern: kind for pattern, kind in _KINDS.items() if "whole" not in kind}
+    else:
+        kinds = _KINDS
+    for pattern, kind in kinds.items():
+        if any(re.match(pattern, name) for name in names):
+            return kind
+    return ""

@@ -1,7 +1,7 @@
-"""PEFT's `LoraConfig`, as `adapter_config.json` or diffusers' metadata tell it: what scales LoRA.
+"""PEFT's `LoraConfig` in `adapter_config.json` or diffusers' metadata, which decides LoRA's scale.
 
-Patterns of module names are regular expressions from a stranger's file. Those that backtrack for
-ever are refused before they are tried.
+Its patterns of module names are regular expressions from an untrusted file. Those that could
+backtrack without end are refused before they are tried.
 """
 
 import re
@@ -18,11 +18,11 @@ from dsd_jax.io.validation import Checked, parse
 REMEDY = "save the adapter again with diffusers or PEFT"
 _Alpha = Annotated[float, Field(ge=-1e9, le=1e9)]
 _LITERAL = re.compile(r"\\?[\w.-]+(?:\\?\.[\w-]+)*")
-_MOST_PATTERNS, _MOST_LETTERS = 10_000, 300
+_MAX_PATTERNS, _MAX_LETTERS = 10_000, 300
 # A repeat of one letter makes matching slower by a factor of the name's length, an alternative or
 # an option by two; a repeated group can make it exponential in that length.
-_MOST_REPEATS, _MOST_CHOICES = 2, 8
-_MOST_SECONDS = 5.0
+_MAX_REPEATS, _MAX_CHOICES = 2, 8
+_MAX_SECONDS = 5.0
 _REFUSED = re.compile(r"\)\s*[*+{]|\(\?(?!:)|\\[1-9]")
 
 
@@ -33,7 +33,7 @@ class PeftConfig(Checked):
 
     peft_type: str | None = None
     lora_alpha: _Alpha = 8.0  # of PEFT's `LoraConfig`, where a file does not say
-    alpha_pattern: Annotated[Mapping[str, _Alpha], Field(max_length=_MOST_PATTERNS)] | None = None
+    alpha_pattern: Annotated[Mapping[str, _Alpha], Field(max_length=_MAX_PATTERNS)] | None = None
     use_rslora: bool | None = None
     use_dora: bool | None = None
 
@@ -51,16 +51,16 @@ class PeftConfig(Checked):
         return self
 
     def scales(self, modules: Mapping[str, int], where: str) -> dict[str, float]:
-        """Return by what the update of each module is multiplied.
+        """Return the scale of each module's update.
 
         Args:
-            modules: the rank of each module, by its path.
-            where: what the config was read from, for messages.
+            modules: rank of each module by its path.
+            where: source of the config in messages.
 
         Raises:
-            UserError: matching the patterns takes longer than they can be worth.
+            UserError: matching the patterns takes too long.
         """
-        end = time.monotonic() + _MOST_SECONDS
+        end = time.monotonic() + _MAX_SECONDS
         scales = {}
         for module, rank in modules.items():
             alpha = self.lora_alpha
@@ -70,7 +70,7 @@ class PeftConfig(Checked):
                     break
                 if time.monotonic() > end:
                     raise UserError(
-                        f"{where}: its alpha_pattern takes more than {_MOST_SECONDS:.0f} seconds "
+                        f"{where}: its alpha_pattern takes more than {_MAX_SECONDS:.0f} seconds "
                         f"to match; {REMEDY}, with one plain module name for each entry."
                     )
             scales[module] = alpha / (rank**0.5 if self.use_rslora else rank)
@@ -78,25 +78,25 @@ class PeftConfig(Checked):
 
 
 def parse_peft_config(values: Mapping[str, Any], where: str) -> PeftConfig:
-    """Check what a file tells of PEFT's `LoraConfig`; raises `UserError`."""
+    """Return a checked `LoraConfig`; raises `UserError`."""
     return parse(PeftConfig, values, where, REMEDY)
 
 
 def _matches(pattern: str, module: str) -> bool:
-    """Whether a pattern is for a module: it matches the end of its path (`get_pattern_key`)."""
+    """Return whether a pattern matches the end of a module's path (PEFT's `get_pattern_key`)."""
     if _LITERAL.fullmatch(pattern) and "\\" not in pattern:
         return module == pattern or module.endswith(f".{pattern}")
     return re.match(rf"(.*\.)?({pattern})$", module) is not None
 
 
 def _check_pattern(pattern: str) -> None:
-    """Raise `ValueError` where a pattern is none, or may take for ever to match."""
-    if len(pattern) > _MOST_LETTERS:
+    """Raise `ValueError` for an invalid pattern and one that may take exponential time."""
+    if len(pattern) > _MAX_LETTERS:
         raise ValueError(f"alpha_pattern has a pattern of {len(pattern)} letters, expected fewer")
     plain = re.sub(r"\\[^1-9]", "x", pattern)  # without escaped letters
     plain = re.sub(r"\[[^\]]*\]", "x", plain)  # and sets of them
     repeats, choices = len(re.findall(r"[*+{]", plain)), len(re.findall(r"[|?]", plain))
-    if _REFUSED.search(plain) or repeats > _MOST_REPEATS or choices > _MOST_CHOICES:
+    if _REFUSED.search(plain) or repeats > _MAX_REPEATS or choices > _MAX_CHOICES:
         raise ValueError(
             f"alpha_pattern has {shorten(pattern)}, a regular expression that may take for ever; "
             "expected names of modules, with few repeats and none of a group"

@@ -76,7 +76,7 @@ class Model:
     @cached_property
     def weights_digest(self) -> str:
         """`weights.weights_digest` of the params, computed once: it copies them to the host."""
-        from dsd_jax.models.weights_digest import weights_digest  # whose package loads models
+        from dsd_jax.models.params import weights_digest  # whose package loads models
 
         return weights_digest(self.params)
 

@@ -14,7 +14,7 @@ from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.setup import Experiment
 from dsd_jax.experiment.sweep import shot_draws
-from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.models.params import weights_digest
 from dsd_jax.training.checkpoints import Checkpoints
 
 NAME = "clip"

@@ -30,7 +30,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.experiment.workdir import Workdir, open_workdir
 from dsd_jax.matching.score_functions import chosen_layers
 from dsd_jax.models.components import UNET
-from dsd_jax.weights.component_configs import read_config
+from dsd_jax.weights.component_files import read_config
 from dsd_jax.weights.model_folder import find
 from dsd_jax.weights.model_loading import load
 

@@ -25,7 +25,7 @@ from dsd_jax.matching.batching import CallPlan, Sets, set_parts
 from dsd_jax.matching.forward import ForwardConfig, OutputSpec, forward_terms
 from dsd_jax.models import clip, text_encoder, vae
 from dsd_jax.models.block_policy import BlockPolicy
-from dsd_jax.models.tensor_names import flatten, unflatten
+from dsd_jax.models.params import flatten, unflatten
 from dsd_jax.models.unet import abstract_params
 from dsd_jax.planning.plan_job import Job
 from dsd_jax.prompts.prompt_params import by_layer

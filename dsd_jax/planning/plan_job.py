@@ -23,8 +23,8 @@ from dsd_jax.models.published_networks import VAE as VAES
 from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
-from dsd_jax.weights.component_configs import read_config, read_schedule
-from dsd_jax.weights.model_folder import find
+from dsd_jax.weights.component_files import read_config
+from dsd_jax.weights.model_folder import find, read_schedule
 from dsd_jax.weights.model_loading import float_type
 
 

@@ -175,7 +175,7 @@ def check_model(
     Raises:
         UserError: the model has other weights.
     """
-    from dsd_jax.models.weights_digest import weights_digest  # heavy
+    from dsd_jax.models.params import weights_digest  # heavy
 
     own = metadata_of(prompts)
     if force or not own.weights_digest:

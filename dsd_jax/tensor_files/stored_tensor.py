@@ -1,4 +1,4 @@
-"""A tensor as it lies in a file, and what a file that holds none turns out to be."""
+"""A tensor as it lies in a file, read on demand, and the error for files of another kind."""
 
 import math
 import mmap
@@ -19,16 +19,16 @@ FLOATING = {
     "float64": np.dtype(np.float64),
 }
 
-# Types of numbers that are no weights, but may be an adapter's alpha.
+# An adapter's alpha may be of integer types too.
 NUMBERS = FLOATING | {name: np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8")}
 
 
 class WeightsFile:
-    """A regular file that is opened once, and closed when nobody reads from it any more.
+    """A regular file that is opened once, and closed when it is no longer referenced.
 
     Attributes:
-        path: where it lies.
-        size: in bytes.
+        path: the file's path.
+        size: its size in bytes.
     """
 
     def __init__(self, path: Path):
@@ -63,16 +63,16 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One tensor's place in a file; nothing of it is read before `read`.
+class StoredTensor:
+    """One tensor in a file, of which nothing is read before `read`.
 
     Attributes:
-        file: the file.
+        file: the opened file.
         name: its name there: `a.0.weight` in safetensors, `a_0/kernel` in Flax msgpack.
         shape: its shape there, thus OIHW in safetensors and HWIO in msgpack.
-        dtype: numpy's name of its type, or the file's own where numpy has none.
-        offset: where its bytes begin.
-        flax: whether name and shape are Flax's.
+        dtype: NumPy's name of its type, or the file's own where NumPy has none.
+        offset: position of its first byte in the file.
+        flax: true if name and shape are Flax's, false if PyTorch's.
     """
 
     file: WeightsFile
@@ -83,12 +83,18 @@ class Stored:
     flax: bool
 
     def read(self) -> np.ndarray:
-        """A read-only view of the file, so that no more than one tensor is ever held twice."""
+        """Return a read-only view of the file, so that at most one tensor is held twice."""
         return self.file.array(NUMBERS[self.dtype], self.shape, self.offset)
 
 
-def not_weights(file: WeightsFile, form: str, why: str) -> UserError:
-    """The error for a `file` that can't be parsed as `form`: what it is instead, else `why`."""
+def wrong_format_error(file: WeightsFile, form: str, why: str) -> UserError:
+    """Return the error for a file that is not of the format `form`.
+
+    Args:
+        file: the file, whose start tells what it is instead.
+        form: name of the expected format.
+        why: end of the sentence where the start does not tell.
+    """
     start = file.read(512)
     if not start:
         why = "is empty; fetch it again"

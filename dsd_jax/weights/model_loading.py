@@ -1,4 +1,4 @@
-"""From a model's folder to a `Model`: every tensor accounted for, then converted one by one."""
+"""Load a model's folder: fit every tensor to the configs, then convert the tensors one by one."""
 
 import os
 from collections.abc import Mapping
@@ -14,27 +14,26 @@ from dsd_jax.distributed.devices import check_devices
 from dsd_jax.distributed.sharding import host_mesh, place_weight
 from dsd_jax.errors import UserError
 from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE, Component, components
-from dsd_jax.models.tensor_names import unflatten
-from dsd_jax.weights.component_configs import read_config, read_index, read_schedule
-from dsd_jax.weights.component_files import read_headers
-from dsd_jax.weights.model_folder import find, subfolders
+from dsd_jax.models.params import unflatten
+from dsd_jax.weights.component_files import read_config, read_headers
+from dsd_jax.weights.model_folder import find, read_index, read_schedule, subfolders
 from dsd_jax.weights.strict_fit import Leaf, fit
 from dsd_jax.weights.tokenizer_files import read_tokenizer
 
-_MOST_SIDE = 4096  # pixels
-# What training frameworks put before all names, and what a published file has without it.
+_MAX_SIDE = 4096  # pixels
+# Prefixes that training frameworks put before all names, and published files do not have.
 _PREFIXES = ("_orig_mod.", "module.", "model.", "ema_model.", "unet.", "vae.")
 
 
 def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None) -> Model:
-    """Loads a model of the Stable Diffusion 1.x, 2.x or XL families, turbo models too.
+    """Load a model of the Stable Diffusion 1.x, 2.x or XL families, turbo models too.
 
     Args:
         where: "tiny", the bundled model; a folder in the Hugging Face layout (`unet/`, `vae/`,
             `text_encoder/`, `tokenizer/`, `scheduler/`; SDXL has `text_encoder_2/` and
             `tokenizer_2/` too), with safetensors or Flax msgpack in float16, bfloat16 or float32,
             whole or sharded; or a model on the Hub, as "org/name" or "org/name@revision", of which
-            only what is needed is fetched.
+            only the needed files are fetched.
         dtype: float type of all parameters, in which matrix products run.
         mesh: of this host's devices, from `sharding.host_mesh`; by default every device has a whole
             copy.
@@ -45,15 +44,15 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
     Raises:
         UserError: no such model, or a file of it is missing, damaged or of an unsupported kind; or
             parameters are missing, extra, of another shape or not finite, all of them listed in
-            one message. All but the last is found before any weights are read.
+            one message. All but the last is found before weights are converted.
     """
     check_devices()
     dtype = float_type(dtype)
     folder = find(where)
     ours = components(subfolders(folder))
-    configs = {part.key: read_config(folder, part) for part in ours}
+    configs: dict[str, Any] = {part.key: read_config(folder, part) for part in ours}
     schedule = read_schedule(folder)
-    tokenizers = {
+    tokenizers: dict[str, Any] = {
         part.tokenizer: read_tokenizer(folder / part.tokenizer) for part in ours if part.tokenizer
     }
     _check_one_model(folder, configs, tokenizers)
@@ -70,7 +69,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
 
 
 def float_type(dtype: Any) -> np.dtype:
-    """The type of numbers that weights can have; `UserError` for any other."""
+    """Return a type as NumPy's; raises `UserError` for one that weights can't have."""
     try:
         dtype = jnp.dtype(dtype)
     except TypeError as error:
@@ -81,7 +80,7 @@ def float_type(dtype: Any) -> np.dtype:
 
 
 def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str, Any]) -> None:
-    """The parts must go together: they could come from different models."""
+    """Check that the parts go together, as they could come from different models."""
     unet, vae = configs[UNET.key], configs[VAE.key]
     texts = [(part, configs[part.key]) for part in (TEXT, TEXT_2) if part.key in configs]
     widths = " and ".join(f"{part.folder}'s" for part, _ in texts)
@@ -94,10 +93,10 @@ def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str
         ("unet's width of pooled text", unet.pooled_dim),
         ("text_encoder_2's projection_dim", texts[-1][1].projection),
     )
-    if (side := unet.sample_size * vae.downscale) > _MOST_SIDE:
+    if (side := unet.sample_size * vae.downscale) > _MAX_SIDE:
         raise UserError(
-            f"{folder}: unet's sample_size {unet.sample_size} stands for pictures of {side} pixels "
-            f"a side; expected at most {_MOST_SIDE}."
+            f"{folder}: unet's sample_size {unet.sample_size} stands for images of {side} pixels "
+            f"a side; expected at most {_MAX_SIDE}."
         )
     lengths = {tokenizer.model_max_length for tokenizer in tokenizers.values()}
     if len(lengths) > 1:
@@ -110,11 +109,11 @@ def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str
 
 
 def _check_equal(folder: Path, *pairs: tuple[str, int]) -> None:
-    """Every first of two must equal the second."""
-    for (one, value), (other, expected) in zip(pairs[::2], pairs[1::2], strict=True):
+    """Check that the values (name, value) are equal in pairs."""
+    for (name, value), (other, expected) in zip(pairs[::2], pairs[1::2], strict=True):
         if value != expected:
             raise UserError(
-                f"The parts in {folder} belong to different models: the {one} is {value} but the "
+                f"The parts in {folder} belong to different models: the {name} is {value} but the "
                 f"{other} is {expected}."
             )
 
@@ -133,9 +132,10 @@ def _check_tokenizer(folder: Path, part: Component, text: Any, tokenizer: Any) -
 
 
 def fitting(folder: Path, configs: Mapping[Component, Any]) -> dict[str, list[Leaf]]:
-    """{key: where every parameter is stored} of components; one `UserError` with all that's wrong.
+    """Return for each component, by its key, where every one of its params is stored.
 
-    Nothing but headers is read.
+    Raises:
+        UserError: files are missing or damaged, or tensors don't fit; lists all problems.
     """
     leaves, problems, prefixes = {}, [], set()
     for component, config in configs.items():
@@ -158,19 +158,28 @@ def fitting(folder: Path, configs: Mapping[Component, Any]) -> dict[str, list[Le
 def read_weights(
     folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype, mesh: Mesh
 ) -> dict[str, Any]:
-    """{key: tree}, converted tensor by tensor: the peak is the parameters and little more.
+    """Return params by component key, converted and placed tensor by tensor to save memory.
 
     Scalars are float32: only CLIP has one, of which an exponential is taken.
+
+    Args:
+        folder: the model's folder, for messages.
+        leaves: what `fitting` returned.
+        dtype: float type of all other params.
+        mesh: devices to place params on.
+
+    Raises:
+        UserError: numbers are not finite in `dtype`.
     """
     params, broken = {}, []
-    for key, found in leaves.items():
-        tree = {}
-        for leaf in found:
+    for key, component_leaves in leaves.items():
+        placed = {}
+        for leaf in component_leaves:
             array = leaf.read(dtype if leaf.shape else np.dtype(np.float32))
             if not np.isfinite(array).all():
                 broken.append(f"  {leaf.stored.file.path.parent.name}: {leaf.stored.name}")
-            tree[leaf.path] = place_weight("/".join(leaf.path), array, mesh)
-        params[key] = unflatten(tree)
+            placed[leaf.path] = place_weight("/".join(leaf.path), array, mesh)
+        params[key] = unflatten(placed)
     if broken:
         shown = "\n".join(broken[:20]) + ("\n  ..." if len(broken) > 20 else "")
         raise UserError(

@@ -1,8 +1,8 @@
-"""From a `Model` to a folder that PyTorch diffusers loads too."""
+"""Save a `Model` as a folder that PyTorch diffusers loads too."""
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,12 @@ from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import write_json
 from dsd_jax.models.components import TEXT_2, Component, components
-from dsd_jax.models.tensor_names import canonical_name, flatten, torch_axes
+from dsd_jax.models.params import canonical_name, flatten, torch_axes, unflatten
 from dsd_jax.tensor_files import msgpack_file, safetensors_file
-from dsd_jax.weights.folder_layout import parts
+from dsd_jax.weights.model_folder import parts
 from dsd_jax.weights.tokenizer_files import write_tokenizer
 
-# What the pipelines of diffusers have beside a model's components.
+# Entries of diffusers' pipelines beside a model's components.
 _SD = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
 _SD |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
 _XL = {"_class_name": "StableDiffusionXLPipeline"}
@@ -31,7 +31,7 @@ def save(
     dtype: Any = jnp.float16,
     format: Literal["safetensors", "msgpack"] = "safetensors",
 ) -> None:
-    """Writes `model` in the Hugging Face layout, so that diffusers' pipelines and `load` read it.
+    """Write `model` in the Hugging Face layout, so that diffusers' pipelines and `load` read it.
 
     Subfolders that are there already are replaced, all of them at the end and by renaming, so that
     a run cut short leaves them as they were; other files in `folder` stay.
@@ -56,7 +56,8 @@ def save(
             part = new / component.folder
             part.mkdir(parents=True)
             write_json(part / "config.json", getattr(model, component.key).to_json())
-            write_tensors(part, component, model.params[component.key], jnp.dtype(dtype), format)
+            params = model.params[component.key]
+            write_params(part, component, params, dtype=jnp.dtype(dtype), format=format)
             if component.tokenizer:
                 write_tokenizer(getattr(model, component.tokenizer), new / component.tokenizer)
         scheduler = model.schedule.to_json()
@@ -66,33 +67,51 @@ def save(
         swap(new, folder, Path(name) / "old")
 
 
-def write_tensors(
-    part: Path, component: Component, params: Mapping[str, Any], dtype: np.dtype, format: str
+def write_params(
+    part: Path, component: Component, params: Mapping[str, Any], *, dtype: np.dtype, format: str
 ) -> None:
-    """Writes a component's parameters into the folder `part`; `UserError` as `save`."""
-    arrays = {}
-    for path, leaf in flatten(params).items():
-        array = np.asarray(leaf)
-        with np.errstate(over="ignore"):
-            converted = array.astype(dtype)
-        if not np.isfinite(converted).all():
-            raise UserError(
-                f"{component.folder}: {'/'.join(path)} holds numbers that are not finite as "
-                f"{dtype}; save in float32 or mend the model."
-            )
-        if format == "msgpack":
-            arrays["/".join(path)] = converted
-        else:
-            axes = torch_axes(path, array.ndim)
-            arrays[canonical_name(path)] = np.asarray(converted.transpose(axes), order="C")
+    """Convert a component's params to `dtype` and write them into the folder `part`.
+
+    Raises:
+        UserError: a number is not finite in `dtype`.
+    """
+    leaves = ((path, np.asarray(leaf)) for path, leaf in flatten(params).items())
+    converted = ((path, _converted(component, path, leaf, dtype)) for path, leaf in leaves)
+    write_leaves(part, component, converted, format)
+
+
+def _converted(
+    component: Component, path: tuple[str, ...], array: np.ndarray, dtype: np.dtype
+) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if not np.isfinite(converted).all():
+        raise UserError(
+            f"{component.folder}: {'/'.join(path)} holds numbers that are not finite as "
+            f"{dtype}; save in float32 or mend the model."
+        )
+    return converted
+
+
+def write_leaves(
+    part: Path,
+    component: Component,
+    leaves: Iterable[tuple[tuple[str, ...], np.ndarray]],
+    format: str,
+) -> None:
+    """Write a component's arrays, given as pairs of path and array, into the folder `part`."""
     if format == "msgpack":
-        msgpack_file.write(part / f"{component.flax_stem}.msgpack", arrays)
-    else:
-        safetensors_file.write(part / f"{component.torch_stem}.safetensors", arrays)
+        msgpack_file.write(part / f"{component.flax_stem}.msgpack", unflatten(dict(leaves)))
+        return
+    tensors = {
+        canonical_name(path): np.asarray(array.transpose(torch_axes(path, array.ndim)), order="C")
+        for path, array in leaves
+    }
+    safetensors_file.write(part / f"{component.torch_stem}.safetensors", tensors)
 
 
 def _index(model: Model, scheduler: str) -> dict[str, Any]:
-    """The `model_index.json` of diffusers' pipeline for this family."""
+    """Return the `model_index.json` of diffusers' pipeline for this family."""
     ours = components(model.params)
     xl = _XL | {"force_zeros_for_empty_prompt": model.zero_empty}
     classes = {}
@@ -110,7 +129,7 @@ def _index(model: Model, scheduler: str) -> dict[str, Any]:
 
 
 def swap(new: Path, folder: Path, old: Path) -> None:
-    """Moves all of `new` into `folder`, and what stood there to `old`; only renames."""
+    """Move all of `new` into `folder`, and its former parts to `old`, by renaming alone."""
     old.mkdir()
     try:
         for part in set(parts([TEXT_2.folder])) - {source.name for source in new.iterdir()}:

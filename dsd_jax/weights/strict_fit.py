@@ -1,4 +1,4 @@
-"""Strictly fits the tensors in files to the tree of parameters that a config asks for."""
+"""Fit the tensors in files strictly to the params that a config asks for."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from dsd_jax.io.terminal import printable
 from dsd_jax.models.components import Component
-from dsd_jax.models.tensor_names import (
+from dsd_jax.models.params import (
     Path,
     canonical_name,
     canonical_name_in_file,
@@ -17,22 +17,22 @@ from dsd_jax.models.tensor_names import (
     is_attention_projection,
     torch_axes,
 )
-from dsd_jax.tensor_files.stored_tensor import FLOATING, Stored
+from dsd_jax.tensor_files.stored_tensor import FLOATING, StoredTensor
 
-_LONGEST = 300  # characters of a problem; names are as long as somebody makes them
-_SHOWN = 8  # problems of one sort and place that are written out
+_MAX_LETTERS = 300  # of a problem; a file's names may be of any length
+_SHOWN = 8  # problems of one kind and component that are written out
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One parameter: where it belongs in the tree, its shape there, and where it is stored."""
+    """A parameter: its path and shape in the params, and the tensor in a file that holds it."""
 
     path: Path
     shape: tuple[int, ...]
-    stored: Stored
+    stored: StoredTensor
 
     def read(self, dtype: np.dtype) -> np.ndarray:
-        """The parameter in the tree's layout and `dtype`, a copy of its own in C order."""
+        """Return the parameter in our layout and in `dtype`, as a copy in C order."""
         array = self.stored.read()
         if self.stored.flax:
             array = array.reshape(self.shape)
@@ -45,28 +45,33 @@ class Leaf:
 
 
 def fit(
-    component: Component, abstract: Mapping[str, Any], stored: Iterable[Stored]
+    component: Component, abstract: Mapping[str, Any], stored: Iterable[StoredTensor]
 ) -> tuple[list[Leaf], list[str]]:
-    """Finds every parameter of the tree `abstract` among the `stored` tensors, by name and shape.
+    """Find every parameter among the tensors in files, by name and shape.
+
+    Args:
+        component: the component, whose names are expected.
+        abstract: its params as shapes.
+        stored: the tensors of its files.
 
     Returns:
-        The leaves that fit, in the tree's order; and what does not fit, as lines that begin with
+        The leaves that fit, in the params' order; and what does not fit, as lines that begin with
         `-` (missing), `+` (extra) or `~` (of another shape or type), empty where all is well.
     """
-    found: dict[str, Stored] = {}
+    by_name: dict[str, StoredTensor] = {}
     extra = []
     for tensor in stored:
         name = canonical_name_in_file(tensor.name, tensor.flax, component)
-        if name in found:
-            extra.append(f"  + {tensor.name} (a second {found[name].name})")
+        if name in by_name:
+            extra.append(f"  + {tensor.name} (a second {by_name[name].name})")
         elif name is not None:
-            found[name] = tensor
-    flax = any(tensor.flax for tensor in found.values())
+            by_name[name] = tensor
+    flax = any(tensor.flax for tensor in by_name.values())
     leaves, missing, wrong = [], [], []
     for path, parameter in flatten(abstract).items():
         name = canonical_name(path)
         shape = _shape_in_file(path, parameter.shape, flax)
-        tensor = found.pop(name, None)
+        tensor = by_name.pop(name, None)
         if tensor is None:
             missing.append(f"  - {'/'.join(path) if flax else name} {shape}")
         elif tensor.shape not in _accepted_shapes(name, shape, flax):
@@ -77,7 +82,7 @@ def fit(
             )
         else:
             leaves.append(Leaf(path, parameter.shape, tensor))
-    extra = [f"  + {tensor.name} {tensor.shape}" for tensor in found.values()] + extra
+    extra = [f"  + {tensor.name} {tensor.shape}" for tensor in by_name.values()] + extra
     return leaves, listed(component.folder, missing, extra, wrong)
 
 
@@ -86,22 +91,22 @@ def _shape_in_file(path: Path, shape: tuple[int, ...], flax: bool) -> tuple[int,
 
 
 def _accepted_shapes(name: str, shape: tuple[int, ...], flax: bool) -> list[tuple[int, ...]]:
-    """`shape`; in an attention of an old VAE also that of the equivalent 1x1 convolution."""
+    """Return `shape`, and for an old VAE's attention that of the equivalent 1x1 convolution."""
     if not (is_attention_projection(name) and len(shape) == 2):
         return [shape]
     return [shape, (1, 1, *shape) if flax else (*shape, 1, 1)]
 
 
 def listed(heading: str, *problems: list[str]) -> list[str]:
-    """A heading with counts and the first few lines of what is missing, extra, and wrong."""
+    """Return a heading with counts, and the first lines of what is missing, extra and wrong."""
     if not any(problems):
         return []
-    sorts = ("missing", "extra", "of another shape or type")
-    counts = [f"{len(lines)} {sort}" for lines, sort in zip(problems, sorts, strict=True) if lines]
+    kinds = ("missing", "extra", "of another shape or type")
+    counts = [f"{len(lines)} {kind}" for lines, kind in zip(problems, kinds, strict=True) if lines]
     place = "" if heading == "." else f"{heading}: "
     shown = [f"{place}{', '.join(counts)}"]
     for lines in problems:
-        shown += [printable(line[:_LONGEST]) for line in lines[:_SHOWN]]
+        shown += [printable(line[:_MAX_LETTERS]) for line in lines[:_SHOWN]]
         if len(lines) > _SHOWN:
             shown.append(f"  {lines[0].strip()[0]} ... and {len(lines) - _SHOWN} more")
     return shown

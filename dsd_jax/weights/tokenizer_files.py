@@ -1,4 +1,4 @@
-"""The CLIP tokenizer of a model's folder."""
+"""Read and write the CLIP tokenizer of a model's folder."""
 
 import contextlib
 import json
@@ -15,18 +15,18 @@ from dsd_jax.io.terminal import shorten
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-# What CLIP takes for the tokens that every caption needs.
+# CLIP's choice of the tokens that every caption needs.
 _SPECIAL = {
     "bos_token": "<|startoftext|>",
     "eos_token": "<|endoftext|>",
     "pad_token": "<|endoftext|> (SD 1.x) or ! (SD 2.x)",
 }
-_SHORTEST = 3  # tokens of a caption: its start, a word, its end
+_MIN_LENGTH = 3  # tokens of a caption: its start, a word, its end
 _FORMS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
 def read_tokenizer(folder: Path) -> "CLIPTokenizer":
-    """Load `folder`, which pads as its own files say (SD 1.x with the end token, SD 2.x with `!`).
+    """Load a tokenizer; it pads as its files say (SD 1.x with the end token, SD 2.x with `!`).
 
     Raises:
         UserError: a file is missing or damaged, or they don't belong together.
@@ -48,7 +48,7 @@ def read_tokenizer(folder: Path) -> "CLIPTokenizer":
             ) from error
     for role in _SPECIAL:
         _check_special(folder, role, getattr(tokenizer, f"{role}_id"))
-    _check_numbers(tokenizer, folder)
+    _check_indices(tokenizer, folder)
     _check_merges(tokenizer, folder)
     return tokenizer
 
@@ -72,33 +72,33 @@ def _check_special(folder: Path, role: str, value: object) -> None:
         )
 
 
-def _check_numbers(tokenizer: "CLIPTokenizer", folder: Path) -> None:
-    """Check that tokens are numbered without gaps, and that captions have a length.
+def _check_indices(tokenizer: "CLIPTokenizer", folder: Path) -> None:
+    """Check that tokens have consecutive indices, and that captions have a length.
 
-    A number beyond the text encoder's table would silently be another token's, and the tokenizer's
+    An index beyond the text encoder's table would silently be another token's, and the tokenizer's
     own code takes minutes to walk over a large gap.
 
     Raises:
-        UserError: they aren't, or haven't.
+        UserError: they don't.
     """
-    numbers = sorted(tokenizer.get_vocab().values())
-    if numbers != list(range(len(numbers))):
+    indices = sorted(tokenizer.get_vocab().values())
+    if indices != list(range(len(indices))):
         raise UserError(
-            f"{folder} numbers its {len(numbers)} tokens up to {numbers[-1]}, expected 0 to "
-            f"{len(numbers) - 1}, each once; use the vocabulary that was published with this model."
+            f"{folder} numbers its {len(indices)} tokens up to {indices[-1]}, expected 0 to "
+            f"{len(indices) - 1}, each once; use the vocabulary that was published with this model."
         )
     length = tokenizer.model_max_length
-    if type(length) is not int or length < _SHORTEST:
+    if type(length) is not int or length < _MIN_LENGTH:
         raise UserError(
             f"{folder}: model_max_length is {shorten(length)}, expected a whole number of "
-            f"{_SHORTEST} or more, such as 77; set it in tokenizer_config.json."
+            f"{_MIN_LENGTH} or more, such as 77; set it in tokenizer_config.json."
         )
 
 
 def _check_merges(tokenizer: "CLIPTokenizer", folder: Path) -> None:
-    """Check that merges and vocabulary belong together: each makes the other's tokens.
+    """Check that merges and vocabulary belong together.
 
-    CLIP's vocabulary is made of single letters, what merges make of them, and special tokens. With
+    CLIP's vocabulary consists of single letters, the results of merges, and special tokens. With
     merges missing, words would silently become other tokens.
 
     Raises:
@@ -107,11 +107,11 @@ def _check_merges(tokenizer: "CLIPTokenizer", folder: Path) -> None:
     stored = json.loads(tokenizer.backend_tokenizer.to_str())
     added = {token["content"] for token in stored["added_tokens"]}
     vocabulary = set(stored["model"]["vocab"]) - added
-    made = {"".join(pair) for pair in stored["model"]["merges"]}
+    merged = {"".join(pair) for pair in stored["model"]["merges"]}
     longer = {token for token in vocabulary if len(token.removesuffix(WORD_END)) > 1}
     for tokens, problem in (
-        (longer - made, "of the vocabulary are made by no merge"),
-        (made - vocabulary - added, "that merges make are not in the vocabulary"),
+        (longer - merged, "of the vocabulary are made by no merge"),
+        (merged - vocabulary - added, "that merges make are not in the vocabulary"),
     ):
         if tokens:
             raise UserError(
@@ -121,7 +121,7 @@ def _check_merges(tokenizer: "CLIPTokenizer", folder: Path) -> None:
 
 
 def write_tokenizer(tokenizer: "CLIPTokenizer", folder: Path) -> None:
-    """Writes the four files of CLIP tokenizers on the Hub, which every transformers reads.
+    """Write the four files of CLIP tokenizers on the Hub, which every transformers reads.
 
     transformers 5 itself writes a `tokenizer.json` instead, which 4 does not read.
     """
@@ -135,7 +135,7 @@ def write_tokenizer(tokenizer: "CLIPTokenizer", folder: Path) -> None:
     lines = ["#version: 0.2", *(" ".join(pair) for pair in bpe["merges"])]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = read_json(folder / "tokenizer_config.json")
-    for trace in ("backend", "is_local", "local_files_only"):  # of how this one was loaded
+    for trace in ("backend", "is_local", "local_files_only"):  # how this one was loaded
         settings.pop(trace, None)
     write_json(folder / "tokenizer_config.json", settings)
     write_json(folder / "special_tokens_map.json", dict(tokenizer.special_tokens_map))
@@ -143,7 +143,7 @@ def write_tokenizer(tokenizer: "CLIPTokenizer", folder: Path) -> None:
 
 @contextlib.contextmanager
 def _no_advice() -> Iterator[None]:
-    """Keeps transformers from telling, on import, that PyTorch is absent: we don't want it."""
+    """Keep transformers from warning, on import, that PyTorch is absent."""
     name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
     before = os.environ.get(name)
     os.environ[name] = "1"

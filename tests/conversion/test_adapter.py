@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.conversion import peft_config
-from dsd_jax.conversion.adapter import make_adapter, to_prompts
-from dsd_jax.conversion.adapter_fit import check_adapter
+from dsd_jax.conversion.adapter import check_adapter, make_adapter, to_prompts
 from dsd_jax.conversion.peft_config import parse_peft_config
 from dsd_jax.errors import UserError
 
@@ -128,7 +127,7 @@ def test_configs_that_make_no_sense(config, message):
 
 def test_patterns_that_are_slow_together(monkeypatch):
     """Each of them is allowed, all of them for all modules would take hours."""
-    monkeypatch.setattr(peft_config, "_MOST_SECONDS", 0.2)
+    monkeypatch.setattr(peft_config, "_MAX_SECONDS", 0.2)
     slow = "(.|.|.|.|.|.|.|.)" + ".*" * 2
     config = parse_peft_config({"alpha_pattern": {f"{slow}{n:05}": 1 for n in range(9000)}}, "file")
     modules = {f"{PATH}{'.' * 200}.{n}": 4 for n in range(1000)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsd_jax.conversion.adapter_names import Name, parse
+from dsd_jax.conversion.adapter_names import TensorName, parse_name
 
 PATH = "down_blocks.1.attentions.0.transformer_blocks.10.attn2"
 MID = "mid_block.attentions.0.transformer_blocks.0.attn1"
@@ -43,7 +43,7 @@ ZERO, ONE, TWO = (f"attentions.{number}.transformer_blocks.3.attn1" for number i
     ],
 )
 def test_spellings(name, expected):
-    assert parse(name) == Name(*expected)
+    assert parse_name(name) == TensorName(*expected)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_spellings(name, expected):
     ],
 )
 def test_other_names(name):
-    assert parse(name) is None
+    assert parse_name(name) is None
 
 
 @pytest.mark.parametrize("projection", ["to_q", "to_out"])
 @pytest.mark.parametrize("part", ["down", "up"])
 def test_the_names_we_write_are_names_we_read(projection, part):
-    name = Name(PATH, projection, part)
-    assert parse(name.diffusers) == parse(name.authors) == name
+    name = TensorName(PATH, projection, part)
+    assert parse_name(name.diffusers) == parse_name(name.authors) == name
     assert name.module == PATH + (".to_out.0" if projection == "to_out" else ".to_q")

@@ -9,7 +9,7 @@ import pytest
 
 from dsd_jax.diffusion.pipeline import padded_chunks
 from dsd_jax.errors import UserError
-from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.models.params import weights_digest
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5

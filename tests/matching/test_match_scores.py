@@ -17,7 +17,7 @@ from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import match_terms
 from dsd_jax.matching.forward import NORMS, all_outputs
 from dsd_jax.matching.match_scores import pixel_key
-from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.models.params import weights_digest
 from dsd_jax.prompts.prompt_files import write_prompts
 from dsd_jax.prompts.prompt_metadata import same_timesteps, timesteps_asked
 from dsd_jax.prompts.prompt_params import init_lora, init_tokens

@@ -11,10 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from dsd_jax import convert
-from dsd_jax.conversion.adapter import to_prompts
+from dsd_jax.conversion.adapter import check_adapter, to_prompts
 from dsd_jax.conversion.adapter_files import read_adapter, write_authors, write_diffusers
-from dsd_jax.conversion.adapter_fit import check_adapter
-from dsd_jax.conversion.adapter_names import parse
+from dsd_jax.conversion.adapter_names import parse_name
 from dsd_jax.io.terminal import guarded_terminal
 from dsd_jax.prompts import prompt_metadata
 from dsd_jax.prompts.prompt_files import fingerprint, read_prompts, write_prompts
@@ -134,7 +133,7 @@ def test_tensors_of_adapters(form, peft, lora, unet, tmp_path, tried):
         if form == "pickle":  # a zip file has checksums
             jax.tree.map(np.testing.assert_array_equal, found, lora)
             continue
-        expected = {parse(name): tensor for name, tensor in load_file(file).items()}
+        expected = {parse_name(name): tensor for name, tensor in load_file(file).items()}
         for name, tensor in expected.items():
             if name.part == "down":
                 leaf = found[name.path][name.projection]["down"]

@@ -19,8 +19,8 @@ from dsd_jax.clip.clip_component import COMPONENT, PREPROCESSOR
 from dsd_jax.clip.clip_loading import load_clip
 from dsd_jax.clip.preprocessor_file import read_normaliser
 from dsd_jax.models.components import components
-from dsd_jax.weights.component_configs import read_config, read_index, read_schedule
-from dsd_jax.weights.model_folder import find, subfolders
+from dsd_jax.weights.component_files import read_config
+from dsd_jax.weights.model_folder import find, read_index, read_schedule, subfolders
 from dsd_jax.weights.model_loading import _check_one_model, fitting
 from dsd_jax.weights.model_saving import save
 from dsd_jax.weights.tokenizer_files import read_tokenizer

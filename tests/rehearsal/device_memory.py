@@ -9,7 +9,7 @@ import numpy as np
 from dsd_jax.diffusion.device_memory import Device, forward_bytes, forward_rows
 from dsd_jax.models.components import UNET
 from dsd_jax.models.unet import abstract_params
-from dsd_jax.weights.component_configs import read_config
+from dsd_jax.weights.component_files import read_config
 
 # Programs that run the UNet: without gradients, and a step of learning.
 FORWARD, UPDATE = "forward_terms", "update"

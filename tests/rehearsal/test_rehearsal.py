@@ -16,7 +16,7 @@ from dsd_jax import score, train
 from dsd_jax.diffusion.device_memory import Device, forward_rows
 from dsd_jax.matching import batching
 from dsd_jax.models.components import UNET
-from dsd_jax.weights.component_configs import read_config
+from dsd_jax.weights.component_files import read_config
 from tests.rehearsal.items import write_own
 from tests.rehearsal.twins import write_twin
 

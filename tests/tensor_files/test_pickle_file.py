@@ -1,5 +1,6 @@
-"""Files of `torch.save`: the same numbers as PyTorch reads, and no code runs."""
+"""Files of `torch.save`: the same numbers as PyTorch reads and writes, and no code runs."""
 
+import io
 import os
 import pickle
 import zipfile
@@ -198,3 +199,130 @@ def test_other_files(tmp_path, content, message):
     (tmp_path / "x.bin").write_bytes(content)
     with pytest.raises(UserError, match=f"x.bin {message}"):
         pickle_file.read(tmp_path / "x.bin")
+
+
+DATA = {
+    "a": [1, -70_000, 2**40, 0.5],
+    "b": (),
+    "c": (1,),
+    "d": (1, 2),
+    "e": (1, 2, 3),
+    "f": (1,) * 5,
+}
+DATA |= {"long": "x" * 300, "constants": [None, True, False], "same": [DATA["a"], DATA["a"]], 7: {}}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_plain_data(protocol):
+    stream = io.BytesIO(pickle.dumps(DATA, protocol) + b"next")
+    assert pickle_file.unpickle(stream) == DATA
+    assert stream.read() == b"next"
+
+
+def write_program(file, program):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", program)
+        archive.writestr("x/data/0", bytes(16))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"I1\n.",  # an instruction of protocol 0
+        b"(ios\nsystem\n.",  # INST, which calls what it names
+        b"\x80\x02(cos\nsystem\no.",  # OBJ likewise
+        b"\x80\x02cos\nsystem\n)\x81.",  # NEWOBJ
+        b"\x80\x02\x82\x01.",  # a name by number
+        b"\x80\x04\x8f(K\x01\x90.",  # a set
+        b"\x80\x02N2.",  # DUP
+    ],
+)
+def test_other_instructions_are_refused(tmp_path, program):
+    write_program(tmp_path / "x.bin", program)
+    message = r"x.bin (uses the pickle instruction \w+|names os.system), which no file of tensors"
+    with pytest.raises(UserError, match=message):
+        pickle_file.read(tmp_path / "x.bin")
+
+
+TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00K\x04\x85K\x01\x85tR"
+)
+NAMED = b"\x80\x02}X\x01\x00\x00\x00a"
+
+
+def test_a_tensor_by_hand(tmp_path):
+    write_program(tmp_path / "x.bin", NAMED + TENSOR + b"s.")
+    np.testing.assert_array_equal(pickle_file.read(tmp_path / "x.bin")["a"], np.zeros(4))
+
+
+# Tuples of the last one twice, 60 deep: of a size that only sharing makes possible.
+BOMB = b")q\x00" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"",
+        b"\x80\x02.",  # no result
+        b"\x80\x02NN.",  # two
+        b"\x80\x02t.",  # a tuple without a mark
+        b"\x80\x02h\x07.",  # from an empty memo
+        b"\x80\x02(NNs.",  # an item of a tuple's mark
+        b"\x80\x02NK\x01R.",  # a call of None
+        b"\x80\x02})Ns.",  # a key that is a tuple
+        b"\x80\x02N\x85",  # no end
+        b"\x80\x02}" + BOMB + b"Ns.",  # as a key, for ever
+        b"\x80\x02}" + BOMB.replace(b"\x86q", b"\x86Nbq") + b"Ns.",
+        NAMED + BOMB + b"s.",  # as a value, in a message
+        b"\x80\x02Nr\xff\xff\xff\xff.",  # kept under a number that takes 64 GiB of memory
+        b"\x80\x02B\xff\xff\xff\x7f.",  # two GiB of bytes
+        NAMED + TENSOR.replace(b"K\x04\x85K", b"K\x04\x85\x85K") + b"s.",  # of a tuple's shape
+        NAMED + TENSOR + b"}X\x04\x00\x00\x00viewX\x01\x00\x00\x00bsbs.",  # an attribute
+        b"\x80\x02ctorch\nFloatStorage\n}b.",  # of a type
+        NAMED + b"ctorch._utils\n_rebuild_parameter\nNK\x01\x85Rs.",
+    ],
+)
+def test_damaged_programs(tmp_path, program):
+    write_program(tmp_path / "x.bin", program)
+    with pytest.raises(
+        UserError, match=r"x\.bin (is damaged|uses the pickle instruction)"
+    ) as error:
+        pickle_file.read(tmp_path / "x.bin")
+    assert len(str(error.value)) < 500
+    assert len(pickle_file._FUNCTIONS) == 3
+
+
+def test_functions_keep_their_attributes(tmp_path):
+    """A pickle that sets attributes of what it names changes nothing for the next one."""
+    keys = b"X\x0c\x00\x00\x00__defaults__)s"
+    function = b"ctorch._utils\n_rebuild_tensor_v2\nN}" + keys + b"\x86b"
+    write_program(tmp_path / "x.bin", NAMED + function + b"s.")
+    with pytest.raises(UserError, match=r"x\.bin is damaged"):
+        pickle_file.read(tmp_path / "x.bin")
+    test_a_tensor_by_hand(tmp_path)
+
+
+NUMBERS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+WRITTEN = {
+    "a.weight": NUMBERS,
+    "ä": NUMBERS[0].T,
+    "half": NUMBERS.astype(np.float16),
+    "scalar": np.float32(5),
+    "empty": np.zeros((0, 3)),
+}
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_pytorch_reads_what_is_written(tmp_path, weights_only):
+    (tmp_path / "x.bin").write_bytes(pickle_file.state_dict_bytes(WRITTEN))
+    for found in (
+        torch.load(tmp_path / "x.bin", weights_only=weights_only),
+        torch.load(tmp_path / "x.bin", weights_only=weights_only, mmap=True),
+        pickle_file.read(tmp_path / "x.bin"),
+    ):
+        assert list(found) == list(WRITTEN)
+        for name, array in WRITTEN.items():
+            assert str(found[name].dtype).endswith("float32")
+            assert tuple(found[name].shape) == array.shape
+            np.testing.assert_array_equal(np.asarray(found[name]), array)

@@ -10,8 +10,7 @@ from safetensors.numpy import save_file
 from dsd_jax.errors import UserError
 from dsd_jax.models.components import UNET
 from dsd_jax.tensor_files import msgpack_file, safetensors_file
-from dsd_jax.weights.component_configs import read_config
-from dsd_jax.weights.component_files import read_headers
+from dsd_jax.weights.component_files import read_config, read_headers
 from dsd_jax.weights.model_folder import find
 from tests.files import replace_by
 

@@ -9,8 +9,9 @@ import pytest
 from flax import serialization, traverse_util
 from safetensors.numpy import load_file, save_file
 
-import dsd_jax.weights as weights
 from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.models.params import weights_digest
+from dsd_jax.weights.model_loading import load
 
 FILES = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -67,10 +68,10 @@ def folder(golden_folder: Callable[[str], Path], tmp_path: Path) -> Folder:
 @pytest.fixture(scope="session")
 def model(golden_folder: Callable[[str], Path]) -> Model:
     """tiny-sd15, loaded from its safetensors."""
-    return weights.load(golden_folder("tiny-sd15"))
+    return load(golden_folder("tiny-sd15"))
 
 
 @pytest.fixture(scope="session")
 def digest(model: Model) -> str:
     """What every other form of tiny-sd15 must load to."""
-    return weights.weights_digest(model.params)
+    return weights_digest(model.params)

@@ -11,8 +11,9 @@ import pytest
 from huggingface_hub import constants, errors
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.models.params import weights_digest
 from dsd_jax.weights import hub
+from dsd_jax.weights.model_folder import LAYOUT, STABLE_DIFFUSION
 from dsd_jax.weights.model_loading import load
 
 NEEDED = {
@@ -111,7 +112,7 @@ def test_msgpack_is_fetched_where_there_is_nothing_else():
     stems = {"unet": "diffusion_flax_model", "vae": "diffusion_flax_model"}
     files = [f"{part}/{stem}.msgpack" for part, stem in stems.items()]
     files += ["text_encoder/flax_model.msgpack", "text_encoder/pytorch_model.bin"]
-    assert set(files[:3]) < set(hub.needed(files, "org/name"))
+    assert set(files[:3]) < set(hub.needed(files, "org/name", STABLE_DIFFUSION))
 
 
 def test_all_shards_are_fetched():
@@ -120,14 +121,16 @@ def test_all_shards_are_fetched():
     index = f"{stem}.safetensors.index.json"
     other = ["vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
     files = [index, *shards, f"{stem}.fp16.bin", *other]
-    assert {index, *shards, *other} == {f for f in hub.needed(files, "x") if f in files}
+    assert {index, *shards, *other} == {
+        f for f in hub.needed(files, "x", STABLE_DIFFUSION) if f in files
+    }
 
 
 def test_sdxl_is_fetched_with_both_encoders_and_tokenizers():
     second = {name.replace("/", "_2/") for name in NEEDED if name.startswith(("text", "token"))}
     others = {"vae_1_0/config.json", "unet/model.onnx", "text_encoder_2/model.fp16.safetensors"}
     files = sorted(NEEDED | second | others)
-    patterns = hub.needed(files, "x")
+    patterns = hub.needed(files, "x", STABLE_DIFFUSION)
     found = {f for f in files if any(fnmatch(f, pattern) for pattern in patterns)}
     assert found == NEEDED | second and "text_encoder_2/model.safetensors" in second
 
@@ -160,7 +163,7 @@ def test_errors_of_the_hub_are_one_sentence(monkeypatch, error, message):
     replace(monkeypatch, Hub([], error=error))
     text = refusal("org/name@v2")
     assert message in text
-    assert text.endswith("; or give " + hub.LAYOUT + " instead.")
+    assert text.endswith("; or give " + LAYOUT + " instead.")
 
 
 def unreachable(cause: Exception) -> Exception:

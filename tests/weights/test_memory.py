@@ -14,7 +14,7 @@ PROGRAM = """
 import json, sys, time
 import jax
 from dsd_jax.errors import UserError
-from dsd_jax.weights import load
+from dsd_jax import load
 
 def kilobytes(field):
     lines = open("/proc/self/status").read().splitlines()

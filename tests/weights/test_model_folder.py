@@ -7,7 +7,7 @@ import pytest
 from dsd_jax.errors import UserError
 from dsd_jax.weights import hub
 from dsd_jax.weights import model_folder as folder_module
-from dsd_jax.weights.model_folder import BUNDLED, find
+from dsd_jax.weights.model_folder import BUNDLED, checked_components, find, parts
 from dsd_jax.weights.model_loading import load
 
 
@@ -103,3 +103,27 @@ def test_other_architectures_are_refused(folder):
     (folder.path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     (folder.path / "unet").rename(folder.path / "transformer")
     assert "(a FluxPipeline) has a transformer/ instead of a unet/" in refusal(folder.path)
+
+
+SD = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+XL = (*SD, "text_encoder_2", "tokenizer_2")
+
+
+@pytest.mark.parametrize("folders", [SD, XL])
+def test_parts_of_each_family(folders):
+    assert set(parts([*folders, "safety_checker"])) == set(folders)
+    checked_components(folders, "here")
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("transformer", *XL[1:]), "^here has a transformer/ instead of a unet/, as Stable Diff"),
+        (("unet", "movq", "scheduler"), "^here has a movq/, as Kandinsky has; dsd_jax reads"),
+        (set(XL) - {"text_encoder", "tokenizer"}, "it is SDXL's refiner, which only finishes"),
+    ],
+)
+def test_other_architectures(folders, message):
+    with pytest.raises(UserError, match=message) as error:
+        checked_components(folders, "here")
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")

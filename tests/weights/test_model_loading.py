@@ -13,7 +13,7 @@ from flax import serialization, traverse_util
 from safetensors.numpy import load_file
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.models.params import weights_digest
 from dsd_jax.weights.model_loading import load
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

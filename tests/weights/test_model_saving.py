@@ -22,8 +22,7 @@ from safetensors import safe_open
 from transformers import CLIPTextModel
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.tensor_names import canonical_name, flatten, torch_axes
-from dsd_jax.models.weights_digest import weights_digest
+from dsd_jax.models.params import canonical_name, flatten, torch_axes, weights_digest
 from dsd_jax.weights.model_folder import BUNDLED
 from dsd_jax.weights.model_loading import load
 from dsd_jax.weights.model_saving import save

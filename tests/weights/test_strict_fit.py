@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
-from dsd_jax.tensor_files.stored_tensor import Stored
+from dsd_jax.tensor_files.stored_tensor import StoredTensor
 from dsd_jax.weights.model_loading import load
 
 
@@ -101,7 +101,7 @@ def test_names_are_compared_before_any_data_is_read(folder, monkeypatch):
     def read(self):
         raise AssertionError("data was read")
 
-    monkeypatch.setattr(Stored, "read", read)
+    monkeypatch.setattr(StoredTensor, "read", read)
     folder.change("text_encoder", lambda t: t.pop("text_model.final_layer_norm.bias"))
     assert "- text_model.final_layer_norm.bias" in refusal(folder.path)
     folder.change(

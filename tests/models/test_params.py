@@ -1,20 +1,24 @@
-"""One name table, checked against the names and shapes of PyTorch diffusers and transformers."""
+"""One name table, checked against PyTorch diffusers and transformers; a digest of all bits."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE, components
-from dsd_jax.models.published_networks import UNETS
-from dsd_jax.models.tensor_names import (
+from dsd_jax.models.params import (
     canonical_name,
     canonical_name_in_file,
     flatten,
     flax_axes,
     torch_axes,
     unflatten,
+    weights_digest,
 )
+from dsd_jax.models.published_networks import UNETS
 
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 SD21_UNET = {
@@ -129,3 +133,29 @@ def test_axes_are_inverse():
 def test_unflatten_is_the_inverse_of_flatten():
     tree = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
     assert unflatten(flatten(tree)) == tree
+
+
+PARAMS = {"b": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "a": np.ones(2)}
+
+
+def test_the_digest_depends_on_values_alone():
+    again = {"a": np.ones(2), "b": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3)}}
+    assert weights_digest(PARAMS) == weights_digest(again)
+    float32 = jax.tree.map(lambda x: np.asarray(x, np.float32), PARAMS)
+    assert weights_digest(float32) == weights_digest(jax.tree.map(jnp.asarray, float32))
+    assert len(weights_digest(PARAMS)) == 64
+
+
+def test_the_digest_sees_every_change():
+    kernel = PARAMS["b"]["kernel"]
+    flipped = kernel.copy()
+    flipped.view(np.uint32)[1, 2] ^= 1
+    others = [
+        {**PARAMS, "b": {"kernel": flipped}},
+        {**PARAMS, "b": {"kernel": kernel.reshape(3, 2)}},
+        {**PARAMS, "b": {"kernel": kernel.astype(jnp.bfloat16)}},
+        {**PARAMS, "b": {"kernel": kernel.view(np.int32)}},
+        {**PARAMS, "b": {"scale": kernel}},
+        {"a": PARAMS["a"]},
+    ]
+    assert len({weights_digest(params) for params in [PARAMS, *others]}) == 1 + len(others)

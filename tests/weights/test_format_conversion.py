@@ -13,11 +13,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.numpy import load_file, save_file
 
-from dsd_jax import weights
 from dsd_jax.errors import UserError
 from dsd_jax.models.components import UNET
-from dsd_jax.weights.conversion import convert_model, form_of
+from dsd_jax.models.params import weights_digest
+from dsd_jax.weights.format_conversion import convert_model, format_of
 from dsd_jax.weights.model_folder import BUNDLED
+from dsd_jax.weights.model_loading import load
 from tests.files import replace_by
 from tests.synthetic import torch_shapes, write_zeros
 
@@ -25,7 +26,7 @@ ELEMENTS = ("unet", "vae", "text_encoder")
 PROGRAM = """
 import sys
 from pathlib import Path
-from dsd_jax.weights.conversion import convert_model
+from dsd_jax.weights.format_conversion import convert_model
 
 def kilobytes(field):
     lines = open("/proc/self/status").read().splitlines()
@@ -53,13 +54,13 @@ def test_there_and_back(source, tmp_path):
     there.mkdir()  # an empty folder is as good as none
     done = convert_model(source, there, "msgpack")
     assert convert_model(there, back, "safetensors") == done
-    assert done.dtypes == ("float16",) and done.left == ()
-    assert form_of(source) == form_of(back) == "safetensors" and form_of(there) == "msgpack"
-    expected = weights.load(source)
+    assert done.dtypes == ("float16",) and done.left_out == ()
+    assert format_of(source) == format_of(back) == "safetensors" and format_of(there) == "msgpack"
+    expected = load(source)
     assert done.tensors == len(jax.tree.leaves(expected.params))
     for folder in (there, back):
-        model = weights.load(folder)
-        assert weights.weights_digest(model.params) == weights.weights_digest(expected.params)
+        model = load(folder)
+        assert weights_digest(model.params) == weights_digest(expected.params)
         assert (model.unet, model.vae, model.text) == (expected.unet, expected.vae, expected.text)
         assert model.schedule == expected.schedule
     flax = {f"{part}/diffusion_flax_model.msgpack" for part in ("unet", "vae")}
@@ -133,7 +134,7 @@ def test_other_parts_of_a_pipeline(source, tmp_path):
              "feature_extractor": ["transformers", "CLIPImageProcessor"]}  # fmt: skip
     (source / "model_index.json").write_text(json.dumps(index | parts))
     done = convert_model(source, tmp_path / "a", "msgpack")
-    assert done.left == ("safety_checker",)
+    assert done.left_out == ("safety_checker",)
     small = set(files(tmp_path / "a"))
     assert {"feature_extractor/preprocessor_config.json", "LICENSE"} < small
     assert not [name for name in small if name.startswith(("safety", ".", "samples", "v1-5"))]
@@ -162,9 +163,9 @@ def test_nothing_is_left_of_a_failure(source, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-@pytest.mark.parametrize("form", ["msgpack", "safetensors"])
-def test_memory(source, tmp_path, form):
-    """A few times the largest tensor, whatever the size of the model."""
+@pytest.mark.parametrize(("form", "times"), [("safetensors", 1.7), ("msgpack", 4)])
+def test_memory(source, tmp_path, form, times):
+    """The largest component and little more; as msgpack, which Flax makes in memory, 3.5 times."""
     file = source / "unet" / "config.json"
     config = json.loads(file.read_text()) | {"block_out_channels": [128, 256, 512, 512]}
     config |= {"norm_num_groups": 32, "attention_head_dim": 8}
@@ -175,7 +176,7 @@ def test_memory(source, tmp_path, form):
     command = [sys.executable, "-c", PROGRAM, source, tmp_path / "a", form]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     size = weights_file.stat().st_size
-    assert size > 250e6 and int(done.stdout) < 0.7 * size, (done.stdout, size)
+    assert size > 250e6 and int(done.stdout) < times * size, (done.stdout, size)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "loop"])

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dsd_jax.conversion.adapter import make_adapter, to_prompts
+from dsd_jax.conversion.adapter import check_adapter, make_adapter, to_prompts
 from dsd_jax.conversion.adapter_files import read_adapter
-from dsd_jax.conversion.adapter_fit import check_adapter
 from dsd_jax.errors import UserError
 from dsd_jax.models.published_networks import UNETS
 from dsd_jax.models.unet_config import UNetConfig
