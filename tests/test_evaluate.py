@@ -1,4 +1,4 @@
-"""The evaluate command: a table of zero-shot, and of prompts from folders."""
+"""The evaluate command: zero-shot rows, and rows of prompts from folders."""
 
 import json
 
@@ -24,7 +24,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model's folder, with two of prompts beside it that change nothing."""
+    """The folder of a model, and beside it two folders of prompts that change nothing."""
     folder = tmp_path_factory.mktemp("models")
     model = few_model()
     save(model, folder / "random")

@@ -1,4 +1,4 @@
-"""The main job from end to end on a tiny model: what it leaves behind, and what it does again."""
+"""The train command from end to end on a tiny model: its files, and what a second start does."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ KINDS = ("subject", "object", "relation", "size", "background", "mean")
 
 
 def options(folder, workdir, *more):
-    """The command's arguments: two seeds of ten shots, ten items a split."""
+    """Return the command's arguments: two seeds of ten shots, ten items per split."""
     lora = {f"learn.lora.{name}": value for name, value in LORA.items()}
     fields = {
         "weights": folder,
@@ -60,7 +60,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model's folder."""
+    """The folder of a model."""
     folder = tmp_path_factory.mktemp("models") / "random"
     save(few_model(), folder)
     return folder
@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory):
-    """A finished run's workdir, and what it printed."""
+    """The workdir of a finished run, and what it printed."""
     workdir, printed = tmp_path_factory.mktemp("runs") / "emoji", io.StringIO()
     with contextlib.redirect_stdout(printed):
         train.main(options(folder, workdir))
@@ -131,7 +131,7 @@ def test_header(report, folder):
 
 
 def test_rows(report):
-    """Zero-shot and few-shot, of every method, on both splits, of each kind and the mean."""
+    """There are zero-shot and few-shot rows of every method, split and kind, and their means."""
     rows = report["results"]
     assert all(tuple(name for name in row if name != "refused") == ROW_FIELDS for row in rows)
     assert not any("refused" in row for row in rows if row["prompts"] is None)
@@ -265,7 +265,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
 def test_mistakes_are_one_sentence_and_exit_code_2(
     folder, tmp_path, mistake, message, capfd, monkeypatch
 ):
-    """Before a model is loaded and anything is written."""
+    """Mistakes are found before a model is loaded and before anything is written."""
     if not mistake.startswith("weights"):
         monkeypatch.setattr(
             "dsd_jax.experiment.setup.load", lambda *_: pytest.fail("loading a model")

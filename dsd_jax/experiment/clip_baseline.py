@@ -96,7 +96,7 @@ def clip_scores(
     """
     clips = {RowKey(NAME): clip}
     for label, of_seeds in tuned.items():
-        clips |= {RowKey(NAME, label, seed): one for seed, one in enumerate(of_seeds)}
+        clips |= {RowKey(NAME, label, seed): clip for seed, clip in enumerate(of_seeds)}
     indices = [split.indices[i] for i in processes.local_range(split.count)]
     size = max(1, READ_TOGETHER // split.shape[0])
     blocks = [indices[start : start + size] for start in range(0, len(indices), size)]

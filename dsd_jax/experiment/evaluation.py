@@ -164,7 +164,7 @@ def summarize_split(
     by_prompts: dict[tuple[str, str], list[np.ndarray]] = {}
     for key, values in scores.items():
         by_prompts.setdefault((key.method, key.prompts), []).append(values)
-    series = [
+    all_series = [
         _series(split, method, prompts, of_seeds)
         for (method, prompts), of_seeds in by_prompts.items()
     ]
@@ -172,11 +172,11 @@ def summarize_split(
     # Compat scores are averaged over batches of items, which are right or wrong as a whole.
     batches = ItemGroups(split.kinds, metrics.compat_batches(split.kinds))
     chances, rows = metrics.chances(*split.shape), []
-    for one in series:
-        groups = batches if one.method.endswith(COMPAT) else items
-        rows += _with_refusals(results.rows(one, groups, chances), one, plan)
-    independent = [one for one in series if not one.method.endswith(COMPAT)]
-    best = max(independent or series, key=lambda one: one.main.mean())
+    for series in all_series:
+        groups = batches if series.method.endswith(COMPAT) else items
+        rows += _with_refusals(results.rows(series, groups, chances), series, plan)
+    independent = [series for series in all_series if not series.method.endswith(COMPAT)]
+    best = max(independent or all_series, key=lambda series: series.main.mean())
     best_scores = by_prompts[best.method, best.prompts or ""][0]
     return SplitResults(
         rows,

@@ -38,8 +38,8 @@ def scores_identity(model: Model, plan: EvalPlan, data: Mapping[str, Any]) -> st
         data: the config's settings of the benchmark, JSON values.
     """
     encoding = model.image_identity()[1], model.text_identity()[1]
-    prompts = {label: [*map(digest, one.prompts)] for label, one in plan.learned.items()}
-    methods = {label: list(one.methods) for label, one in plan.learned.items()}
+    prompts = {label: [*map(digest, x.prompts)] for label, x in plan.learned.items()}
+    methods = {label: list(x.methods) for label, x in plan.learned.items()}
     specs = [(spec.label, spec.stages) for spec in plan.specs]
     return json.dumps(
         [

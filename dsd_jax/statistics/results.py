@@ -106,7 +106,7 @@ def paired(series: Series, baseline: Series) -> np.ndarray:
 
 
 def comparisons(
-    series: Sequence[Series], groups: ItemGroups, dual_encoder: str = "clip"
+    all_series: Sequence[Series], groups: ItemGroups, dual_encoder: str = "clip"
 ) -> list[dict[str, Any]]:
     """Compare every few-shot series of a split with its own zero-shot, and all with two baselines.
 
@@ -114,22 +114,22 @@ def comparisons(
     zero-shot is picked on these same items, which flatters it, not the others.
 
     Args:
-        series: of one split.
+        all_series: of one split.
         groups: the kinds and clusters of its items.
         dual_encoder: the method of the second baseline, if it is among the series.
     """
-    zero_shot = {one.method: one for one in series if one.prompts is None}
+    zero_shot = {series.method: series for series in all_series if series.prompts is None}
     if not zero_shot:
         return []
-    best = max(zero_shot.values(), key=lambda one: one.main.mean())
-    encoders = {shots_of(one.prompts): one for one in series if one.method == dual_encoder}
+    best = max(zero_shot.values(), key=lambda series: series.main.mean())
+    encoders = {shots_of(x.prompts): x for x in all_series if x.method == dual_encoder}
     rows = []
-    for one in series:
-        baselines = [zero_shot[one.method], best]
-        if one.method != dual_encoder and encoders:
-            baselines.append(encoders.get(shots_of(one.prompts), encoders[None]))
-        for baseline in {id(x): x for x in baselines if x is not one}.values():
-            rows += compare(one, baseline, groups)
+    for series in all_series:
+        baselines = [zero_shot[series.method], best]
+        if series.method != dual_encoder and encoders:
+            baselines.append(encoders.get(shots_of(series.prompts), encoders[None]))
+        for baseline in {id(x): x for x in baselines if x is not series}.values():
+            rows += compare(series, baseline, groups)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Items: the two pictures of one share their noise, and nothing else does."""
+"""Encoded items: all candidates of an item share its noise, and no two items do."""
 
 from functools import partial
 
@@ -45,7 +45,7 @@ def test_encoding(model, items):
 
 
 def test_what_items_share_is_encoded_once(model):
-    """Two items with the same pictures the other way round, and the same captions."""
+    """Two items have the same images in reverse order, and the same captions."""
     source = examples(2)
     source = source._replace(
         captions=[("a cat", "a dog")] * 2, pictures=[((0, 0), (1, 0)), ((1, 0), (0, 0))]
@@ -87,7 +87,7 @@ def test_some_keep_their_numbers(items):
 
 
 def test_terms_are_those_of_the_matching_engine(model, items, terms):
-    """Item 2's, by hand: candidates side by side, and a seed's timesteps side by side."""
+    """The outputs of item 2 are those of `match_terms`, an item after the other."""
     seeds, steps = np.repeat(SEEDS, 2), np.tile(TIMESTEPS, 2)
     noise = noising.keyed_noise(seeds, np.array([2]), steps, model.latent_shape)[0]
     expected = match_terms(
@@ -98,7 +98,7 @@ def test_terms_are_those_of_the_matching_engine(model, items, terms):
 
 
 def test_candidates_share_their_noise_and_items_do_not(model, items):
-    """One picture and caption everywhere: only noise is left to differ."""
+    """All items have the same image and caption, so that only their noise can differ."""
     same = items._replace(images=0 * items.images, captions=0 * items.captions)
     error = np.asarray(item_outputs(model, same, TIMESTEPS, SEEDS).error)[:, 0]
     error = error.reshape(COUNT, 2, len(SEEDS), len(TIMESTEPS))
@@ -107,7 +107,7 @@ def test_candidates_share_their_noise_and_items_do_not(model, items):
 
 
 def test_noise_goes_with_the_items_number_and_the_seed(model, items, terms):
-    """Not with the place among others."""
+    """It does not depend on the position of the item among the others."""
     order = np.random.default_rng(0).permutation(COUNT)
     moved = item_outputs(model, items.take(order), TIMESTEPS, SEEDS[::-1])
     rows = (2 * order[:, None] + np.arange(2)).ravel()

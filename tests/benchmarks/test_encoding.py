@@ -41,7 +41,7 @@ def test_the_oldest_is_forgotten_beyond_the_budget(monkeypatch):
 
 
 def test_pictures_are_read_a_few_at_a_time(model, monkeypatch):
-    """However many there are, and in the order in which they were asked for."""
+    """Latents have the order of the keys, however many images are read at a time."""
     monkeypatch.setattr(encoding, "READ_TOGETHER", 3)
     images, read = pictures(), []
 
@@ -58,7 +58,7 @@ def test_pictures_are_read_a_few_at_a_time(model, monkeypatch):
 
 
 def test_two_splits_may_call_different_pictures_by_one_key(model):
-    """A key says which picture of its own split is meant."""
+    """A key means an image of its own split."""
     images, encoders = pictures(), Encoders(model)
     one, other = (examples()._replace(read=lambda key, _, of=of: images[of, 0]) for of in (0, 1))
     for source, of in ((one, 0), (other, 1), (one, 0)):

@@ -1,4 +1,4 @@
-"""The cache of encoded rows: found again by what they depend on, and by nothing else."""
+"""The disk cache of encodings: an entry is found by all that it depends on."""
 
 import os
 
@@ -12,7 +12,7 @@ PARAMS = {"kernel": np.arange(6, dtype=np.float32)}
 
 
 class Encoder:
-    """Counts the rows it is asked for."""
+    """An encoder that records the indices it is asked for."""
 
     def __init__(self):
         self.asked = []
@@ -59,7 +59,7 @@ def test_entries_cut_short_are_computed_again(tmp_path, kept):
 
 
 def test_damaged_entries_are_computed_again_and_said_once(tmp_path):
-    """Flipped bits, another entry's content, other types: none is what was written there."""
+    """Flipped bits, another entry's content and other types are noticed."""
     encoder = Encoder()
     names = [bytes([i]) for i in range(5)]
     EncodingCache(tmp_path, PARAMS, "64").rows(names, encoder)

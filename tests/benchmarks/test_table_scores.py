@@ -1,4 +1,4 @@
-"""What is asked of items: rounds that prune, timesteps in pieces, how much is held at a time."""
+"""Scores of an evaluation plan: stages that prune, timesteps in pieces, memory for outputs."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def items(model):
-    """A picture with six captions each."""
+    """Three items of one image and six captions."""
     images = pictures(ITEMS)
     captions = tuple(f"a {word} and a cat" for word in ["dog", "bird", "fish", "cow", "ant", "bee"])
     examples = Examples(
@@ -104,7 +104,7 @@ def test_timesteps_in_pieces_change_nothing(model, items, whole, monkeypatch):
 
 
 def test_more_timesteps_hold_no_more_terms(model, items, monkeypatch):
-    """What a forward pass says is reduced to a number per method before there is much of it."""
+    """Outputs are reduced to a number per method before the next piece of timesteps."""
     wanted = score_functions.required_outputs(
         model.unet, "dsd", score_functions.chosen_layers(model.unet)
     )
@@ -152,7 +152,7 @@ def test_methods_with_the_same_timesteps_share_passes(model, items, monkeypatch)
     ],
 )
 def test_other_norms(model, items, name, norm):
-    """Against the prediction itself."""
+    """Scores are compared with norms of the prediction error itself."""
     import jax.numpy as jnp
 
     from dsd_jax.diffusion import noising

@@ -1,4 +1,4 @@
-"""CLIP on the items and shots of a benchmark: the very same ones that the diffusion model has."""
+"""The CLIP baseline: it gets the same items and shots as the diffusion model."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""A benchmark's table: zero-shot and few-shot on the same items under the same noise."""
+"""Evaluation: zero-shot and few-shot rows are of the same items under the same noise."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def split():
 
 @pytest.fixture(scope="module")
 def learned(encoders):
-    """Nothing kept, LoRA as if trained, and weights of one method."""
+    """Empty prompts, a LoRA as if trained, and score weights of one method."""
     rng = np.random.default_rng(1)
     lora = init_lora(encoders.model.unet, jax.random.key(0), rank=2)
     lora = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape)), lora)
@@ -90,7 +90,7 @@ def test_prompts_change_scores(scores):
 
 
 def test_untrained_lora_scores_as_the_frozen_model(encoders, split, plan, scores):
-    """Through the path that learned prompts take: same items, same noise, same empty caption."""
+    """A LoRA that changes nothing takes the path of learned prompts: the scores are the same."""
     untrained = {"lora": init_lora(encoders.model.unet, jax.random.key(0), rank=2)}
     again = evaluation.score_split(
         encoders,
@@ -105,7 +105,7 @@ def test_untrained_lora_scores_as_the_frozen_model(encoders, split, plan, scores
 
 
 def test_pieces_of_items_change_nothing(encoders, split, plan, scores, monkeypatch):
-    """Three and three and three and one: the last piece is filled up."""
+    """Ten items are scored as 3, 3, 3 and 1; the last piece is padded."""
     monkeypatch.setattr(evaluation, "SCORED_TOGETHER", 3 * 2 * 2)
     again = evaluation.score_split(encoders, split, plan._replace(learned={}), NO_CACHE)
     for key, values in again.items():
@@ -121,7 +121,7 @@ def test_an_item_has_its_noise_whoever_else_is_scored(encoders, split, plan, sco
 
 
 def test_authors_averaging(encoders, split, plan, scores):
-    """Ten items of five kinds are five batches of two: attention is theirs together."""
+    """Ten items of five kinds are five batches of two, each of which has one attention score."""
     bias = scores["dsd", "", 0] - scores["attention", "", 0]
     attention = scores["dsd/compat", "", 0] - bias
     batches = np.array([number for _, number in metrics.compat_batches(split.kinds)])
@@ -191,7 +191,7 @@ def test_table(table, scores):
 
 
 def test_the_authors_averaging_has_the_error_of_its_batches(table):
-    """A kind is one batch of theirs, and of one thing no error can be known."""
+    """A kind is a single batch, so that its error is the largest possible."""
     rows = {(row["method"], row["kind"]): row for row in table.rows if row["prompts"] is None}
     assert rows["dsd/compat", "size"]["stderr"] == 0.5
     assert not [row for row in table.comparisons if "/compat" in row["method"]]
@@ -216,7 +216,7 @@ def test_pictured_decisions(split):
 
 
 def test_pictured_captions():
-    """One picture: shown twice, with its caption and the best of the wrong ones."""
+    """An item of one image shows it twice: with its caption and with the best wrong one."""
     source = examples(2)._replace(
         captions=[("right", "near", "far")] * 2, pictures=[((0, 0),), ((1, 0),)]
     )

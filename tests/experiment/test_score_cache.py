@@ -1,4 +1,4 @@
-"""Scores in a run's folder: found again whole, computed again otherwise, and deleted alone."""
+"""The score cache: intact files are read, damaged ones computed again, no others deleted."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A run's folder: nobody else's files change in it, and no other run gets into it."""
+"""The workdir: files that the run has not written stay, and other runs are refused."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ CONTENTS = {name: f"{name} of a run\n" for name in REPORTS}
 
 
 def finish(folder, command="train", settings=SETTINGS, contents=CONTENTS):
-    """What a run does in its folder."""
+    """Do what a run does in its workdir."""
     with open_workdir(folder, command, settings) as run:
         run.begin(json.dumps(settings))
         (run.folder / "scores").mkdir(exist_ok=True)
@@ -31,7 +31,7 @@ def is_finished(folder, command="train", settings=SETTINGS):
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    """Everything in a folder: digests of files, targets of links."""
+    """Return all that is in a folder: digests of files, targets of links."""
     return {
         str(place.relative_to(folder)): os.readlink(place)
         if place.is_symlink()
@@ -43,7 +43,7 @@ def content_of(folder: Path) -> dict[str, str]:
 
 
 def assert_refused(folder, message, command="train", settings=SETTINGS):
-    """In one sentence, and nothing has changed."""
+    """Check that a run is refused in one sentence, and that nothing has changed."""
     before = content_of(folder)
     with pytest.raises(UserError, match=message), open_workdir(folder, command, settings):
         pass
@@ -154,7 +154,7 @@ def test_a_report_that_appears_meanwhile_is_not_overwritten(tmp_path):
 
 @pytest.mark.parametrize("writes", range(6))
 def test_killed_at_any_write_it_goes_on(tmp_path, writes, monkeypatch):
-    """After each number of files, whatever is there is known to be the run's own."""
+    """The next start knows the files that are there as the run's own, wherever it was killed."""
     done, write_file = [], workdir.write_file
 
     def killed(file, content):

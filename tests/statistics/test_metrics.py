@@ -1,4 +1,4 @@
-"""What is right, by the shape of the items; ties, and the authors' averaging."""
+"""Metrics by the shape of the items; ties; the authors' averaging."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_scores_that_are_no_numbers_are_refused(value):
 
 
 def test_more_than_five_candidates_are_ranked():
-    """The matching one 1st, 5th, 6th, and level with all others at the 5th of 10 places."""
+    """The matching candidate is 1st, 5th, 6th, and tied with all others in place 5 of 10."""
     scores = -np.tile(np.arange(10.0), (4, 1))
     scores[1, 0], scores[2, 0] = -4.5, -5.5
     scores[3] = 0
@@ -57,7 +57,7 @@ def test_items_of_other_shapes_have_no_metric():
 
 
 def test_averaging_over_a_batch_makes_one_decision_of_sixteen():
-    """12 of 16 right by little, 4 wrong by much: together all are wrong; the 17th is alone."""
+    """12 of 16 are right by little, 4 wrong by much: their mean is wrong. The 17th is a batch."""
     margins = np.array([0.1] * 12 + [-9.0] * 4 + [0.1])
     attention = np.stack([margins, np.zeros(17)], axis=1)[:, :, None]
     kinds = ["subject"] * 17

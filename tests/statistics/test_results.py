@@ -1,4 +1,4 @@
-"""Rows of a report and paired comparisons; the errors themselves are in test_bootstrap."""
+"""Rows of a report and paired comparisons; `test_standard_errors` tests the errors."""
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def test_nothing_changed_is_zero_without_doubt():
 
 
 def test_comparisons_are_paired():
-    """One of four items mended, whatever the others are: 1/4 +- 1/4."""
+    """One of four items becomes right, and the others stay as they are: 1/4 +- 1/4."""
     learned, frozen = series([[1, 1, 1, 0]], prompts="lora-16"), series([[0, 1, 1, 0]], "noise")
     row = results.compare(learned, frozen, PARTS)[-1]
     np.testing.assert_allclose(row.pop("stderr"), 0.25, rtol=0.05)
@@ -73,7 +73,7 @@ def test_comparisons_are_paired():
 
 
 def test_draws_are_paired_seed_by_seed():
-    """Both learn from the same draws: what a draw does to both is no difference."""
+    """Both learn from the same draws: an effect of the draw on both is no difference."""
     draws = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]], float)
     better = draws + np.array([0, 0, 0, 1.0])
     learned, tuned = series(better, prompts="lora-16"), series(draws, "clip", "tuned-16")
@@ -86,7 +86,7 @@ def test_draws_are_paired_seed_by_seed():
 
 
 def test_the_baselines_draws_count():
-    """A fine-tuned baseline varies as much as what is compared with it."""
+    """The draws of a fine-tuned baseline count in the error as those of the compared series."""
     frozen = series([[0.5] * 4])
     tuned = series([[0.2] * 4, [0.5] * 4, [0.8] * 4], "clip", "tuned-16")
     error = np.sqrt(0.09 / 3)

@@ -1,4 +1,4 @@
-"""Standard errors: what drawing items, clusters and seeds anew shows."""
+"""Standard errors by resampling items, clusters and seeds."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from dsd_jax.statistics.standard_errors import standard_error
 
 
 def test_independent_items():
-    """Of zero-shot accuracy: the textbook's."""
+    """The error of a zero-shot accuracy is that of a binomial proportion."""
     rng = np.random.default_rng(0)
     correct = (rng.random((1, 400)) < 0.8).astype(float)
     rate = correct.mean()
@@ -18,7 +18,7 @@ def test_independent_items():
 
 
 def test_items_of_a_cluster_count_as_one():
-    """The same decision 10 times over tells as much as once."""
+    """Ten copies of a decision in one cluster count as one."""
     rng = np.random.default_rng(0)
     once = (rng.random((1, 50)) < 0.6).astype(float)
     repeated = np.repeat(once, 10, axis=1)
@@ -29,7 +29,7 @@ def test_items_of_a_cluster_count_as_one():
 
 
 def test_clusters_of_different_sizes():
-    """Means of many simulated experiments spread as one experiment's standard error says."""
+    """The means of many simulated experiments vary by one experiment's standard error."""
     rng = np.random.default_rng(1)
     clusters = np.repeat(np.arange(60), rng.integers(1, 8, 60))
 
@@ -51,7 +51,7 @@ def test_items_and_seeds(items, seeds):
 
 
 def test_one_cluster_says_nothing_of_others():
-    """So its error is the largest that there is: of values from 0 to 1, or from -1 to 1."""
+    """The error of one cluster is the largest possible, of values from 0 to 1 or from -1 to 1."""
     assert standard_error(np.ones((1, 5)), ["same"] * 5) == 0.5
     assert standard_error(np.ones((1, 5)), ["same"] * 5, span=2.0) == 1.0
 
@@ -68,7 +68,7 @@ def test_resampling_in_pieces_draws_the_same(monkeypatch):
 
 
 def test_resamples_stay_small():
-    """All that is kept of many clusters is a byte for each and sample."""
+    """Resamples of many clusters take a byte per cluster and sample."""
     kept = standard_errors._resamples(4000)
     assert kept.nbytes == standard_errors.SAMPLES * 4000
     assert (
