@@ -191,7 +191,7 @@ class ConfigParser(Parser):
         arguments = list(sys.argv[1:] if args is None else args)
         arguments, overrides = split_overrides(arguments)
         if {"-h", "--help"} & set(arguments):
-            self.epilog += fields_help(arguments, self.kind)
+            self.epilog += _fields_help(arguments, self.kind)
         flags = super().parse_args(arguments, namespace)
         del flags._
         flags.config = config_files.read_config(self.kind, flags.config, overrides)
@@ -259,13 +259,12 @@ def check_text(text: str, option: str) -> None:
         ) from error
 
 
-def fields_help(arguments: Sequence[str], kind: Any) -> str:
-    """The part of `--help` on the fields of the config named in the arguments, if one is."""
-    from dsd_jax.config.help import describe
+def _fields_help(arguments: Sequence[str], kind: Any) -> str:
+    """Return the part of `--help` on the fields of the config that the arguments name, if any."""
+    from dsd_jax.config.config_files import load_config
+    from dsd_jax.config.fields import describe
 
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
     spec = finder.parse_known_args(arguments)[0].config
-    if not spec:
-        return ""
-    return f"\n\nfields of {spec}:\n{describe(spec, kind)}"
+    return f"\n\nfields of {spec}:\n{describe(kind, load_config(spec).to_dict())}" if spec else ""

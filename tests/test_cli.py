@@ -1,5 +1,6 @@
 """Commands: configs, overrides, help, exit codes and messages."""
 
+import importlib.util
 import io
 import os
 import signal
@@ -13,8 +14,9 @@ import pytest
 from pydantic import Field
 
 from dsd_jax.cli import RunParser, run_command
-from dsd_jax.config.config_files import load_config, override
-from dsd_jax.config.help import describe
+from dsd_jax.config import config_files
+from dsd_jax.config.config_files import load_config
+from dsd_jax.config.fields import describe, override
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import DeviceError, Preempted, UserError
 from dsd_jax.io.validation import Checked, List
@@ -175,6 +177,37 @@ def test_faulty_config_file_is_one_sentence(tmp_path, text, message):
         load_config(str(path))
 
 
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        ("from dsd_jax.defaults import run_defaults", "defaults", "config.defaults"),
+        ("from dsd_jax import defaults", "defaults", "config.defaults"),
+        ("import dsd_jax.sharding", "sharding", "distributed.sharding"),
+        ("from dsd_jax.recipe import Recipe", "recipe", "config.recipes"),
+        ("from dsd_jax.configuration import load_config", "configuration", "config.config_files"),
+    ],
+)
+def test_a_config_that_imports_a_moved_module_is_told_its_new_name(tmp_path, line, old, new):
+    path = tmp_path / "own.py"
+    path.write_text(f"x = 1\n{line}\n")
+    with pytest.raises(UserError) as refused:
+        load_config(str(path))
+    sentence = f"line 2: dsd_jax.{old} is now dsd_jax.{new}; import it from there."
+    assert str(refused.value) == f"{path}, {sentence}"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "io.nowhere", "config.defaults.nowhere"])
+def test_other_modules_that_are_missing_are_named_as_they_are(tmp_path, name):
+    path = tmp_path / "own.py"
+    path.write_text(f"import dsd_jax.{name}")
+    with pytest.raises(UserError, match=f"ModuleNotFoundError: No module named 'dsd_jax.{name}'"):
+        load_config(str(path))
+
+
+def test_renamed_modules_exist():
+    assert all(importlib.util.find_spec(name) for name in config_files._RENAMED.values())
+
+
 def test_config_path_that_is_no_file(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="missing.py does not exist"):
@@ -212,7 +245,10 @@ def test_config_is_locked(config_file):
 
 
 def test_fields_are_described_in_the_order_of_their_class(config_file):
-    assert [line.split(maxsplit=1) for line in describe(str(config_file), Config).splitlines()] == [
+    assert [
+        line.split(maxsplit=1)
+        for line in describe(Config, load_config(str(config_file)).to_dict()).splitlines()
+    ] == [
         ["--config.weights=tiny", "folder or id"],
         ["--config.steps=300", "of the optimizer"],
         ["--config.rate=0.001", "learning rate"],

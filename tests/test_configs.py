@@ -8,7 +8,7 @@ import pytest
 
 from dsd_jax import evaluate, train
 from dsd_jax.config.config_files import load_config, read_config
-from dsd_jax.config.help import describe
+from dsd_jax.config.fields import describe
 from dsd_jax.config.pretrain_config import kind_of
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
@@ -65,7 +65,7 @@ def test_tiny_variant_runs_as_its_first_lines_say(name, tmp_path, monkeypatch):
     ],
 )
 def test_every_field_is_explained(name, kind):
-    lines = describe(f"configs/{name}.py", kind).splitlines()
+    lines = describe(kind, load_config(f"configs/{name}.py").to_dict()).splitlines()
     assert len(lines) > 15
     for line in lines:
         _, _, comment = line.strip().partition("  ")

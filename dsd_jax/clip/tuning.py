@@ -26,7 +26,7 @@ from dsd_jax.clip.tuning_step import (
     scores_function,
     update_function,
 )
-from dsd_jax.config.clip_recipe import KINDS, ClipRecipe
+from dsd_jax.config.recipes import KINDS, ClipRecipe
 from dsd_jax.diffusion.pipeline import padded_chunks
 from dsd_jax.diffusion.tokenization import check_captions
 from dsd_jax.distributed.sharding import (

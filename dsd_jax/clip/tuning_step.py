@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dsd_jax.clip.matcher import item_logits
 from dsd_jax.clip.normalisation import Normaliser
-from dsd_jax.config.clip_recipe import ClipRecipe
+from dsd_jax.config.recipes import ClipRecipe
 from dsd_jax.distributed.sharding import WHOLE
 from dsd_jax.models.clip import CLIP, CLIPConfig, unit
 from dsd_jax.training.losses import contrastive, cross_entropy

@@ -5,11 +5,10 @@ object that programs receive. ml_collections' own flags answer a misspelt field 
 know neither ranges nor descriptions, so all that is done here.
 """
 
-import ast
-import difflib
 import inspect
+import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,41 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 from pydantic import ValidationError
 
-from dsd_jax.config.fields import Kind, class_of, defaults_of, flatten, known_fields
+from dsd_jax.config.fields import (
+    ConfigClass,
+    as_typed,
+    class_of,
+    defaults_of,
+    did_you_mean,
+    known_fields,
+    override,
+)
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import read_regular_file
 from dsd_jax.io.terminal import printable, shorten
 from dsd_jax.io.validation import mistakes_of, summarize
 
-TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-_MOST = 2**20  # bytes of a config file
-_LONGEST = 900  # characters of an error of the file itself, or of a list of fields
-_SHOWN = 80  # characters of an argument in a message
+# Modules that configs may have imported before there were packages, where their names changed;
+# those that kept their name are found by it.
+_RENAMED = {
+    "command": "dsd_jax.cli",
+    "configuration": "dsd_jax.config.config_files",
+    "recipe": "dsd_jax.config.recipes",
+    "readings": "dsd_jax.config.score_spec",
+    "hosts": "dsd_jax.distributed.processes",
+    "home": "dsd_jax.io.local_files",
+    "folders": "dsd_jax.io.storage",
+}
+_MAX_BYTES = 2**20  # of a config file
+_MAX_REASON = 900  # characters of an error of the file itself
 Overrides = Sequence[tuple[str, str]]  # (dotted field, text) as typed
 
 
-def read_config(kind: Kind, spec: str, overrides: Overrides) -> Any:
+def read_config(kind: ConfigClass, spec: str, overrides: Overrides) -> Any:
     """Return the typed config of a file, with fields set as `--config.FIELD=VALUE` says.
 
     Args:
-        kind: the class of the config, or what finds it by the values.
+        kind: the class of the config, or a function that finds it by the values.
         spec: `path.py` or `path.py:arg`.
         overrides: what was typed, in order.
 
@@ -53,13 +69,13 @@ def load_config(spec: str) -> ConfigDict:
     Raises:
         UserError: there is no such file or it does not give a `ConfigDict`.
     """
-    path, arg = split_spec(spec)
-    get_config = run_file(path).get("get_config")
+    path, arg = _split_spec(spec)
+    get_config = _run_file(path).get("get_config")
     if not callable(get_config):
         raise UserError(f"{path} has no get_config function, so it is not a config file.")
     if arg is not None and not inspect.signature(get_config).parameters:
         raise UserError(f"get_config of {path} takes no argument, so drop ':{arg}'.")
-    config = run_user_code(path, get_config if arg is None else lambda: get_config(arg))
+    config = _run_user_code(path, get_config if arg is None else lambda: get_config(arg))
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"get_config of {path} returned {type(config).__name__}, not an "
@@ -72,7 +88,7 @@ def load_config(spec: str) -> ConfigDict:
     return config.lock()
 
 
-def split_spec(spec: str) -> tuple[Path, str | None]:
+def _split_spec(spec: str) -> tuple[Path, str | None]:
     """Return the path and the argument of `configs/emoji.py:quick`; None where it has no colon.
 
     Raises:
@@ -85,7 +101,7 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"config file {shorten(spec)} can't be read ({reason}).") from error
-    shown = printable(str(path))[:_LONGEST]
+    shown = printable(str(path))[:_MAX_REASON]
     if kind:
         raise UserError(f"config file {shown} {kind}; --config takes a Python file.")
     if path.suffix != ".py":
@@ -93,26 +109,22 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
     return path, arg if dot_py else None
 
 
-def run_file(path: Path) -> dict[str, object]:
+def _run_file(path: Path) -> dict[str, Any]:
     """Return the file's global names; run without importing, which would leave a cache beside it.
 
     Raises:
         UserError: the file can't be read, is no text, or fails when it is run.
     """
     names = {"__file__": str(path), "__name__": path.stem}
-    source = read_regular_file(path, most=_MOST)
+    source = read_regular_file(path, most=_MAX_BYTES)
     if b"\0" in source:  # as UTF-16 has; Python names no line of it
         raise UserError(f"{path} is no text in UTF-8; save it in that encoding.")
-
-    def run() -> None:
-        exec(compile(source, path, "exec"), names)
-
-    run_user_code(path, run)
+    _run_user_code(path, lambda: exec(compile(source, path, "exec"), names))
     return names
 
 
-def run_user_code(path: Path, function: Callable[[], object]) -> object:
-    """Call `function`, whose code is in `path`; what goes wrong there is the user's to mend."""
+def _run_user_code(path: Path, function: Callable[[], object]) -> object:
+    """Call `function`, whose code is in `path`; its errors become `UserError`s."""
     try:
         return function()
     except UserError as error:
@@ -121,14 +133,14 @@ def run_user_code(path: Path, function: Callable[[], object]) -> object:
         line = f", line {error.lineno}" if error.lineno else ""
         raise UserError(f"{path}{line}: {error.msg}.") from error
     except SystemExit as error:
-        line = _line_in(path, error)
         raise UserError(
-            f"{path}{line} ends the program; a config file should only return a ConfigDict."
+            f"{path}{_line_in(path, error)} ends the program; a config file should only return a "
+            "ConfigDict."
         ) from error
     except Exception as error:
-        line = _line_in(path, error)
-        reason = printable(" ".join(str(error).split()))[:_LONGEST]
-        raise UserError(f"{path}{line}: {type(error).__name__}: {reason}.") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = _moved_module(error) or printable(reason)[:_MAX_REASON]
+        raise UserError(f"{path}{_line_in(path, error)}: {reason}.") from error
 
 
 def _line_in(path: Path, error: BaseException) -> str:
@@ -136,11 +148,25 @@ def _line_in(path: Path, error: BaseException) -> str:
     return f", line {frames[-1].lineno}" if frames else ""
 
 
-def check(kind: Kind, config: ConfigDict, spec: str, overrides: Overrides = ()) -> Any:
-    """Return the typed object of the class `kind` that a config describes.
+def _moved_module(error: Exception) -> str:
+    """Return the sentence for an import of a module of ours that has moved; "" for other errors."""
+    old = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing := re.match(r"cannot import name '(\w+)' from 'dsd_jax'", str(error)):
+        old = f"dsd_jax.{missing[1]}"
+    name, package = (old or "").rpartition(".")[2], Path(__file__).parents[1]
+    if not old or not old.startswith("dsd_jax.") or not name.isidentifier():
+        return ""
+    files = [file.relative_to(package.parent) for file in package.rglob(f"{name}.py")]
+    places = [".".join(file.with_suffix("").parts) for file in files]
+    new = _RENAMED.get(name) or (places[0] if len(places) == 1 else "")
+    return f"{old} is now {new}; import it from there" if new else ""
+
+
+def check(kind: ConfigClass, config: ConfigDict, spec: str, overrides: Overrides = ()) -> Any:
+    """Return the typed object that a config describes.
 
     Args:
-        kind: the class of the config, or what finds it by the values.
+        kind: the class of the config, or a function that finds it by the values.
         config: the file's, with the overrides applied.
         spec: what `load_config` read it from.
         overrides: what was applied.
@@ -155,124 +181,17 @@ def check(kind: Kind, config: ConfigDict, spec: str, overrides: Overrides = ()) 
     except ValidationError as error:
         by_origin: dict[str, list[str]] = {}
         for field, clause in mistakes_of(error):
-            origin = origin_of(field, overrides) or spec
             unknown = clause == f"'{field}' is unknown"
-            hint = _did_you_mean(field, list(known_fields(kind, values))) if unknown else ""
-            by_origin.setdefault(origin, []).append(clause + (hint and f"; {hint}"))
+            hint = did_you_mean(field, list(known_fields(kind, values))) if unknown else ""
+            clauses = by_origin.setdefault(_origin_of(field, overrides) or spec, [])
+            clauses.append(clause + (hint and f"; {hint}"))
         parts = [f"{origin}: {summarize(clauses)}" for origin, clauses in by_origin.items()]
         raise UserError("; ".join(parts) + ".") from error
 
 
-def origin_of(field: str, overrides: Overrides) -> str:
+def _origin_of(field: str, overrides: Overrides) -> str:
     """Return the last argument that set a field, or the list or group that it is in; or ""."""
     for name, text in reversed(overrides):
         if field == name or field.startswith(f"{name}."):
             return as_typed(name, text)
     return ""
-
-
-def as_typed(field: str, text: str) -> str:
-    """Return the argument that sets a field, in one line of limited length."""
-    text, field = (x if x.isprintable() else ascii(x) for x in (text, field))
-    return f"--config.{field}={text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}"
-
-
-def override(
-    config: ConfigDict, field: str, text: str, defaults: Mapping[str, Any] | None = None
-) -> None:
-    """Set the dotted `field` to what `text` says, read as the type of the value that is there.
-
-    Args:
-        config: changed in place.
-        field: its name.
-        text: of the value.
-        defaults: values of fields that may be set although the config does not have them.
-
-    Raises:
-        UserError: the field is unknown (the closest one is named), or the text of another type.
-    """
-    defaults = defaults or {}
-    group, names = config, field.split(".")
-    for depth, name in enumerate(names):
-        inside = isinstance(group, ConfigDict)
-        if inside and name not in group and depth == len(names) - 1 and field in defaults:
-            with group.unlocked():
-                group[name] = defaults[field]
-        if not inside or name not in group:
-            unknown = ".".join(names[: depth + 1])
-            raise UserError(unknown_field(config, unknown, field, defaults))
-        parent, group = group, group[name]
-    if isinstance(group, ConfigDict):
-        inner = ", ".join(f"{field}.{name}" for name in group)
-        raise UserError(f"--config.{field} is a group of fields; set one of {inner}.")
-    if text == "None" and defaults.get(field, "") is None:  # such as "all items"
-        with parent.ignore_type():
-            parent[names[-1]] = None
-        return
-    kind = parent.get_type(names[-1])
-    try:
-        parent[names[-1]] = read_value(text, kind, default=group)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise UserError(
-            f"{as_typed(field, text)}: expected {kind.__name__}; the default is {group!r}."
-        ) from error
-
-
-def unknown_field(
-    config: ConfigDict, name: str, field: str, defaults: Mapping[str, Any] | None = None
-) -> str:
-    """Return the sentence for a field that is not there."""
-    known = list(dict.fromkeys([*field_names(config), *(defaults or {})]))
-    hint = _did_you_mean(field, known)
-    listed = ", ".join(known)
-    if len(listed) > _LONGEST:
-        shown = listed[:_LONGEST].rpartition(", ")[0]
-        listed = f"{shown} and others, which --help lists"
-    return f"the config has no field {shorten(name)}; {hint and f'{hint} '}Fields: {listed}."
-
-
-def _did_you_mean(field: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(field, known, n=1)
-    return f"did you mean {close[0]}?" if close else ""
-
-
-def field_names(config: ConfigDict) -> list[str]:
-    """Return the dotted names of all fields, sorted (which is ConfigDict's order)."""
-    return [name for name, _ in flatten(config.to_dict())]
-
-
-def read_value(text: str, kind: type, default: object) -> object:
-    """Read `text` as a `kind`; raises ValueError, SyntaxError or TypeError."""
-    if kind is bool:
-        if text.lower() not in TRUTH:
-            raise ValueError(text)
-        return TRUTH[text.lower()]
-    if kind in (tuple, list):
-        return kind(read_items(text, default))
-    if kind is not type(None):
-        return kind(text)
-    try:  # the default is None, which says nothing about what may be there
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
-
-
-def read_items(text: str, default: Sequence) -> list:
-    """Read `(1, 2)`, `[1, 2]`, `1,2` or `dsd,noise`, each as the type of the first default.
-
-    Where that is a number, whole numbers and fractions may stand side by side.
-    """
-    example = default[0] if default else None
-    if isinstance(example, tuple | list):
-        return list(ast.literal_eval(text))
-    items = [item.strip().strip("'\"") for item in text.strip().strip("()[]").split(",")]
-    if type(example) in (int, float):
-        return [_read_number(item) for item in items if item]
-    return [read_value(item, type(example), example) for item in items if item]
-
-
-def _read_number(text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)

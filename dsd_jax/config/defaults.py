@@ -1,32 +1,31 @@
-"""Configs to start from: the fields that every benchmark has, with the values that most keep.
+"""Default configs: the fields that every benchmark has, with the values that most keep.
 
 `configs/*.py` start from these and say what is different; `--config=FILE --help` lists all fields.
 Their descriptions, ranges and defaults are those of `RunConfig`.
 """
 
-import difflib
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from dsd_jax.config.data_config import DATA
-from dsd_jax.config.few_shot_recipe import RecipeConfig
-from dsd_jax.config.fields import default_values
+from dsd_jax.config.fields import default_values, did_you_mean
+from dsd_jax.config.recipes import RecipeConfig
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
 
 
 def choose(asked: str, known: Sequence[str]) -> str:
-    """Return the argument of a config, as in `configs/emoji.py:full`, if it is a known one.
+    """Return the variant of a config, as in `configs/emoji.py:full`, if it is a known one.
 
     Raises:
-        UserError: it is none; the message lists those there are.
+        UserError: it is not; the message lists the known ones.
     """
     if asked in known:
         return asked
-    close = difflib.get_close_matches(asked, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else "."
-    raise UserError(f"there is no variant '{asked}', expected one of {', '.join(known)}{hint}")
+    hint = did_you_mean(asked, known)
+    ending = f"; {hint}" if hint else "."
+    raise UserError(f"there is no variant '{asked}', expected one of {', '.join(known)}{ending}")
 
 
 def run_defaults() -> ConfigDict:
@@ -40,7 +39,7 @@ def recipe_defaults() -> ConfigDict:
 
 
 def authors_recipe() -> ConfigDict:
-    """Return how the authors learn: LoRA on their own score with a hinge, one item at a time.
+    """Return the authors' recipe: LoRA on their own score with a hinge, one item at a time.
 
     Their defaults (METHOD: `train_*.py`; paper, section 4): rank 4, margin 0.1, AdamW at 1e-4, one
     timestep per step. Ours stops early by held-out shots and lets the rate fall on a cosine.

@@ -5,9 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dsd_jax.config.clip_recipe import ClipRecipe
 from dsd_jax.config.data_config import AnyData
-from dsd_jax.config.few_shot_recipe import RecipeConfig
 from dsd_jax.config.field_types import (
     CPUDevices,
     Different,
@@ -19,6 +17,7 @@ from dsd_jax.config.field_types import (
     SomePath,
     Timesteps,
 )
+from dsd_jax.config.recipes import ClipRecipe, RecipeConfig
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.errors import UserError
 from dsd_jax.io.terminal import shorten

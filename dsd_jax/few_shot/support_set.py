@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from dsd_jax.benchmarks.encoded_items import EncodedItems, gather_outputs, item_outputs
-from dsd_jax.config.few_shot_recipe import Recipe
+from dsd_jax.config.recipes import Recipe
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError

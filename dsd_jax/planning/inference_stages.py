@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from dsd_jax.clip import tuning_step as clip_steps
 from dsd_jax.clip.normalisation import Normaliser
-from dsd_jax.config.clip_recipe import KINDS
+from dsd_jax.config.recipes import KINDS
 from dsd_jax.diffusion.device_memory import (
     TEXT_ROWS,
     Device,

@@ -8,8 +8,7 @@ from typing import Any
 from dsd_jax.clip import clip_folder as clip_folder
 from dsd_jax.clip.clip_component import COMPONENT
 from dsd_jax.config import score_spec
-from dsd_jax.config.clip_recipe import ClipRecipe
-from dsd_jax.config.few_shot_recipe import Recipe
+from dsd_jax.config.recipes import ClipRecipe, Recipe
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.diffusion.schedule import Schedule

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from dsd_jax.config.few_shot_recipe import Recipe
+from dsd_jax.config.recipes import Recipe
 from dsd_jax.diffusion.device_memory import Device, bytes_per_device
 from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.distributed.sharding import AXES, ROWS, WHOLE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.clip.tuning import fine_tune
-from dsd_jax.config.clip_recipe import ClipRecipe
+from dsd_jax.config.recipes import ClipRecipe
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.training import loop
 from dsd_jax.training.checkpoints import Checkpoints

@@ -8,11 +8,10 @@ from ml_collections import ConfigDict
 
 from dsd_jax.cli import RunParser
 from dsd_jax.config import score_spec
-from dsd_jax.config.clip_recipe import KINDS, ClipRecipe
 from dsd_jax.config.config_files import check, load_config
-from dsd_jax.config.few_shot_recipe import Kind, Loss, MethodName, Remat
 from dsd_jax.config.fields import known_fields
 from dsd_jax.config.pretrain_config import kind_of
+from dsd_jax.config.recipes import KINDS, ClipRecipe, Kind, Loss, MethodName, Remat
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
 from dsd_jax.models.block_policy import REMAT

@@ -8,7 +8,7 @@ import pytest
 from dsd_jax.benchmarks.splits import ShotDraw, Split
 from dsd_jax.clip.tuning import Tuned
 from dsd_jax.config.data_config import EmojiData
-from dsd_jax.config.few_shot_recipe import RecipeConfig
+from dsd_jax.config.recipes import RecipeConfig
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.data.examples import Benchmark
 from dsd_jax.experiment import clip_baseline

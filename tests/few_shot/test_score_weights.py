@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.benchmarks.encoded_items import EncodedItems
-from dsd_jax.config.few_shot_recipe import Recipe
+from dsd_jax.config.recipes import Recipe
 from dsd_jax.few_shot import score_weights, support_set
 from dsd_jax.few_shot.support_set import Shots
 from dsd_jax.matching.forward import Terms

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from dsd_jax.config.clip_recipe import ClipRecipe
-from dsd_jax.config.few_shot_recipe import Recipe
+from dsd_jax.config.recipes import ClipRecipe, Recipe
 from dsd_jax.diffusion.device_memory import Device, bytes_per_device
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.distributed.sharding import AXES

@@ -13,7 +13,7 @@ import numpy as np
 
 from dsd_jax.cli import run_command
 from dsd_jax.clip import tuning
-from dsd_jax.config.clip_recipe import ClipRecipe
+from dsd_jax.config.recipes import ClipRecipe
 from dsd_jax.distributed import processes
 from dsd_jax.distributed.devices import check_devices
 from dsd_jax.distributed.sharding import simulate_cpu_devices
