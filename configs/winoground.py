@@ -4,7 +4,7 @@ python -m dsd_jax.evaluate --config=configs/winoground.py --config.data.folder=D
     --workdir=runs/winoground
 DIR holds data/*.parquet, or data/examples.jsonl and data/images/; see
 dsd_jax/data/datasets/winoground.py. Sets of the same kind, which
-dsd_jax/data/datasets/compositional_layouts.py describes: winoground.py:sugarcrepe, :cola, :aro,
+dsd_jax/data/datasets/compositional.py describes: winoground.py:sugarcrepe, :cola, :aro,
 :whatsup. Winoground on the bundled model and made pictures:
 python -m dsd_jax.evaluate --config=configs/winoground.py:tiny --workdir=runs/winoground-tiny
 """

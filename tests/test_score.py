@@ -222,7 +222,7 @@ def test_long_names_of_heatmaps_are_cut_and_stay_distinct(letter):
         (["--seed=4294967296"], "--seed is 4294967296; expected a whole number from 0 to"),
         (["--prompts=nowhere"], "--prompts=nowhere is not a folder"),
         (["--image", "missing.png"], "missing.png is missing"),
-        (["--image", __file__], "test_score.py is not a picture"),
+        (["--image", __file__], "test_score.py is not an image"),
         (["--heatmaps", __file__], "--heatmaps=.* cannot be written to"),
         (["--bogus"], "unrecognized arguments: --bogus"),
     ],

@@ -10,7 +10,7 @@ import itertools
 import json
 import pathlib
 
-from dsd_jax.data.synthetic.scenes import COLOUR_NAMES, RELATIONS, SIZE_WORDS
+from dsd_jax.data.synthetic.scenes import COLOR_NAMES, RELATIONS, SIZE_WORDS
 from dsd_jax.data.synthetic.sprites import load_sprites
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -20,7 +20,7 @@ MAX_LENGTH = 77
 
 def caption_words() -> list[str]:
     """Every word of the captions' grammar and of the concepts' names, sorted."""
-    phrases = ["a an", "on background", *SIZE_WORDS, *RELATIONS, *COLOUR_NAMES]
+    phrases = ["a an", "on background", *SIZE_WORDS, *RELATIONS, *COLOR_NAMES]
     phrases += load_sprites().concepts
     return sorted(set(" ".join(phrases).split()))
 

@@ -86,7 +86,7 @@ def encode(
 
     With `split_over_hosts`, all hosts ask for the same items, and each encodes its part of them.
     """
-    keys = [key for index in indices for key in examples.pictures[index]]
+    keys = [key for index in indices for key in examples.images[index]]
     captions = [caption for index in indices for caption in examples.captions[index]]
     encode_images = partial(encoders.images, examples, split_over_hosts=split_over_hosts)
     encode_captions = partial(encoders.captions, split_over_hosts=split_over_hosts)

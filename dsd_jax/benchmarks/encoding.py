@@ -59,7 +59,9 @@ class Encoders:
     def _encode_images(self, examples: Examples, keys: list) -> Rows:
         parts = []
         for start in range(0, len(keys), READ_TOGETHER):
-            pixels = examples.images(keys[start : start + READ_TOGETHER], self.model.image_size)
+            pixels = examples.read_images(
+                keys[start : start + READ_TOGETHER], self.model.image_size
+            )
             contents = [image.tobytes() for image in pixels]
             parts.append(_cached(self._image_files, contents, partial(self._latents, pixels)))
         return (np.concatenate(parts),)

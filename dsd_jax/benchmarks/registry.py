@@ -1,11 +1,11 @@
-"""From a config's `data` to the benchmark that it describes."""
+"""The benchmark that a config's `data` describes."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from dsd_jax.benchmarks.prepared_copy import with_records
-from dsd_jax.benchmarks.splitting import Parts, with_parts
+from dsd_jax.benchmarks.prepared_copy import with_prepared_copy
+from dsd_jax.benchmarks.splitting import SplitRule, apply_split_rule
 from dsd_jax.config.data_config import AnyData, DataConfig, EmojiData, FolderData
 from dsd_jax.data.datasets import (
     classification,
@@ -17,9 +17,8 @@ from dsd_jax.data.datasets import (
     vqa,
     winoground,
 )
-from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.small_sets.make import made_folder
-from dsd_jax.data.unreadable_images import without_damaged
+from dsd_jax.data.examples import Benchmark, Examples, skip_unreadable
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import cache_folder
 from dsd_jax.io.validation import Checked, parse
@@ -34,8 +33,8 @@ READERS: dict[str, Callable[..., Benchmark]] = {
     "classify": classification.benchmark,
     "own": custom.benchmark,
 }
-_READERS_TOO = {"folder", "fit"}  # of the fields of `FolderData`, those that readers take
-_COMMON = FolderData.model_fields.keys() - _READERS_TOO
+# Fields of every folder that the readers do not take.
+_COMMON = FolderData.model_fields.keys() - {"folder", "fit"}
 
 
 class _Settings(Checked):
@@ -48,11 +47,11 @@ def open_benchmark(data: DataConfig | Mapping[str, Any]) -> Benchmark:
     Args:
         data: which, and how it is read; a mapping of fields is checked first. With `made` a
             small data set of emoji scenes in the benchmark's layout is written into the user's
-            cache and read instead of `folder`. With `damaged` "skip" all pictures are looked at
+            cache and read instead of `folder`. With `damaged` "skip" all images are read
             first, and the items of those that cannot be read are left out.
 
     Returns:
-        A benchmark whose `load` looks at a split's files; it lists pictures, but reads none.
+        A benchmark whose `load` looks at a split's files; it lists images, but reads none.
 
     Raises:
         UserError: there is no such folder, or the reader says so.
@@ -64,19 +63,18 @@ def open_benchmark(data: DataConfig | Mapping[str, Any]) -> Benchmark:
     fields = type(data).model_fields.keys() - _COMMON
     benchmark = READERS[data.name](**{field: getattr(data, field) for field in sorted(fields)})
     if isinstance(data, FolderData):
-        parts = Parts(data.split_rule, data.shots_part, data.validation_part, data.split_seed)
-        benchmark = with_parts(benchmark, parts)
+        rule = SplitRule(data.split_rule, data.shots_part, data.validation_part, data.split_seed)
+        benchmark = apply_split_rule(benchmark, rule)
         if data.damaged == "skip":
-            load = partial(load_whole, benchmark)
-            benchmark = Benchmark(benchmark.name, benchmark.splits, load)
+            benchmark = benchmark._replace(load=partial(_load_readable, benchmark))
     if isinstance(data, EmojiData | FolderData) and data.prepared:
         described = {**_prepared_defaults(), **data.model_dump()}
-        benchmark = with_records(benchmark, data.prepared, described, data.prepared_size)
+        benchmark = with_prepared_copy(benchmark, data.prepared, described, data.prepared_size)
     return benchmark
 
 
 def _with_folder(data: FolderData) -> FolderData:
-    """Return the same with a folder to read; `UserError` where none is named."""
+    """Return the same with a folder to read; raises `UserError` where none is named."""
     if data.made:
         layout = getattr(data, "layout", data.name)
         return data.model_copy(update={"folder": str(made_folder(layout, cache_folder()))})
@@ -90,6 +88,6 @@ def _prepared_defaults() -> dict[str, Any]:
     return {name: FolderData.model_fields[name].get_default() for name in _COMMON - {"name"}}
 
 
-def load_whole(benchmark: Benchmark, split: str) -> Examples:
-    """Return a split without items whose pictures are damaged."""
-    return without_damaged(benchmark.load(split), f"{benchmark.name} {split}")
+def _load_readable(benchmark: Benchmark, split: str) -> Examples:
+    """Return a split without items whose images are damaged."""
+    return skip_unreadable(benchmark.load(split), f"{benchmark.name} {split}")

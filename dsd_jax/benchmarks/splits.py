@@ -27,7 +27,7 @@ class Split(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         """The numbers of images and of captions of each item, P and J."""
-        return len(self.examples.pictures[0]), len(self.examples.captions[0])
+        return len(self.examples.images[0]), len(self.examples.captions[0])
 
     @property
     def kinds(self) -> list[str]:

@@ -1,68 +1,102 @@
-"""What a benchmark is made of: items of captions and pictures, some of which fit each other."""
+"""The items of a benchmark's split: captions and images, some of which fit each other."""
 
+import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-THREADS = 4  # that read and decode pictures
+from dsd_jax.errors import UserError
+
+THREADS = 4  # that read and decode images
+MAX_KINDS = 40  # a table of more kinds would be unreadable: they become one
+_NAMED = 5  # unreadable images in a message
+_SMALL_SIDE = 8  # pixels; decoding is what takes time and what fails
+
+# From an image's key and a size S to uint8 (S, S, 3); keys are what the reader makes them.
+ReadImage: TypeAlias = Callable[[Any, int], np.ndarray]
+
+
+class Example(NamedTuple):
+    """One item: J captions, P image keys, its kind (or "") and its cluster."""
+
+    captions: tuple[str, ...]
+    images: tuple[Hashable, ...]
+    kind: str
+    cluster: Hashable
 
 
 class Examples(NamedTuple):
-    """A split's n items in order; their pictures are read when asked for.
+    """A split's n items in order; their images are read when asked for.
 
-    All items have equally many captions, J, and pictures, P. Where one of the two is 1, the first
-    of the other is the one that fits; where both are 2, caption i fits picture i and not the other.
+    All items have equally many captions, J, and images, P. Where one of the two is 1, the first
+    of the other is the one that fits; where both are 2, caption i fits image i and not the other.
 
     captions: n tuples of J strings.
-    pictures: n tuples of P keys; a picture that several items share has one key.
+    images: n tuples of P keys; an image that several items share has one key.
     kinds: n names of what each item is about, such as what its wrong candidate differs in.
-    clusters: n; items of one cluster, which share pictures or captions, are not independent of each
+    clusters: n; items of one cluster, which share images or captions, are not independent of each
         other, so that standard errors are of clusters.
     read: from a key and a size S to uint8 (S, S, 3).
     """
 
     captions: Sequence[tuple[str, ...]]
-    pictures: Sequence[tuple[Hashable, ...]]
+    images: Sequence[tuple[Hashable, ...]]
     kinds: Sequence[str]
     clusters: Sequence[Hashable]
-    read: Callable[[Hashable, int], np.ndarray]
+    read: ReadImage
+
+    @classmethod
+    def from_items(cls, items: Iterable[Example], read: ReadImage) -> "Examples":
+        """Make the columns of the items; missing or too many kinds become one, "all"."""
+        items = list(items)
+        kinds = [item.kind for item in items]
+        if not all(kinds) or len(set(kinds)) > MAX_KINDS:
+            kinds = ["all"] * len(items)
+        return cls(
+            [item.captions for item in items],
+            [item.images for item in items],
+            kinds,
+            [item.cluster for item in items],
+            read,
+        )
 
     @property
     def count(self) -> int:
         """The number of items, n."""
         return len(self.captions)
 
-    def images(self, keys: Iterable[Hashable], size: int) -> np.ndarray:
-        """Some pictures, uint8 (k, size, size, 3); several threads read.
+    def read_images(self, keys: Iterable[Hashable], size: int) -> np.ndarray:
+        """Read images in several threads; returns uint8 (I, size, size, 3).
 
         Raises:
             UserError: one of them cannot be read.
         """
         import grain  # takes a second to import
 
-        chosen = grain.MapDataset.source(list(keys)).map(lambda key: self.read(key, size))
-        found = list(chosen.to_iter_dataset(grain.ReadOptions(num_threads=THREADS)))
-        return np.stack(found) if found else np.empty((0, size, size, 3), np.uint8)
+        source = grain.MapDataset.source(list(keys)).map(lambda key: self.read(key, size))
+        images = list(source.to_iter_dataset(grain.ReadOptions(num_threads=THREADS)))
+        return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
 
     def unfolded(self) -> "Examples":
-        """Items of one caption each: a 2x2 item becomes two, whose first picture fits."""
-        if min(len(self.captions[0]), len(self.pictures[0])) == 1:
+        """Return items of one caption each: a 2x2 item becomes two, whose first image fits."""
+        if min(len(self.captions[0]), len(self.images[0])) == 1:
             return self
         both = [i for i in range(self.count) for _ in range(2)]
         turns = [turn for _ in range(self.count) for turn in (slice(None), slice(None, None, -1))]
         return Examples(
             [(self.captions[i][turn][0],) for i, turn in zip(both, turns, strict=True)],
-            [self.pictures[i][turn] for i, turn in zip(both, turns, strict=True)],
+            [self.images[i][turn] for i, turn in zip(both, turns, strict=True)],
             [self.kinds[i] for i in both],
             [self.clusters[i] for i in both],
             self.read,
         )
 
-    def take(self, numbers: Iterable[int]) -> "Examples":
-        """Some of the items."""
-        numbers = list(numbers)
-        columns = ([column[i] for i in numbers] for column in self[:-1])
+    def take(self, indices: Iterable[int]) -> "Examples":
+        """Return the items of these indices, in their order."""
+        indices = list(indices)
+        columns = ([column[i] for i in indices] for column in self[:-1])
         return Examples(*columns, self.read)
 
 
@@ -75,3 +109,44 @@ class Benchmark(NamedTuple):
     name: str
     splits: tuple[str, ...]
     load: Callable[[str], Examples]
+
+
+def skip_unreadable(examples: Examples, name: str) -> Examples:
+    """Return the items all of whose images can be read; the others are counted on stderr.
+
+    Every image is decoded once for this.
+
+    Raises:
+        UserError: none is left.
+    """
+    keys = list(dict.fromkeys(key for images in examples.images for key in images))
+    reasons = _unreadable(examples, keys, name)
+    if not reasons:
+        return examples
+    kept = [i for i, images in enumerate(examples.images) if reasons.keys().isdisjoint(images)]
+    named = "; ".join(list(reasons.values())[:_NAMED]) + ("; ..." if len(reasons) > _NAMED else "")
+    counts = (
+        f"{name}: {len(reasons):,} of {len(keys):,} images cannot be read, and the "
+        f"{examples.count - len(kept):,} of {examples.count:,} items with them are left out"
+    )
+    if not kept:
+        raise UserError(f"{counts}, so that none remains: {named}")
+    print(f"{counts}: {named}", file=sys.stderr)
+    return examples.take(kept)
+
+
+def _unreadable(examples: Examples, keys: list[Hashable], name: str) -> dict[Hashable, str]:
+    """Return {key: what is wrong} of each image that cannot be read."""
+    from tqdm import tqdm
+
+    def problem(key: Hashable) -> str | None:
+        try:
+            examples.read(key, _SMALL_SIDE)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        problems = pool.map(problem, keys)
+        progress = tqdm(problems, f"{name}: looking at images", len(keys), leave=False)
+        return {key: reason for key, reason in zip(keys, progress, strict=True) if reason}

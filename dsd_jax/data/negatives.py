@@ -1,7 +1,7 @@
-"""Wrong candidates, drawn by seed."""
+"""Wrong candidates of items, drawn by seed."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,45 +11,67 @@ Candidate = TypeVar("Candidate")
 TRIES = 20  # per candidate, before the whole pool is looked through
 
 
-def draw_others(
-    key: Sequence[int],
-    pool: Sequence[Candidate],
-    count: int,
-    welcome: Callable[[Candidate], bool],
-    what: str,
-) -> list[Candidate]:
-    """`count` different members of a pool.
+class Negatives(NamedTuple):
+    """How many wrong candidates each item gets, and the seed that they are drawn by."""
 
-    Args:
-        key: what they follow from, such as (seed, number of the item).
-        pool: what to draw from, each place as likely as any other.
-        count: how many.
-        welcome: whether a member may be among them.
-        what: what they are, for the message.
+    count: int
+    seed: int
 
-    Raises:
-        UserError: the pool has not so many welcome members.
-    """
-    rng = np.random.default_rng(list(key))
-    # More than there are can't be found, and tries for them might not fit into memory.
-    tries = TRIES * min(count, len(pool))
-    places = rng.integers(len(pool), size=tries) if pool else ()
-    found = first_welcome([], (pool[i] for i in places), count, welcome)
-    if len(found) < count and pool:
-        found = first_welcome(found, (pool[i] for i in rng.permutation(len(pool))), count, welcome)
-    if len(found) < count:
-        raise UserError(
-            f"{count} wrong candidates are needed, and there are only {len(found)} {what}; "
-            "ask for fewer candidates or give more data."
-        )
-    return found
+    @classmethod
+    def beside_right(cls, candidates: int, seed: int) -> "Negatives":
+        """Return what makes `candidates` per item, the right one included.
 
+        Raises:
+            UserError: `candidates` is less than 2.
+        """
+        if candidates < 2:
+            raise UserError(
+                f"candidates is {candidates}; expected 2 or more, the right one included."
+            )
+        return cls(candidates - 1, seed)
 
-def first_welcome(found: list, candidates, count: int, welcome) -> list:
-    """`found` and more of the candidates until there are `count`."""
-    for candidate in candidates:
-        if len(found) == count:
-            break
-        if candidate not in found and welcome(candidate):
-            found.append(candidate)
-    return found
+    def draw(
+        self,
+        number: int,
+        pool: Sequence[Candidate],
+        is_wrong: Callable[[Candidate], bool],
+        what: str,
+    ) -> list[Candidate]:
+        """Draw `count` different members of a pool for an item.
+
+        Args:
+            number: of the item; the draw depends on it and the seed.
+            pool: what to draw from, each place as likely as any other.
+            is_wrong: whether a member is wrong for the item.
+            what: what the members are, for the message.
+
+        Raises:
+            UserError: the pool has not so many wrong members.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        # More than there are can't be found, and tries for them might not fit into memory.
+        tries = TRIES * min(self.count, len(pool))
+        places = rng.integers(len(pool), size=tries) if pool else ()
+        drawn: list[Candidate] = []
+        self._extend(drawn, (pool[i] for i in places), is_wrong)
+        if len(drawn) < self.count and pool:
+            self._extend(drawn, (pool[i] for i in rng.permutation(len(pool))), is_wrong)
+        if len(drawn) < self.count:
+            raise UserError(
+                f"{self.count} wrong candidates are needed, and there are only {len(drawn)} "
+                f"{what}; ask for fewer candidates or give more data."
+            )
+        return drawn
+
+    def _extend(
+        self,
+        drawn: list[Candidate],
+        candidates: Iterable[Candidate],
+        is_wrong: Callable[[Candidate], bool],
+    ) -> None:
+        """Append candidates to those drawn until there are `count`."""
+        for candidate in candidates:
+            if len(drawn) == self.count:
+                break
+            if candidate not in drawn and is_wrong(candidate):
+                drawn.append(candidate)

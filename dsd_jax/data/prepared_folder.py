@@ -1,4 +1,4 @@
-"""Folders that are written once and read from then on: there whole, or not at all."""
+"""Prepared folders: written once, complete or not at all, and read from then on."""
 
 import contextlib
 import fcntl
@@ -6,7 +6,7 @@ import io
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import read_json
 
 UNFINISHED = "unfinished-"  # starts the name of a folder that is being written, or was until a kill
-# Is in every such folder, locked as long as its process lives: others are not ours to delete.
+# In every such folder, locked as long as its process lives: folders without it are not deleted.
 MARKER, WRITTEN_BY = ".being-prepared", b"by dsd_jax"
-FORGOTTEN_AFTER = 24 * 3600  # seconds until such a folder is nobody's any more
+FORGOTTEN_AFTER = 24 * 3600  # seconds until such a folder is deleted
 
 
 def prepared(data_dir: Path, place: Path, write: Callable[[Path], Path]) -> Path:
-    """The folder `place` in `data_dir`, written first if it isn't there.
+    """Return the folder `place` in `data_dir`, written first if it isn't there.
 
     It is written under another name and renamed when complete; that may be killed, or run many
     times at once.
@@ -54,13 +54,13 @@ def prepared(data_dir: Path, place: Path, write: Callable[[Path], Path]) -> Path
 
 @contextlib.contextmanager
 def read_prepared(folder: Path) -> Iterator[None]:
-    """Say of what damaged files raise meanwhile that the folder is damaged; bugs stay bugs.
+    """Turn the errors of damaged files in the folder into one sentence; bugs stay bugs.
 
     Raises:
         UserError: a file in the folder is damaged.
     """
     try:
-        for file in folder.glob("*.json"):  # whose content tensorflow-datasets believes
+        for file in folder.glob("*.json"):  # tensorflow-datasets does not check their content
             read_json(file)
         yield
     except Exception as error:
@@ -78,7 +78,7 @@ def _is_of_damage(error: Exception) -> bool:
 
 
 def build(builder: Any) -> None:
-    """Writes a tensorflow-datasets builder's files; nothing is downloaded, nothing printed."""
+    """Write a tensorflow-datasets builder's files; nothing is downloaded, nothing printed."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
@@ -86,8 +86,17 @@ def build(builder: Any) -> None:
         builder.download_and_prepare()
 
 
+def open_records(folder: Path, split: str, image_fields: Sequence[str]) -> tuple[Any, Any]:
+    """Return the builder of a prepared folder and a split's records, whose images stay files."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    as_bytes = {name: tfds.decode.SkipDecoding() for name in image_fields}
+    return builder, builder.as_data_source(split, decoders=as_bytes)
+
+
 def move(source: Path, target: Path) -> None:
-    """Renames a folder, unless somebody else, making the same one, was faster."""
+    """Rename a folder, unless another process made the same one meanwhile."""
     try:
         source.rename(target)
     except OSError:
@@ -117,12 +126,12 @@ def lock(file: int) -> bool:
 
 
 def remove_forgotten(data_dir: Path) -> None:
-    """Delete what killed preparations left behind long ago, and no other folder."""
+    """Delete the folders that killed preparations left behind long ago, and no others."""
     for folder in data_dir.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(OSError):  # it has no marker, or somebody else deletes it
+        with contextlib.suppress(OSError):  # it has no marker, or another process deletes it
             with (folder / MARKER).open("rb") as marker:
                 is_ours = not folder.is_symlink() and marker.read() == WRITTEN_BY
-                # A clock may jump by years while somebody writes there.
+                # A clock may jump by years while another process writes there.
                 if not (is_ours and lock(marker.fileno())):
                     continue
             if folder.stat().st_mtime < time.time() - FORGOTTEN_AFTER:

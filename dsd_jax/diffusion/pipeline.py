@@ -14,7 +14,7 @@ from dsd_jax.diffusion.device_memory import TEXT_ROWS, image_rows
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.diffusion.tokenization import check_texts, tokenize, tokenizer_digest
 from dsd_jax.distributed.sharding import mesh_of, shard_rows
-from dsd_jax.io.images import Picture, read_images
+from dsd_jax.io.images import ImageInput, read_images
 from dsd_jax.models.text_encoder import CLIPTextEncoder, SDXLTextEncoder, TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
@@ -91,7 +91,7 @@ class Model:
         side = self.image_size // self.vae.downscale
         return side, side, self.vae.latent_channels
 
-    def encode_images(self, images: Sequence[Picture]) -> tuple[jax.Array, jax.Array]:
+    def encode_images(self, images: Sequence[ImageInput]) -> tuple[jax.Array, jax.Array]:
         """The VAE's posterior of each picture.
 
         Args:
@@ -119,7 +119,7 @@ class Model:
         mesh = self.mesh
         return (shard_rows(mesh, x) for x in padded_chunks(rows, size * mesh.size))
 
-    def latents(self, images: Sequence[Picture]) -> jax.Array:
+    def latents(self, images: Sequence[ImageInput]) -> jax.Array:
         """Scaled latents at the posterior's mean: (I, h, w, channels) float32."""
         return self.vae.scaling_factor * self.encode_images(images)[0]
 

@@ -75,8 +75,8 @@ def read_clip_shots(clip: Clip, benchmark: Benchmark, draw: ShotDraw) -> ClipSho
     """Read the drawn items, the same ones that `encode_shots` encodes."""
     examples = load_shots_split(benchmark, draw.split)
     indices = draw.indices(examples.kinds)
-    keys = [key for index in indices for key in examples.pictures[index]]
-    pixels = examples.images(keys, clip.image_size)
+    keys = [key for index in indices for key in examples.images[index]]
+    pixels = examples.read_images(keys, clip.image_size)
     return ClipShots(
         pixels.reshape(len(indices), -1, *pixels.shape[1:]),
         [examples.captions[index] for index in indices],
@@ -109,10 +109,10 @@ def _block_scores(
     clips: Mapping[RowKey, Clip], examples: Examples, indices: Sequence[int]
 ) -> dict[RowKey, np.ndarray]:
     """Return every CLIP's scores (n, P, J) of some items, whose images are read once."""
-    keys, image_rows = distinct_rows([key for i in indices for key in examples.pictures[i]])
+    keys, image_rows = distinct_rows([key for i in indices for key in examples.images[i]])
     captions, caption_rows = distinct_rows([text for i in indices for text in examples.captions[i]])
     size = next(iter(clips.values())).image_size
-    pixels = examples.images(keys, size)
+    pixels = examples.read_images(keys, size)
     scores = {}
     for key, clip in clips.items():
         images = np.asarray(clip.embed_images(pixels))[image_rows]

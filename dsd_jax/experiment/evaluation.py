@@ -134,7 +134,7 @@ def _score_items(
 def _items_identity(split: Split, indices: Sequence[int]) -> str:
     """Return what identifies items, as far as it does not take reading their images."""
     examples = split.examples
-    rows = [[i, examples.captions[i], [str(key) for key in examples.pictures[i]]] for i in indices]
+    rows = [[i, examples.captions[i], [str(key) for key in examples.images[i]]] for i in indices]
     return json.dumps([split.name, rows])
 
 
@@ -221,9 +221,11 @@ def pick_decisions(split: Split, series: Series, scores: np.ndarray, side: int) 
     decisions = []
     for row, wrong in zip(map(int, rows), map(int, best_wrong[rows]), strict=True):
         index, examples = split.indices[row], split.examples
-        keys, captions = examples.pictures[index], examples.captions[index]
+        keys, captions = examples.images[index], examples.captions[index]
         images_differ = len(keys) > 1
-        positive, negative = examples.images([keys[0], keys[wrong if images_differ else 0]], side)
+        positive, negative = examples.read_images(
+            [keys[0], keys[wrong if images_differ else 0]], side
+        )
         decision = Decision(
             caption=captions[0],
             positive=positive,

@@ -1,4 +1,4 @@
-"""The one way in for pixels: any picture becomes RGB uint8 of the size that the model wants."""
+"""Reading images: any file, PIL image or array becomes RGB uint8 of the size a model wants."""
 
 import io
 import sys
@@ -13,16 +13,15 @@ import numpy as np
 from PIL import Image
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.image_depth import fit_transparency, to_eight_bits
-from dsd_jax.io.image_metadata import without_metadata
+from dsd_jax.io.image_formats import fit_transparency, to_eight_bits, without_metadata
 from dsd_jax.io.local_files import read_regular_file
 
-MIN_SIDE = 8  # smaller pictures are mistakes: they would be blown up to a flat colour
+MIN_SIDE = 8  # smaller images are mistakes: they would be blown up to a flat color
 MAX_SIDE = 9_000  # 81 megapixels; just under where Pillow suspects a decompression bomb
 
-Picture: TypeAlias = str | Path | Image.Image | np.ndarray
-FITS = ("stretch", "crop")  # how a picture becomes square
-_MOST = 2**30  # bytes of a picture's file
+ImageInput: TypeAlias = str | Path | Image.Image | np.ndarray
+FITS = ("stretch", "crop")  # how an image becomes square
+_MOST_BYTES = 2**30  # of an image's file
 _LOCK = threading.Lock()
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
@@ -36,78 +35,88 @@ _TURNS = {
 }
 
 
-def read_images(images: Sequence[Picture], size: int) -> np.ndarray:
-    """Reads pictures of any kind; returns uint8 of shape (I, size, size, 3)."""
+def read_images(images: Sequence[ImageInput], size: int) -> np.ndarray:
+    """Read images of any kind; returns uint8 of shape (I, size, size, 3).
+
+    Raises:
+        UserError: `images` is no list of them, or one cannot be read, as `open_image` says.
+    """
     if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) != 4:
-        raise UserError("images is one picture; put it in a list, as in images=[picture].")
+        raise UserError("images is one image; put it in a list, as in images=[image].")
     if len(images) == 0:
-        raise UserError("images is empty; give at least one picture.")
+        raise UserError("images is empty; give at least one image.")
     return np.stack([read_image(image, size) for image in images])
 
 
-def read_image(image: Picture, size: int, fit: str = "stretch") -> np.ndarray:
-    """Reads one picture; returns uint8 of shape (size, size, 3), values 0..255.
+def read_image(image: ImageInput, size: int, fit: str = "stretch") -> np.ndarray:
+    """Read one image; returns uint8 of shape (size, size, 3).
 
-    Resized bicubically to the square whatever its aspect ratio, as the authors of the method do;
-    with fit "crop" the aspect ratio is kept, and of a longer side only the middle is seen.
-    Raises `UserError` as `open_image` does.
+    It is resized bicubically to the square whatever its aspect ratio, as the authors of the method
+    do; with fit "crop" the aspect ratio is kept, and only the middle of a longer side is seen.
+
+    Raises:
+        UserError: as `open_image` does.
     """
-    return squared(open_image(image), size, fit)
+    return to_square(open_image(image), size, fit)
 
 
 def read_content(content: bytes, size: int, fit: str, name: str) -> np.ndarray:
-    """Read a picture's file that is in memory; returns uint8 of shape (size, size, 3).
+    """Read an image's file that is in memory; returns uint8 of shape (size, size, 3).
 
     Raises:
         UserError: as `open_content` does.
     """
-    return squared(open_content(content, name), size, fit)
+    return to_square(open_content(content, name), size, fit)
 
 
-def squared(picture: Image.Image, size: int, fit: str) -> np.ndarray:
-    """uint8 (size, size, 3) of an RGB picture."""
-    box = middle(picture.size) if fit == "crop" else None
-    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
+def to_square(image: Image.Image, size: int, fit: str) -> np.ndarray:
+    """Resize an RGB image; returns uint8 (size, size, 3)."""
+    box = middle(image.size) if fit == "crop" else None
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
 
 
 def middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The biggest square in the middle of a picture: left, top, right, bottom."""
+    """Return the biggest square in the middle of an image: left, top, right, bottom."""
     side = min(size)
     left, top = ((length - side) / 2 for length in size)
     return left, top, left + side, top + side
 
 
-def open_image(image: Picture) -> Image.Image:
-    """Return the picture in mode RGB, upright (EXIF) and over white where it is transparent.
+def open_image(image: ImageInput) -> Image.Image:
+    """Return the image in mode RGB, upright (EXIF) and over white where it is transparent.
 
-    `image` is a path, a PIL image or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4). Of an
-    animation it is the first frame. Raises `UserError` if it is no picture, damaged, or has a side
-    shorter than `MIN_SIDE` or longer than `MAX_SIDE` pixels.
+    Args:
+        image: a path, a PIL image or a uint8 array of shape (height, width), (height, width, 3) or
+            (height, width, 4); an animation's first frame is read.
+
+    Raises:
+        UserError: it is no image, damaged, or has a side shorter than `MIN_SIDE` or longer than
+            `MAX_SIDE` pixels.
     """
     if isinstance(image, str | Path):
-        return open_content(read_regular_file(image, most=_MOST), f"picture {image}")
+        return open_content(read_regular_file(image, most=_MOST_BYTES), f"image {image}")
     if isinstance(image, Image.Image):
-        return _decode(image, "a picture", [])
+        return _decode(image, "an image", [])
     if hasattr(image, "__array__"):
         return from_array(np.asarray(image))
     raise UserError(
-        f"a picture is given as {type(image).__name__}; expected a path, a PIL image or a uint8 "
+        f"an image is given as {type(image).__name__}; expected a path, a PIL image or a uint8 "
         "array."
     )
 
 
 def open_content(content: bytes, name: str) -> Image.Image:
-    """Do as `open_image` does, for the content of a file.
+    """Return the image of a file's content, as `open_image` does.
 
-    If nothing but metadata is broken, the picture is read without them, and a line on stderr says
+    If nothing but metadata is broken, the image is read without them, and a line on stderr says
     so.
 
     Args:
         content: the file's bytes.
-        name: what the picture is called in messages.
+        name: what the image is called in messages.
 
     Raises:
-        UserError: it is no picture, damaged, too small or too large.
+        UserError: it is no image, damaged, too small or too large.
     """
     faults: list[str] = []
     try:
@@ -128,7 +137,7 @@ def open_content(content: bytes, name: str) -> Image.Image:
 
 @lru_cache(maxsize=10_000)
 def _tell(text: str) -> None:
-    """Print a line on stderr, once however often a picture is read."""
+    """Print a line on stderr, once however often an image is read."""
     print(text, file=sys.stderr)
 
 
@@ -144,7 +153,7 @@ def _decode_content(content: bytes, name: str, faults: list[str]) -> Image.Image
             f"{name} is far too large: sides may have at most {MAX_SIDE:,} pixels."
         ) from error
     except Image.UnidentifiedImageError as error:
-        raise UserError(f"{name} is not a picture in a format that Pillow can read.") from error
+        raise UserError(f"{name} is not an image in a format that Pillow can read.") from error
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise UserError(f"{name} cannot be opened ({error}).") from error
     with image:
@@ -200,16 +209,16 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def from_array(pixels: np.ndarray) -> Image.Image:
-    """`open_image` for an array."""
+    """Return an array as `open_image` does."""
     if pixels.dtype != np.uint8:
         hint = " (if they are 0 to 1, multiply by 255 first)" if pixels.dtype.kind == "f" else ""
         raise UserError(
-            f"a picture's array is {pixels.dtype}; give its pixels as uint8, 0 to 255{hint}."
+            f"an image's array is {pixels.dtype}; give its pixels as uint8, 0 to 255{hint}."
         )
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
         hint = ", so transpose it" if pixels.ndim == 3 and pixels.shape[0] in (3, 4) else ""
         raise UserError(
-            f"a picture's array has shape {pixels.shape}; expected (height, width, 3){hint}."
+            f"an image's array has shape {pixels.shape}; expected (height, width, 3){hint}."
         )
-    check_size((pixels.shape[1], pixels.shape[0]), "a picture's array")
-    return to_rgb(Image.fromarray(pixels), "a picture's array")
+    check_size((pixels.shape[1], pixels.shape[0]), "an image's array")
+    return to_rgb(Image.fromarray(pixels), "an image's array")

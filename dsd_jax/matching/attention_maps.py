@@ -20,7 +20,7 @@ from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.diffusion.seeds import check_seed
 from dsd_jax.diffusion.tokenization import caption_words, check_captions
 from dsd_jax.errors import UserError
-from dsd_jax.io.images import Picture, open_image, read_images
+from dsd_jax.io.images import ImageInput, open_image, read_images
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.match_scores import pixel_key
 from dsd_jax.models.attention import attention_maps
@@ -33,7 +33,7 @@ from dsd_jax.prompts.prompt_params import by_layer
 
 def explain(
     model: Model,
-    image: Picture,
+    image: ImageInput,
     caption: str,
     *,
     timesteps: int | None = None,

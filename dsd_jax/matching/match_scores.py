@@ -16,7 +16,7 @@ from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.diffusion.seeds import check_seed
 from dsd_jax.diffusion.tokenization import check_captions
 from dsd_jax.distributed.sharding import shard_rows
-from dsd_jax.io.images import Picture, read_images
+from dsd_jax.io.images import ImageInput, read_images
 from dsd_jax.io.terminal import advance
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import Rows, even_ranges, one_set, score_terms
@@ -32,7 +32,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 def match_scores(
     model: Model,
-    images: Sequence[Picture],
+    images: Sequence[ImageInput],
     captions: Sequence[str],
     *,
     method: str | None = None,

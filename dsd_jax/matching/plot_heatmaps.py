@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
-from dsd_jax.io.images import Picture, read_image
+from dsd_jax.io.images import ImageInput, read_image
 from dsd_jax.io.storage import write_file
 
 TILE = 224  # pixels of each copy of the picture
@@ -24,7 +24,7 @@ COLOURS = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252
 
 
 def draw_heatmaps(
-    image: Picture, caption: str, words: Sequence[str], maps: np.ndarray
+    image: ImageInput, caption: str, words: Sequence[str], maps: np.ndarray
 ) -> Image.Image:
     """Draws the picture and, for each word, the picture with that word's map over it.
 

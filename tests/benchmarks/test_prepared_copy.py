@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.prepared_copy import check_prepared, with_records
+from dsd_jax.benchmarks.prepared_copy import check_prepared, with_prepared_copy
 from dsd_jax.data.datasets import classification, comvg, custom
 from dsd_jax.data.examples import Benchmark
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import read_image
 
@@ -22,7 +22,7 @@ def made(tmp_path):
 
 def opened(folder, cache, size=SIDE, **settings):
     plain = comvg.benchmark(str(folder))
-    return with_records(plain, str(cache), {"folder": str(folder)} | settings, size)
+    return with_prepared_copy(plain, str(cache), {"folder": str(folder)} | settings, size)
 
 
 def test_the_same_items_and_pictures_in_order(made, tmp_path, capfd):
@@ -32,7 +32,8 @@ def test_the_same_items_and_pictures_in_order(made, tmp_path, capfd):
     assert len(set(found.clusters)) == len(set(plain.clusters))
     for number in (0, 7, 59):
         np.testing.assert_array_equal(
-            found.images(found.pictures[number], SIDE), plain.images(plain.pictures[number], SIDE)
+            found.read_images(found.images[number], SIDE),
+            plain.read_images(plain.images[number], SIDE),
         )
     err = capfd.readouterr().err
     assert "Preparing comvg's all in " in err and "absl" not in err
@@ -55,7 +56,7 @@ def test_later_runs_read_no_raw_file(made, tmp_path, capfd):
     capfd.readouterr()
     found = opened(made, tmp_path / "cache").load("verb")
     assert found.captions == expected.captions and capfd.readouterr() == ("", "")
-    assert found.images(found.pictures[0], SIDE).shape == (2, SIDE, SIDE, 3)
+    assert found.read_images(found.images[0], SIDE).shape == (2, SIDE, SIDE, 3)
 
 
 def test_other_settings_or_sizes_are_other_copies(made, tmp_path):
@@ -63,24 +64,24 @@ def test_other_settings_or_sizes_are_other_copies(made, tmp_path):
     opened(made, tmp_path, fit="crop").load("verb")
     found = opened(made, tmp_path, size=16).load("verb")
     assert len(list((tmp_path / "comvg").iterdir())) == 3
-    with pytest.raises(UserError, match=r"data\.prepared_size is 16, but pictures of 32 pixels"):
-        found.images(found.pictures[0], SIDE)
+    with pytest.raises(UserError, match=r"data\.prepared_size is 16, but images of 32 pixels"):
+        found.read_images(found.images[0], SIDE)
 
 
 def test_smaller_pictures_than_prepared(made, tmp_path):
     """A report shows small ones, and a CLIP may look at smaller ones than the model."""
     found = opened(made, tmp_path, size=64).load("verb")
-    small = found.images(found.pictures[0], 24)
-    expected = [read_image(large, 24) for large in found.images(found.pictures[0], 64)]
+    small = found.read_images(found.images[0], 24)
+    expected = [read_image(large, 24) for large in found.read_images(found.images[0], 64)]
     np.testing.assert_array_equal(small, expected)
 
 
 @pytest.mark.parametrize(
     ("side", "model", "clip", "message"),
     [
-        (256, 512, 0, "is 256, but the model takes pictures of 512 pixels; set it to 512"),
-        (64, 64, 224, "is 64, but CLIP takes pictures of 224 pixels; set it to 224"),
-        (64, 512, 224, "is 64, but the model takes pictures of 512 pixels; set it to 512"),
+        (256, 512, 0, "is 256, but the model takes images of 512 pixels; set it to 512"),
+        (64, 64, 224, "is 64, but CLIP takes images of 224 pixels; set it to 224"),
+        (64, 512, 224, "is 64, but the model takes images of 512 pixels; set it to 512"),
     ],
 )
 def test_pictures_prepared_too_small_are_refused_by_field(side, model, clip, message):
@@ -119,7 +120,7 @@ def test_a_changed_folder_of_classes_is_told(tmp_path, capsys):
     folder = made_folder("classify", tmp_path)
     settings = {"folder": str(folder)}
     for name in ("dog/0.jpg", "dog/new.jpg"):
-        load = with_records(
+        load = with_prepared_copy(
             classification.benchmark(str(folder)), str(tmp_path / "c"), settings, 16
         ).load
         load("all")
@@ -155,7 +156,7 @@ def test_a_folder_that_cannot_be_written(made, tmp_path):
 def test_an_empty_split(tmp_path):
     empty = Benchmark("made-up", ("all",), lambda split: own_items(tmp_path).take([]))
     with pytest.raises(UserError, match="made-up's split all is empty"):
-        with_records(empty, str(tmp_path / "cache"), {}, SIDE).load("all")
+        with_prepared_copy(empty, str(tmp_path / "cache"), {}, SIDE).load("all")
 
 
 def own_items(folder):

@@ -6,9 +6,8 @@ from PIL import Image
 
 from dsd_jax.benchmarks.registry import READERS, open_benchmark
 from dsd_jax.config.data_config import DATA
-from dsd_jax.data import unreadable_images
 from dsd_jax.data.datasets import compositional, custom, emoji, refcocog, vqa
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 from dsd_jax.io import images
 
@@ -54,18 +53,18 @@ def test_damaged_pictures_by_config(folder, capfd):
         file.write(b"no picture")
     stopped = opened(name="own", folder=folder).load("all")
     assert stopped.count == 50
-    with pytest.raises(UserError, match="00.jpg is not a picture"):
-        stopped.images(stopped.pictures[0], 16)
+    with pytest.raises(UserError, match="00.jpg is not an image"):
+        stopped.read_images(stopped.images[0], 16)
     skipped = opened(name="own", folder=folder, damaged="skip").load("all")
     assert skipped.count == 49
-    assert "1 of 50 pictures cannot be read, and the 1 of 50 items" in capfd.readouterr().err
+    assert "1 of 50 images cannot be read, and the 1 of 50 items" in capfd.readouterr().err
 
 
 def test_prepared_splits_are_cut_and_sized_as_the_config_says(folder, tmp_path):
     settings = {"name": "own", "folder": folder, "split_rule": "authors", "shots_part": 0.1}
     settings |= {"prepared": str(tmp_path / "cache"), "prepared_size": 24}
     shots = opened(**settings).load("shots")
-    assert shots.count == 5 and shots.images(shots.pictures[0], 24).shape == (1, 24, 24, 3)
+    assert shots.count == 5 and shots.read_images(shots.images[0], 24).shape == (1, 24, 24, 3)
     assert len(list((tmp_path / "cache").rglob("dataset_info.json"))) == 1
     plain = opened(name="own", folder=folder).load("all")
     assert shots.captions == plain.captions[:5]
@@ -98,7 +97,6 @@ def test_the_typed_fields_are_those_of_the_readers():
             assert parameter.default in (default, inspect.Parameter.empty), parameter
     choices = {
         ("own", "fit"): images.FITS,
-        ("own", "damaged"): unreadable_images.POLICIES,
         ("own", "wrong"): custom.WRONG,
         ("vqa", "form"): vqa.FORMS,
         ("refcocog", "split_by"): tuple(refcocog.SPLITS),
@@ -112,7 +110,7 @@ def test_fit_is_said_to_the_reader(folder):
     plain, cropped = (
         opened(name="own", folder=folder, fit=fit).load("all") for fit in ("stretch", "crop")
     )
-    key = plain.pictures[0]
+    key = plain.images[0]
     path = f"{folder}/{key[0]}"
     Image.open(path).resize((128, 64)).save(path)
-    assert (plain.images(key, 16) != cropped.images(key, 16)).any()
+    assert (plain.read_images(key, 16) != cropped.read_images(key, 16)).any()

@@ -89,7 +89,7 @@ def test_items_of_two_captions_are_learned_from_one_caption_at_a_time():
     folded = examples(3)._replace(captions=[(f"one {i}", f"other {i}") for i in range(3)])
     found = folded.unfolded()
     assert found.captions[2:4] == [("one 1",), ("other 1",)]
-    assert found.pictures[2:4] == [((1, 0), (1, 1)), ((1, 1), (1, 0))]
+    assert found.images[2:4] == [((1, 0), (1, 1)), ((1, 1), (1, 0))]
     assert found.clusters[2:4] == [1, 1] and found.count == 6
     assert examples(3).unfolded() is not None and examples(3).unfolded().count == 3
 

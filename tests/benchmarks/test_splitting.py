@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.splitting import Parts, with_parts
+from dsd_jax.benchmarks.splitting import SplitRule, apply_split_rule
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.errors import UserError
 
@@ -21,7 +21,7 @@ def whole(splits=("all",)):
 
 
 def cut(*parts):
-    benchmark = with_parts(whole(), Parts(*parts))
+    benchmark = apply_split_rule(whole(), SplitRule(*parts))
     return {name: benchmark.load(name) for name in benchmark.splits}
 
 
@@ -34,7 +34,7 @@ def test_clusters_stay_together_and_kinds_are_balanced():
     seen = [set(parts[name].clusters) for name in ("shots", "validation", "test")]
     assert sum(map(len, seen)) == len(set.union(*seen)) == COUNT // 4
     for part in parts.values():  # in order, so that "the first ten" mean something
-        numbers = [number for (number,) in part.pictures]
+        numbers = [number for (number,) in part.images]
         assert numbers == sorted(numbers)
 
 
@@ -46,13 +46,13 @@ def test_parts_follow_from_the_seed():
     first, again, other = (cut("apart", 0.1, 0.1, seed) for seed in (1, 1, 2))
     for name in ("shots", "validation", "test"):
         assert first[name][:4] == again[name][:4]
-        assert first[name].pictures != other[name].pictures
+        assert first[name].images != other[name].images
 
 
 def test_the_authors_take_the_first_rows():
     parts = cut("authors", 0.05, 0.0, 0)
     assert list(parts) == ["shots", "test", "all"]
-    numbers = [number for name in ("shots", "test") for (number,) in parts[name].pictures]
+    numbers = [number for name in ("shots", "test") for (number,) in parts[name].images]
     assert parts["shots"].count == 30 and numbers == list(range(COUNT))
     assert set(parts["shots"].clusters) & set(parts["test"].clusters)  # theirs are not apart
 
@@ -60,22 +60,28 @@ def test_the_authors_take_the_first_rows():
 @pytest.mark.parametrize(("part", "count"), [(1.0, COUNT), (1, 1), (2.0, 2), (0.5, COUNT // 2)])
 def test_one_rule_for_parts_and_numbers(part, count):
     """Up to 1.0 a float is a part of the items, as for `shots`; 1.0 is all of them."""
-    assert with_parts(whole(), Parts("authors", part, 0)).load("shots").count == count
+    assert apply_split_rule(whole(), SplitRule("authors", part, 0)).load("shots").count == count
     assert cut_shots("apart", part) == count
 
 
 def cut_shots(rule, part):
-    return with_parts(whole(), Parts(rule, part, 0)).load("shots").count
+    return apply_split_rule(whole(), SplitRule(rule, part, 0)).load("shots").count
 
 
 def test_official_splits_are_left_alone():
     benchmark = whole(("train", "test"))
-    assert with_parts(benchmark, Parts()) is benchmark
+    assert apply_split_rule(benchmark, SplitRule()) is benchmark
 
 
 def test_own_splits_of_other_names_are_kept():
-    assert with_parts(whole(("all", "verb")), Parts("apart")).splits[3:] == ("all", "verb")
-    assert with_parts(whole(("all", "test")), Parts("apart")).splits[2:] == ("test", "all")
+    assert apply_split_rule(whole(("all", "verb")), SplitRule("apart")).splits[3:] == (
+        "all",
+        "verb",
+    )
+    assert apply_split_rule(whole(("all", "test")), SplitRule("apart")).splits[2:] == (
+        "test",
+        "all",
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,16 +96,18 @@ def test_own_splits_of_other_names_are_kept():
 )
 def test_what_cannot_be_cut(parts, split, message):
     with pytest.raises(UserError, match=message):
-        with_parts(whole(), Parts(*parts)).load(split)
+        apply_split_rule(whole(), SplitRule(*parts)).load(split)
 
 
 def test_benchmarks_with_official_splits_alone_are_not_cut():
     with pytest.raises(UserError, match=r"comes in splits \(train, test\); set it to official"):
-        with_parts(whole(("train", "test")), Parts("apart"))
+        apply_split_rule(whole(("train", "test")), SplitRule("apart"))
 
 
 def test_a_large_set_is_cut_in_little_time():
     kinds = np.random.default_rng(0).choice(["a", "b", "c"], 100_000).tolist()
     examples = Examples([()] * 100_000, [()] * 100_000, kinds, range(100_000), None)
-    benchmark = with_parts(Benchmark("big", ("all",), lambda _: examples), Parts("apart", 0.05))
+    benchmark = apply_split_rule(
+        Benchmark("big", ("all",), lambda _: examples), SplitRule("apart", 0.05)
+    )
     assert benchmark.load("shots").count == 5000

@@ -11,10 +11,10 @@ CAPTION = re.compile(
     r"an? (?:(?P<size0>small|big) )?(?P<thing0>[a-z ]+?)"
     r"(?: (?P<relation>to the left of|to the right of|above|below)"
     r" an? (?:(?P<size1>small|big) )?(?P<thing1>[a-z ]+?))?"
-    r"(?: on a (?P<colour>[a-z]+) background)?"
+    r"(?: on a (?P<color>[a-z]+) background)?"
 )
 SIZES = {"small": range(16, 21), "big": range(30, 35)}
-COLOURS = {
+COLORS = {
     "white": (245, 245, 245), "grey": (155, 155, 160), "red": (222, 95, 90),
     "yellow": (245, 220, 90), "green": (130, 200, 125), "blue": (115, 160, 230),
     "purple": (165, 115, 210), "pink": (248, 180, 212),
@@ -50,7 +50,7 @@ def find_failed_claims(text, scene, image, concepts):
     both = said["relation"] and not failed & {"subject", "object"}
     if both and not holds(said["relation"], *(things[name] for name in named)):
         failed.add("relation")
-    if said["colour"] and nearest_colour(image, scene) != said["colour"]:
+    if said["color"] and nearest_color(image, scene) != said["color"]:
         failed.add("background")
     return failed
 
@@ -64,10 +64,10 @@ def holds(relation, first, second):
     return along >= 0.75 * (first.size + second.size) / 2 and abs(across) <= 0.5 * along
 
 
-def nearest_colour(image, scene):
-    """The colour whose RGB is nearest to the mean of the pixels outside all things' squares."""
+def nearest_color(image, scene):
+    """The color whose RGB is nearest to the mean of the pixels outside all things' squares."""
     ground = np.ones(image.shape[:2], bool)
     for thing in scene.things:
         ground[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] = False
     mean = image[ground].mean(0)
-    return min(COLOURS, key=lambda name: np.abs(mean - COLOURS[name]).sum())
+    return min(COLORS, key=lambda name: np.abs(mean - COLORS[name]).sum())

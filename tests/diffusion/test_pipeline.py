@@ -110,7 +110,7 @@ def test_dtype_is_that_of_the_weights_and_results_are_float32(model):
 
 
 def test_one_picture_is_not_a_list_of_pictures(model):
-    with pytest.raises(UserError, match="images is one picture; put it in a list"):
+    with pytest.raises(UserError, match="images is one image; put it in a list"):
         model.encode_images(np.zeros((8, 8, 3), np.uint8))
 
 

@@ -197,7 +197,7 @@ def test_sound_pixels_with_broken_metadata_are_read(tmp_path, capsys, chunk, beh
     for _ in range(2):
         assert (np.asarray(open_image(path)) == 128).all()
     err = capsys.readouterr().err
-    assert err.count("\n") <= 1 and err.count(f"picture {path} has broken metadata") <= 1
+    assert err.count("\n") <= 1 and err.count(f"image {path} has broken metadata") <= 1
     assert err or chunk[0] in (b"pHYs", b"gAMA", b"eXIf") or behind
 
 
@@ -209,7 +209,7 @@ def test_text_where_exif_has_numbers(tmp_path, capsys, tag):
     exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + b"".join(tags) + b"\0\0\0\0"
     path = saved(tmp_path / "a.jpg", Image.new("RGB", (40, 20), RED), exif=exif)
     assert open_image(path).size == (40, 20)
-    assert f"picture {path} has broken metadata" in capsys.readouterr().err
+    assert f"image {path} has broken metadata" in capsys.readouterr().err
 
 
 def test_metadata_do_not_make_damaged_pixels_sound(tmp_path):
@@ -254,8 +254,8 @@ def png_of_size(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"just some text", "is not a picture"),
-        (b"", "is not a picture"),
+        (b"just some text", "is not an image"),
+        (b"", "is not an image"),
         (png_of_size(1, 1), "has 1x1 pixels; each side must have 8 to 9,000"),
         (png_of_size(7, 100), "has 7x100 pixels"),
         (png_of_size(9_001, 8), "has 9001x8 pixels"),

@@ -20,7 +20,7 @@ from dsd_jax.data.datasets import (
     winoground,
 )
 from dsd_jax.data.datasets.custom import FILES
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.io.images import open_image
 from tests.mutations.mutate import count, dumped, garbled, generator, mutated
 
@@ -89,7 +89,7 @@ def write(path, content):
 def check(examples):
     """What every reader promises."""
     assert examples.count
-    shapes = {(len(c), len(p)) for c, p in zip(examples.captions, examples.pictures, strict=True)}
+    shapes = {(len(c), len(p)) for c, p in zip(examples.captions, examples.images, strict=True)}
     assert len(shapes) == 1
     for captions in examples.captions:
         assert all(isinstance(text, str) and text.strip() for text in captions)
@@ -205,7 +205,7 @@ def test_folders_of_classes(tmp_path, tried):
         for split in benchmark.splits:
             examples = tried(lambda b=benchmark, s=split: b.load(s))
             if examples is not None:
-                keys = [key for (key,) in examples.pictures]
-                assert len(examples.images(keys, 16)) == examples.count
+                keys = [key for (key,) in examples.images]
+                assert len(examples.read_images(keys, 16)) == examples.count
                 assert not any(key.startswith(".") or "/." in key for key in keys)
         shutil.rmtree(root)

@@ -1,4 +1,4 @@
-"""Zero-shot classification: a picture among the captions that templates make of class names.
+"""Zero-shot classification: an image among the captions that templates make of class names.
 
 Either of two layouts:
 
@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 
 from dsd_jax.data.annotation_files import read_text
-from dsd_jax.data.dataset import Row, to_examples
-from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.image_folder import endings, list_folder, list_folders, reader
-from dsd_jax.data.required_files import existing_folder
+from dsd_jax.data.data_folder import existing_folder, image_endings, image_reader, list_names
+from dsd_jax.data.examples import Benchmark, Example, Examples
+from dsd_jax.data.prepared_folder import open_records
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import read_content
 from dsd_jax.io.terminal import shorten
@@ -40,17 +39,17 @@ NAMES = "classes.txt"
 # What Macs, NAS boxes and archives put beside classes; names that begin with a dot are no classes
 # either: .ipynb_checkpoints, .Trash-0, ._1.jpg.
 _NO_CLASSES = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
-_TOLD = 3  # files left out that are named
+_NAMED = 3  # files left out, in a message
 TEMPLATES = ("a photo of a {}.",)
 
 
 def benchmark(folder: str, templates: Sequence[str] = TEMPLATES, fit: str = "stretch") -> Benchmark:
-    """The folder's splits, or "all".
+    """Open the folder's splits, or "all".
 
     Args:
         folder: what holds a folder per class, or what tensorflow-datasets prepared.
         templates: captions, with {} where the class's name goes.
-        fit: how pictures become square; see `images.FITS`.
+        fit: how images become square; see `images.FITS`.
 
     Raises:
         UserError: the folder isn't there, or a template has no {}.
@@ -59,9 +58,9 @@ def benchmark(folder: str, templates: Sequence[str] = TEMPLATES, fit: str = "str
     root = existing_folder(folder)
     if (root / INFO).exists():
         builder = open_prepared(root)
-        load = partial(load_prepared, root, builder, templates, fit)
+        load = partial(load_prepared, root, templates, fit)
         return Benchmark(builder.name, tuple(builder.info.splits), load)
-    splits = tuple(split for split in SPLITS if split in list_folders(root))
+    splits = tuple(split for split in SPLITS if split in list_names(root, folders_only=True))
     load = partial(load_folders, root, templates, fit)
     return Benchmark("classify", splits or ("all",), load)
 
@@ -73,8 +72,8 @@ def check_templates(templates: Sequence[str]) -> None:
         UserError: they are no such texts.
     """
     if isinstance(templates, str) or not templates or not all(map(_is_template, templates)):
-        told = shorten(templates if isinstance(templates, str) else tuple(templates))
-        raise UserError(f"templates are {told}; expected texts with one {{}} each.")
+        named = shorten(templates if isinstance(templates, str) else tuple(templates))
+        raise UserError(f"templates are {named}; expected texts with one {{}} each.")
 
 
 def _is_template(text: Any) -> bool:
@@ -87,34 +86,34 @@ def load_folders(root: Path, templates: Sequence[str], fit: str, split: str) -> 
     """Return the items of a folder of folders, in the order of their names.
 
     Raises:
-        UserError: there are not two classes with pictures, or a folder can't be read.
+        UserError: there are not two classes with images, or a folder can't be read.
     """
     place = root / split if split != "all" else root
-    names = sorted(list_folders(place).difference(_NO_CLASSES))
+    names = sorted(list_names(place, folders_only=True).difference(_NO_CLASSES))
     classes = [name for name in names if not is_hidden(name)]
-    pictures, others = {}, []
+    images, others = {}, []
     for label in classes:
-        names = [name for name in sorted(list_folder(place / label)) if not is_hidden(name)]
-        folders = list_folders(place / label)
-        pictures[label] = [name for name in names if is_picture(name) and name not in folders]
-        chosen = set(pictures[label])
+        names = [name for name in sorted(list_names(place / label)) if not is_hidden(name)]
+        folders = list_names(place / label, folders_only=True)
+        images[label] = [name for name in names if is_image(name) and name not in folders]
+        chosen = set(images[label])
         others += [f"{label}/{name}" for name in names if name not in chosen]
-    classes = [label for label in classes if pictures[label]]
+    classes = [label for label in classes if images[label]]
     if len(classes) < 2:
         raise UserError(
-            f"{place} has {len(classes)} folders with pictures (.jpg, .png, ...); expected one for "
-            f"each of two or more classes.{_tell_folders(place)}"
+            f"{place} has {len(classes)} folders with images (.jpg, .png, ...); expected one for "
+            f"each of two or more classes.{_name_folders(place)}"
         )
-    _tell_others(place, others)
-    labels = [number for number, label in enumerate(classes) for _ in pictures[label]]
-    keys = [f"{label}/{file}" for label in classes for file in pictures[label]]
-    rows = to_rows(labels, keys, names_of(root, classes), templates)
-    return to_examples(rows, reader(place, fit))
+    _report_others(place, others)
+    labels = [number for number, label in enumerate(classes) for _ in images[label]]
+    keys = [f"{label}/{file}" for label in classes for file in images[label]]
+    items = to_items(labels, keys, class_names(root, classes), templates)
+    return Examples.from_items(items, image_reader(place, fit))
 
 
-def is_picture(name: str) -> bool:
+def is_image(name: str) -> bool:
     """Return whether a file is named as Pillow's formats are."""
-    return name.lower().endswith(endings())
+    return name.lower().endswith(image_endings())
 
 
 def is_hidden(name: str) -> bool:
@@ -122,29 +121,29 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _tell_folders(place: Path) -> str:
-    folders = sorted(list_folders(place))
+def _name_folders(place: Path) -> str:
+    folders = sorted(list_names(place, folders_only=True))
     return f" Its folders are {', '.join(folders[:10])}." if folders else ""
 
 
-def _tell_others(place: Path, others: Sequence[str]) -> None:
-    """Say on stderr what lies in class folders and is left out."""
+def _report_others(place: Path, others: Sequence[str]) -> None:
+    """Report on stderr which files in class folders are left out."""
     if others:
         deeper = [name for name in others if os.path.isdir(place / name)]
-        told = ", ".join(others[:_TOLD]) + (", ..." if len(others) > _TOLD else "")
-        hint = "; pictures must lie in the class's folder itself" if deeper else ""
+        named = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        hint = "; images must lie in the class's folder itself" if deeper else ""
         print(
             f"{place}: {len(others):,} files and folders ({len(deeper):,}) in class folders are "
-            f"left out, for by their names they are no pictures: {told}{hint}.",
+            f"left out, for by their names they are no images: {named}{hint}.",
             file=sys.stderr,
         )
 
 
-def names_of(root: Path, classes: Sequence[str]) -> list[str]:
-    """What to call the classes.
+def class_names(root: Path, classes: Sequence[str]) -> list[str]:
+    """Return what to call the classes.
 
     Raises:
-        UserError: classes.txt does not say it of each.
+        UserError: classes.txt does not name each.
     """
     odd = [label for label in classes if any("\ud800" <= char <= "\udfff" for char in label)]
     if odd:
@@ -154,33 +153,35 @@ def names_of(root: Path, classes: Sequence[str]) -> list[str]:
     lines = [line.split("\t") for line in read_text(root / NAMES).splitlines() if line.strip()]
     if any(len(line) != 2 for line in lines):
         raise UserError(f"{root / NAMES}: expected lines of a folder's name, a tab and a name.")
-    said = {label: name.strip() for label, name in lines}
-    lacking = [label for label in classes if not said.get(label)]
-    if lacking:
-        raise UserError(f"{root / NAMES} says no name for {', '.join(lacking[:5])}; add a line.")
-    return [said[label] for label in classes]
+    names = {label: name.strip() for label, name in lines}
+    missing = [label for label in classes if not names.get(label)]
+    if missing:
+        raise UserError(f"{root / NAMES} says no name for {', '.join(missing[:5])}; add a line.")
+    return [names[label] for label in classes]
 
 
-def to_rows(
+def to_items(
     labels: Sequence[int], keys: Sequence[Any], names: Sequence[str], templates: Sequence[str]
-) -> list[Row]:
-    """One item per picture; those of one class and template share one tuple of captions."""
+) -> list[Example]:
+    """Return one item per image; those of one class and template share one tuple of captions."""
     captions = {}
-    rows = []
+    items = []
     for number, (label, key) in enumerate(zip(labels, keys, strict=True)):
-        which = number % len(templates)
-        if (label, which) not in captions:
+        template = number % len(templates)
+        if (label, template) not in captions:
             ordered = [names[label], *names[:label], *names[label + 1 :]]
-            captions[label, which] = tuple(templates[which].replace("{}", name) for name in ordered)
-        rows.append(Row(captions[label, which], (key,), names[label], number))
-    return rows
+            captions[label, template] = tuple(
+                templates[template].replace("{}", name) for name in ordered
+            )
+        items.append(Example(captions[label, template], (key,), names[label], number))
+    return items
 
 
 def open_prepared(root: Path) -> Any:
-    """The builder of a folder that tensorflow-datasets prepared.
+    """Return the builder of a folder that tensorflow-datasets prepared.
 
     Raises:
-        UserError: it is damaged, in a format that needs TensorFlow, or not of labelled pictures.
+        UserError: it is damaged, in a format that needs TensorFlow, or not of labeled images.
     """
     import tensorflow_datasets as tfds  # takes seconds
     from google.protobuf import json_format
@@ -201,27 +202,22 @@ def open_prepared(root: Path) -> Any:
     return builder
 
 
-def load_prepared(
-    root: Path, builder: Any, templates: Sequence[str], fit: str, split: str
-) -> Examples:
-    """The items of a split, in the order of its records; no picture is decoded yet."""
-    import tensorflow_datasets as tfds
-
-    as_bytes = {"image": tfds.decode.SkipDecoding()}
-    source = builder.as_data_source(split, decoders=as_bytes)
+def load_prepared(root: Path, templates: Sequence[str], fit: str, split: str) -> Examples:
+    """Return the items of a split, in the order of its records; no image is decoded yet."""
+    builder, source = open_records(root, split, ["image"])
     labels = [int(source[i]["label"]) for i in range(len(source))]
     if min(labels, default=0) < 0:
         raise UserError(f"{root}'s split {split} has no labels; choose another split.")
     classes = builder.info.features["label"].names
-    rows = to_rows(labels, range(len(labels)), names_of(root, classes), templates)
-    return to_examples(rows, partial(read_record, root, source, fit))
+    items = to_items(labels, range(len(labels)), class_names(root, classes), templates)
+    return Examples.from_items(items, partial(read_record, root, source, fit))
 
 
 def read_record(
     root: Path, source: Sequence[Mapping[str, Any]], fit: str, number: int, size: int
 ) -> np.ndarray:
-    """The picture of a record, uint8 (size, size, 3)."""
-    name = f"picture {number} of {root}"
+    """Return the image of a record, uint8 (size, size, 3)."""
+    name = f"image {number} of {root}"
     try:
         content = source[number]["image"]
     except (ValueError, LookupError, OSError, RuntimeError) as error:  # array_record's own

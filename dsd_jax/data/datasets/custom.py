@@ -1,38 +1,42 @@
-"""Your own pictures and captions: one folder with `captions.jsonl` or `captions.csv`.
+"""Your own images and captions: one folder with `captions.jsonl` or `captions.csv`.
 
-One row or line per item; a picture is a path below the folder.
+One row or line per item; an image is a path below the folder.
 
     captions.jsonl   {"image": "a.jpg", "caption": "a cat", "wrong_captions": ["a dog"],
                       "kind": "animals", "split": "test"}
     captions.csv     image,caption,wrong_caption_1,...,kind,split
 
-What each row needs is `image` and `caption`. Wrong candidates are either given (`wrong_captions`,
+Each row needs `image` and `caption`. Wrong candidates are either given (`wrong_captions`,
 or `wrong_images`; equally many in all rows) or drawn from other rows by seed. `kind` (a name per
 row, by which results are told apart) and `split` are optional; without `split` there is "all".
 """
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator
 
-from dsd_jax.data.annotation_fields import FileRow, ImagePath, Name, Text
-from dsd_jax.data.annotation_files import not_empty, parse_rows, read_csv, read_json_lines
-from dsd_jax.data.dataset import Row, to_examples
-from dsd_jax.data.examples import Benchmark, Examples
-from dsd_jax.data.image_folder import locate, reader
-from dsd_jax.data.negatives import draw_others
-from dsd_jax.data.required_files import existing_folder, first_existing
+from dsd_jax.data.annotation_files import (
+    FileRow,
+    ImagePath,
+    Name,
+    Text,
+    not_empty,
+    parse_rows,
+    read_csv,
+    read_json_lines,
+)
+from dsd_jax.data.data_folder import DataFolder, RequiredFile, first_existing
+from dsd_jax.data.examples import Benchmark, Example, Examples
+from dsd_jax.data.negatives import Negatives
 from dsd_jax.errors import UserError
 from dsd_jax.io.terminal import shorten
 from dsd_jax.io.validation import List
 
 FILES = ("captions.jsonl", "captions.csv")
 WRONG = ("given", "captions", "pictures")
-
 
 _WRONG_COLUMN = re.compile("(wrong_caption|wrong_image)_[0-9]+")
 _LONGEST_SPLIT = 100  # characters; splits name folders
@@ -60,34 +64,45 @@ class Entry(FileRow):
             raise ValueError(f"is {shorten(split)}, expected a name of letters, digits, _ and -")
         return split
 
+    def to_example(self) -> Example:
+        """Return the row's item, its images by name."""
+        images = (self.image, *self.wrong_images)
+        return Example((self.caption, *self.wrong_captions), images, self.kind, self.image)
+
 
 def benchmark(
     folder: str, wrong: str = "given", candidates: int = 10, seed: int = 0, fit: str = "stretch"
 ) -> Benchmark:
-    """The splits that the file names, or "all".
+    """Open the splits that the file names, or "all".
 
     Args:
-        folder: what holds the pictures and the captions' file.
+        folder: what holds the images and the captions' file.
         wrong: "given" in the file, or drawn from the split's other rows: "captions" or "pictures".
-        candidates: how many captions (pictures) an item has if wrong ones are drawn.
+        candidates: how many captions (images) an item has if wrong ones are drawn.
         seed: what they are drawn by.
-        fit: how pictures become square; see `images.FITS`.
+        fit: how images become square; see `images.FITS`.
 
     Raises:
         UserError: no such file, or a row is not as described.
     """
     if wrong not in WRONG:
         raise UserError(f"wrong is '{wrong}'; expected {', '.join(WRONG)}.")
-    if candidates < 2:
-        raise UserError(f"candidates is {candidates}; expected 2 or more, the right one included.")
-    root = existing_folder(folder)
-    path = first_existing(root, FILES)
+    negatives = Negatives.beside_right(candidates, seed)
+    place = DataFolder.open(folder, RequiredFile(("",), "you"), fit=fit)
+    path = first_existing(place.root, FILES)
     if path is None:
-        raise UserError(f"{root} has no {' or '.join(FILES)}; write one row per picture into it.")
+        names = " or ".join(FILES)
+        raise UserError(f"{place.root} has no {names}; write one row per image into it.")
     entries = read_entries(path)
-    splits = tuple(dict.fromkeys(entry.split for entry in entries))
-    load = partial(load_split, root, path, entries, wrong, candidates, seed, fit)
-    return Benchmark("own", splits, load)
+
+    def load(split: str) -> Examples:
+        selected = not_empty(path, [entry for entry in entries if entry.split == split])
+        if wrong == "given":
+            check_given(path, selected)
+            return place.examples(entry.to_example() for entry in selected)
+        return place.examples(with_drawn(selected, wrong, negatives))
+
+    return Benchmark("own", tuple(dict.fromkeys(entry.split for entry in entries)), load)
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -106,44 +121,21 @@ def read_entries(path: Path) -> list[Entry]:
 
 def from_columns(row: dict[str, str]) -> dict[str, Any]:
     """Return a csv's row as a line of JSON has it: wrong_caption_1, ... become one list."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in row.items():
         if not _WRONG_COLUMN.fullmatch(name):
-            found[name] = value
+            fields[name] = value
         elif value:
-            found.setdefault(f"{name.rpartition('_')[0]}s", []).append(value)
-    return found
-
-
-def to_entry(path: Path, place: str, line: dict[str, Any]) -> Entry:
-    """Return a row, checked."""
-    noun, _, number = place.partition(" ")
-    return next(parse_rows(Entry, [(number, line)], path, noun))
-
-
-def load_split(
-    root: Path,
-    path: Path,
-    entries: Sequence[Entry],
-    wrong: str,
-    candidates: int,
-    seed: int,
-    fit: str,
-    split: str,
-) -> Examples:
-    """The items of a split."""
-    chosen = not_empty(path, [entry for entry in entries if entry.split == split])
-    if wrong == "given":
-        check_given(path, chosen)
-    else:
-        chosen = with_drawn(chosen, wrong, candidates - 1, seed)
-    names = (name for entry in chosen for name in (entry.image, *entry.wrong_images))
-    found = locate(root, ("",), names, "you")
-    return to_examples((to_row(entry, found) for entry in chosen), reader(root, fit))
+            fields.setdefault(f"{name.rpartition('_')[0]}s", []).append(value)
+    return fields
 
 
 def check_given(path: Path, entries: Sequence[Entry]) -> None:
-    """Each row must have wrong candidates of one sort, all rows equally many."""
+    """Check that each row has wrong candidates of one sort, and all rows equally many.
+
+    Raises:
+        UserError: they do not, or a wrong candidate is the right one.
+    """
     for entry in entries:
         if entry.caption in entry.wrong_captions or entry.image in entry.wrong_images:
             raise UserError(
@@ -153,37 +145,32 @@ def check_given(path: Path, entries: Sequence[Entry]) -> None:
     counts = {(len(entry.wrong_captions), len(entry.wrong_images)) for entry in entries}
     captions, images = min(counts)
     if len(counts) > 1 or (captions > 0) == (images > 0):
-        told = ", ".join(f"{captions}+{images}" for captions, images in sorted(counts))
+        rows = ", ".join(f"{captions}+{images}" for captions, images in sorted(counts))
         raise UserError(
-            f"{path}: rows have {told} wrong captions + pictures; give all rows equally many of "
+            f"{path}: rows have {rows} wrong captions + images; give all rows equally many of "
             "one sort, or have them drawn (wrong=captions or wrong=pictures)."
         )
 
 
-def with_drawn(entries: Sequence[Entry], wrong: str, count: int, seed: int) -> list[Entry]:
-    """The rows with wrong candidates from others, never one that is right elsewhere for the same.
+def with_drawn(entries: Sequence[Entry], wrong: str, negatives: Negatives) -> list[Example]:
+    """Return items with wrong candidates from other rows.
 
-    A caption of the same picture is no wrong one, and neither is a picture with the same caption.
+    A caption of the same image is no wrong one, and neither is an image with the same caption.
     """
     right = {(entry.image, entry.caption) for entry in entries}
     of_captions = wrong == "captions"
     pool = [entry.caption if of_captions else entry.image for entry in entries]
-    found = []
+    items = []
     for number, entry in enumerate(entries):
-        fixed = {"image": entry.image} if of_captions else {"caption": entry.caption}
-        good = partial(fits_not, right, **fixed)
-        drawn = tuple(draw_others((seed, number), pool, count, good, f"other {wrong}"))
-        texts, images = (drawn, ()) if of_captions else ((), drawn)
-        found.append(entry.model_copy(update={"wrong_captions": texts, "wrong_images": images}))
-    return found
-
-
-def fits_not(right: set, other: str, image: str = "", caption: str = "") -> bool:
-    """Whether another caption (picture) is wrong for the picture (caption)."""
-    return (image or other, caption or other) not in right
-
-
-def to_row(entry: Entry, found: dict[str, str]) -> Row:
-    """One item."""
-    pictures = tuple(found[name] for name in (entry.image, *entry.wrong_images))
-    return Row((entry.caption, *entry.wrong_captions), pictures, entry.kind, entry.image)
+        if of_captions:
+            drawn = negatives.draw(
+                number, pool, lambda x, e=entry: (e.image, x) not in right, "other captions"
+            )
+        else:
+            drawn = negatives.draw(
+                number, pool, lambda x, e=entry: (x, e.caption) not in right, "other images"
+            )
+        field = "wrong_captions" if of_captions else "wrong_images"
+        nothing = {"wrong_captions": (), "wrong_images": ()}
+        items.append(entry.model_copy(update=nothing | {field: tuple(drawn)}).to_example())
+    return items

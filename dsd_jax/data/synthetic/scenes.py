@@ -1,7 +1,7 @@
-"""Small scenes of one or two drawings on a coloured ground, and captions that are true of them.
+"""Small scenes of one or two drawings on a colored ground, and captions that are true of them.
 
-A `Plan` is what words can say about a scene (which things, how big, where, on what colour); a
-`Scene` is one arrangement in pixels that fulfils it. Everything random comes from a
+A `Plan` is all that a caption can say about a scene (which things, how big, where, on what
+color); a `Scene` is one arrangement in pixels that fulfils it. Everything random comes from a
 `numpy.random.Generator`, of which only `random` and `integers` are used, and pixels are made in
 integer arithmetic: the same seed draws the same bytes on every machine.
 """
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dsd_jax.data.synthetic.sprites import UNSEEN_STYLE, Sprites
+from dsd_jax.data.synthetic.sprites import Sprites
 
-SPELT_OTHERWISE = ("hourglass", "unicorn")  # than spoken: "an hourglass", "a unicorn"
+ARTICLE_EXCEPTIONS = ("hourglass", "unicorn")  # "an hourglass", "a unicorn"
 SIDE = 64  # pixels of a scene
 SIZES = (
     (16, 20),
@@ -26,7 +26,7 @@ SIZES = (
 SIZE_WORDS = ("small", "", "big")
 RELATIONS = ("to the left of", "to the right of", "above", "below")
 INVERSE = (1, 0, 3, 2)  # the same fact told from the other thing
-COLOURS = {
+COLORS = {
     "white": (245, 245, 245),
     "grey": (155, 155, 160),
     "red": (222, 95, 90),
@@ -36,25 +36,25 @@ COLOURS = {
     "purple": (165, 115, 210),
     "pink": (248, 180, 212),
 }
-COLOUR_NAMES = tuple(COLOURS)
-JITTER = 8  # how far each channel of the ground may lie from its colour
+COLOR_NAMES = tuple(COLORS)
+JITTER = 8  # how far each channel of the ground may lie from its color
 GRADIENT = 24  # and how much a channel may differ between opposite edges
 OVERLAP = 0.2  # part of the mean size by which two drawings' squares may overlap
 ASIDE = 0.4  # distance across the relation's axis, at most, in units of that along it
 
 
 class Plan(NamedTuple):
-    """What can be said about a scene; each tuple has one entry per thing, at most two."""
+    """A description of a scene; each tuple has one entry per thing, at most two."""
 
     concepts: tuple[int, ...]
     styles: tuple[int, ...]
     sizes: tuple[int, ...]  # 0 small, 1 mid, 2 big
     relation: int | None  # of the first thing to the second, index into RELATIONS
-    background: int  # index into COLOUR_NAMES
+    background: int  # index into COLOR_NAMES
 
 
 class Thing(NamedTuple):
-    """One drawing in a scene: which, and the square of `size` pixels it fills."""
+    """A drawing in a scene, and the square of `size` pixels that it fills."""
 
     concept: int
     style: int
@@ -64,8 +64,10 @@ class Thing(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A scene in pixels. The ground is `shade` in the middle and changes by `slope` from
-    the left to the right and from the top to the bottom edge.
+    """A scene in pixels.
+
+    shade: the ground's color in the middle. slope: how much it changes from the left to the right
+    and from the top to the bottom edge.
     """
 
     things: tuple[Thing, ...]
@@ -74,8 +76,10 @@ class Scene(NamedTuple):
     slope: tuple[int, int]
 
 
-def held_out_pairs(concepts: int, fraction: float = 0.15, seed: int = 2024) -> frozenset:
-    """The unordered pairs (i, j), i < j < `concepts`, that pre-training never shows together.
+def held_out_pairs(
+    concepts: int, fraction: float = 0.15, seed: int = 2024
+) -> frozenset[tuple[int, int]]:
+    """Return the unordered pairs (i, j), i < j < `concepts`, that pre-training never shows.
 
     `fraction` of all pairs, drawn by `seed`. All few-shot and test items use these pairs only.
     """
@@ -86,15 +90,17 @@ def held_out_pairs(concepts: int, fraction: float = 0.15, seed: int = 2024) -> f
 
 
 def allowed_pairs(concepts: int) -> list[tuple[int, int]]:
-    """The unordered pairs (i, j), i < j, that pre-training may show, in order."""
+    """Return the unordered pairs (i, j), i < j, that pre-training may show, in order."""
     held_out = held_out_pairs(concepts)
     return [pair for pair in itertools.combinations(range(concepts), 2) if pair not in held_out]
 
 
-def sample_plan(rng: np.random.Generator, pairs: Sequence, styles: Sequence, single=0.3) -> Plan:
-    """A plan with one thing (probability `single`) or two, a pair of `pairs` in random order.
+def sample_plan(
+    rng: np.random.Generator, pairs: Sequence, styles: Sequence, single: float = 0.3
+) -> Plan:
+    """Draw a plan with one thing (probability `single`) or two, a pair of `pairs` in random order.
 
-    Each thing's style is drawn from `styles` on its own; sizes, relation and colour are uniform.
+    Each thing's style is drawn from `styles` on its own; sizes, relation and color are uniform.
     """
     concepts = pairs[rng.integers(len(pairs))]
     concepts = concepts if rng.random() < 0.5 else concepts[::-1]
@@ -105,56 +111,74 @@ def sample_plan(rng: np.random.Generator, pairs: Sequence, styles: Sequence, sin
         tuple(int(styles[rng.integers(len(styles))]) for _ in concepts),
         tuple(int(rng.integers(len(SIZES))) for _ in concepts),
         None if alone else int(rng.integers(len(RELATIONS))),
-        int(rng.integers(len(COLOURS))),
+        int(rng.integers(len(COLORS))),
     )
 
 
 def lay_out(rng: np.random.Generator, plan: Plan) -> Scene:
-    """One of the many scenes that fulfil `plan`: exact sizes, places and shades are drawn."""
+    """Draw one of the many scenes that fulfil `plan`: exact sizes, places and shades."""
     sizes = [int(rng.integers(SIZES[s][0], SIZES[s][1] + 1)) for s in plan.sizes]
-    alone = plan.relation is None
-    places = place_alone(rng, *sizes) if alone else place_two(rng, sizes, plan.relation)
+    if plan.relation is None:
+        places = [(int(rng.integers(SIDE - sizes[0] + 1)), int(rng.integers(SIDE - sizes[0] + 1)))]
+    else:
+        places = _place_two(rng, sizes, plan.relation)
     drawings = zip(plan.concepts, plan.styles, sizes, places, strict=True)
     things = tuple(Thing(concept, style, size, *at) for concept, style, size, at in drawings)
-    base = COLOURS[COLOUR_NAMES[plan.background]]
-    shade = tuple(int(c + rng.integers(-JITTER, JITTER + 1)) for c in base)
-    slope = tuple(int(rng.integers(-GRADIENT, GRADIENT + 1)) for _ in range(2))
-    return Scene(things, plan.background, shade, slope)
+    base = COLORS[COLOR_NAMES[plan.background]]
+    red, green, blue = (int(c + rng.integers(-JITTER, JITTER + 1)) for c in base)
+    right, down = (int(rng.integers(-GRADIENT, GRADIENT + 1)) for _ in range(2))
+    return Scene(things, plan.background, (red, green, blue), (right, down))
 
 
-def place_alone(rng, size):
-    """The top left corner of a lone square: anywhere."""
-    return [tuple(int(rng.integers(SIDE - size + 1)) for _ in range(2))]
+def _place_two(
+    rng: np.random.Generator, sizes: Sequence[int], relation: int
+) -> list[tuple[int, int]]:
+    """Draw the top left corners of two squares; the first stands in `relation` to the second.
 
-
-def place_two(rng, sizes, relation):
-    """Top left corners of two squares of which the first stands in `relation` to the second.
-
-    The axis is unambiguous: centres lie at least the mean size less OVERLAP apart along it, and
-    across it at most ASIDE times as far as along it. Neither square is favoured by a place.
+    The axis is unambiguous: centers lie at least the mean size less OVERLAP apart along it, and
+    across it at most ASIDE times as far as along it. Neither square is favored by a place.
     """
     near, far = (0, 1) if relation % 2 == 0 else (1, 0)  # seen from the left or top edge
     slack = SIDE - (2 - OVERLAP) * (sizes[0] + sizes[1]) / 2
-    u, v, big_at, small_at = (float(x) for x in rng.random(4))
-    along = {near: int(min(u, v) * slack), far: SIDE - sizes[far] - int((1 - max(u, v)) * slack)}
-    centre = {i: along[i] + sizes[i] / 2 for i in (0, 1)}
-    # The bigger one goes anywhere across the axis and the smaller one where ASIDE lets it.
-    big, small = (0, 1) if sizes[0] >= sizes[1] else (1, 0)
-    across = {big: int(big_at * (SIDE - sizes[big] + 1))}
-    reach = ASIDE * (centre[far] - centre[near])
-    middle = across[big] + sizes[big] / 2 - sizes[small] / 2
-    low, high = max(0, math.ceil(middle - reach)), min(SIDE - sizes[small], int(middle + reach))
-    across[small] = low + int(small_at * (high - low + 1))
-    return [(along[i], across[i]) if relation < 2 else (across[i], along[i]) for i in (0, 1)]
+    u, v, bigger_at, smaller_at = (float(x) for x in rng.random(4))
+    along = [0, 0]
+    along[near] = int(min(u, v) * slack)
+    along[far] = SIDE - sizes[far] - int((1 - max(u, v)) * slack)
+    distance = (along[far] + sizes[far] / 2) - (along[near] + sizes[near] / 2)
+    across = _place_across(sizes, ASIDE * distance, bigger_at, smaller_at)
+    horizontal = relation < 2
+    return [(a, b) if horizontal else (b, a) for a, b in zip(along, across, strict=True)]
+
+
+def _place_across(
+    sizes: Sequence[int], reach: float, bigger_at: float, smaller_at: float
+) -> list[int]:
+    """Return where two squares begin across their axis.
+
+    Args:
+        sizes: of both.
+        reach: how far apart their centers may lie, at most.
+        bigger_at: where the bigger one lies, from 0 to 1 of all places.
+        smaller_at: where the smaller one lies, from 0 to 1 of those that `reach` leaves it.
+    """
+    bigger, smaller = (0, 1) if sizes[0] >= sizes[1] else (1, 0)
+    start = int(bigger_at * (SIDE - sizes[bigger] + 1))
+    centered = start + sizes[bigger] / 2 - sizes[smaller] / 2
+    low = max(0, math.ceil(centered - reach))
+    high = min(SIDE - sizes[smaller], int(centered + reach))
+    places = [0, 0]
+    places[bigger] = start
+    places[smaller] = low + int(smaller_at * (high - low + 1))
+    return places
 
 
 def sample_scene(rng: np.random.Generator, pairs: Sequence, styles: Sequence) -> Scene:
-    """A scene for pre-training: 30 % one thing, else one of `pairs`; styles from `styles`."""
+    """Draw a scene for pre-training: 30 % one thing, else one of `pairs`; styles from `styles`."""
     return lay_out(rng, sample_plan(rng, pairs, styles))
 
 
 def read_plan(scene: Scene) -> Plan:
-    """What can be said about `scene`, read off its geometry."""
+    """Return the plan of a scene, from its geometry alone."""
     things = scene.things
     relation = None
     if len(things) == 2:
@@ -177,10 +201,14 @@ def describe(
     name_background: bool = True,
     first: int = 0,
 ) -> str:
-    """The sentence that says `plan`: `a small cat above a big apple on a red background`.
+    """Return the sentence that says `plan`: `a small cat above a big apple on a red background`.
 
-    name_sizes: for each thing, whether its size is said (a mid one has no word). first: the thing
-    the sentence starts with; the relation is turned round for 1.
+    Args:
+        plan: one or two things.
+        concepts: the things' names.
+        name_sizes: for each thing, whether its size is said (a mid one has no word).
+        name_background: whether the background's color is said.
+        first: the thing that the sentence starts with; the relation is turned round for 1.
     """
     nouns = []
     for i, (concept, size) in enumerate(zip(plan.concepts, plan.sizes, strict=True)):
@@ -192,24 +220,25 @@ def describe(
         text = f"{nouns[0]} {RELATIONS[plan.relation]} {nouns[1]}"
     else:
         text = f"{nouns[1]} {RELATIONS[INVERSE[plan.relation]]} {nouns[0]}"
-    return f"{text} on a {COLOUR_NAMES[plan.background]} background" if name_background else text
+    return f"{text} on a {COLOR_NAMES[plan.background]} background" if name_background else text
 
 
-def article(words):
-    """`a` or `an`, as `words` are spoken."""
-    return "an" if (words[0] in "aeiou") != (words in SPELT_OTHERWISE) else "a"
+def article(words: str) -> str:
+    """Return `a` or `an`, as `words` are spoken."""
+    return "an" if (words[0] in "aeiou") != (words in ARTICLE_EXCEPTIONS) else "a"
 
 
 def caption(scene: Scene, concepts: Sequence[str], rng: np.random.Generator) -> str:
-    """A true sentence about `scene`: which thing comes first, and whether each size and the
-    background are named, are fair coins of `rng`, so one scene has many captions.
+    """Draw a true sentence about `scene`; one scene has many.
+
+    Which thing comes first, and whether each size and the background are named, are fair coins.
     """
     coins = [bool(coin) for coin in rng.random(4) < 0.5]
     return describe(read_plan(scene), concepts, coins[:2], coins[2], int(coins[3]))
 
 
 def draw(scene: Scene, sprites: Sprites) -> np.ndarray:
-    """The picture of `scene`: uint8 (64, 64, 3). A smaller drawing lies over a bigger one."""
+    """Return the image of `scene`, uint8 (64, 64, 3); a smaller drawing lies over a bigger one."""
     ramp = 2 * np.arange(SIDE, dtype=np.int32) - (SIDE - 1)
     light = scene.slope[0] * ramp[None, :, None] + scene.slope[1] * ramp[:, None, None]
     ground = np.array(scene.shade, np.int32) + (light + SIDE) // (2 * SIDE)
@@ -221,10 +250,10 @@ def draw(scene: Scene, sprites: Sprites) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-def resized(sprites, style, concept, size):
-    """(size, size, 4) uint8, premultiplied alpha; kept in `sprites.cache`.
+def resized(sprites: Sprites, style: int, concept: int, size: int) -> np.ndarray:
+    """Return a drawing, uint8 (size, size, 4) with premultiplied alpha; `sprites.cache` keeps it.
 
-    The bilinear filter is plain arithmetic, so unlike Lanczos it owes nothing to a libm.
+    The bilinear filter is plain arithmetic, so that unlike Lanczos it does not depend on a libm.
     """
     key = style, concept, size
     if key not in sprites.cache:
@@ -232,17 +261,3 @@ def resized(sprites, style, concept, size):
         small = image.resize((size, size), Image.Resampling.BILINEAR)
         sprites.cache[key] = np.frombuffer(small.tobytes(), np.uint8).reshape(size, size, 4)
     return sprites.cache[key]
-
-
-def pretraining_batch(
-    rng: np.random.Generator, n: int, sprites: Sprites, pairs: Sequence | None = None
-) -> tuple[np.ndarray, list[Scene]]:
-    """`n` scenes by the seen artists with pairs that aren't held out: images uint8 (n, 64, 64, 3)
-    and the scenes, for drawing captions again and again with `caption`.
-
-    pairs: `allowed_pairs(len(sprites.concepts))`, worked out here if not given.
-    """
-    pairs = pairs or allowed_pairs(len(sprites.concepts))
-    styles = [i for i, style in enumerate(sprites.styles) if style != UNSEEN_STYLE]
-    scenes = [sample_scene(rng, pairs, styles) for _ in range(n)]
-    return np.stack([draw(scene, sprites) for scene in scenes]), scenes

@@ -35,7 +35,7 @@ class Sprites(NamedTuple):
 
 
 def load_sprites(folder: str | pathlib.Path | None = None) -> Sprites:
-    """Reads the bundled sprites, or those that `build_sprites` wrote into `folder`."""
+    """Read the bundled sprites, or those that `build_sprites` wrote into `folder`."""
     folder = pathlib.Path(folder or pathlib.Path(__file__).parents[2] / "assets" / "sprites")
     table = json.loads((folder / "concepts.json").read_text())
     concepts = tuple(concept["name"] for concept in table["concepts"])
@@ -44,8 +44,8 @@ def load_sprites(folder: str | pathlib.Path | None = None) -> Sprites:
     return Sprites(images, concepts, styles, cache={})
 
 
-def read_atlas(path, count):
-    """(count, 96, 96, 4) uint8 from one atlas file, cells in reading order."""
+def read_atlas(path: pathlib.Path, count: int) -> np.ndarray:
+    """Return the cells of one atlas file in reading order, uint8 (count, 96, 96, 4)."""
     atlas = np.asarray(Image.open(path).convert("RGBA"))
     rows = atlas.shape[0] // CELL
     cells = atlas.reshape(rows, CELL, COLUMNS, CELL, 4).swapaxes(1, 2)

@@ -1,7 +1,7 @@
 """The benchmark's items: a caption, a scene of which it is true and one of which it is not.
 
-As in ComVG, the two scenes differ in one thing that the caption names. Which one that is, the
-item's kind, and all that is random follow from (artists, split, number of the item) alone.
+As in ComVG, the two scenes differ in one thing that the caption names. The item's kind, which says
+which one, and all that is random follow from (artists, split, number of the item) alone.
 """
 
 import zlib
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsd_jax.data.synthetic.scenes import (
-    COLOURS,
+    COLORS,
     INVERSE,
     Plan,
     Scene,
@@ -34,7 +34,7 @@ SMALL, BIG = 0, 2
 
 
 class Triple(NamedTuple):
-    """One item. The caption fits `positive` and, because of `kind` alone, not `negative`."""
+    """An item whose caption fits `positive` and, because of `kind` alone, not `negative`."""
 
     caption: str
     kind: str
@@ -43,69 +43,92 @@ class Triple(NamedTuple):
 
 
 def make_triples(artists: str, split: str, concepts: Sequence[str]) -> Iterator[Triple]:
-    """All items of a split in order: the kinds take turns, every pair of things is a held-out one.
+    """Yield all items of a split in order.
 
-    artists: a key of ARTISTS. split: a key of SPLITS. concepts: the names of the sprites.
+    The kinds take turns, and every pair of things is a held-out one.
+
+    Args:
+        artists: a key of ARTISTS.
+        split: a key of SPLITS.
+        concepts: the names of the sprites.
     """
     pairs = sorted(held_out_pairs(len(concepts)))
     for i in range(SPLITS[split]):
         seed = SEED, list(ARTISTS).index(artists), list(SPLITS).index(split), i
         rng = np.random.default_rng(seed)
-        yield make_triple(rng, KINDS[i % len(KINDS)], split, pairs, ARTISTS[artists], concepts)
+        kind = KINDS[i % len(KINDS)]
+        while True:
+            plans = _sample_plans(rng, kind, pairs, ARTISTS[artists])
+            if split_of(plans.positive) == split == split_of(plans.negative):
+                break
+        yield _make_triple(rng, kind, plans, concepts)
 
 
-def make_triple(rng, kind, split, pairs, styles, concepts) -> Triple:
-    """One item of `kind`: things from `pairs` in `styles`, plans that belong to `split`."""
-    while True:
-        plan = sample_plan(rng, pairs, styles, single=0)
-        which = int(rng.integers(2))  # the thing whose size a `size` item is about
-        if kind == "size":
-            plan = resize(plan, which, SMALL if rng.random() < 0.5 else BIG)
-        changed = change(rng, plan, kind, which, pairs)
-        if split_of(plan) == split == split_of(changed):
-            break
+class _Plans(NamedTuple):
+    positive: Plan
+    negative: Plan
+    sized: int  # the thing whose size a `size` item is about
+
+
+def _sample_plans(
+    rng: np.random.Generator, kind: str, pairs: Sequence, styles: Sequence[int]
+) -> _Plans:
+    """Draw the plans of an item of `kind`: things from `pairs` in `styles`."""
+    plan = sample_plan(rng, pairs, styles, single=0)
+    sized = int(rng.integers(2))
+    if kind == "size":
+        plan = _resize(plan, sized, SMALL if rng.random() < 0.5 else BIG)
+    return _Plans(plan, _change(rng, plan, kind, sized, pairs), sized)
+
+
+def _make_triple(
+    rng: np.random.Generator, kind: str, plans: _Plans, concepts: Sequence[str]
+) -> Triple:
+    """Draw an item's wording and its two scenes."""
     named = [bool(coin) for coin in rng.random(3) < 0.5]
     if kind == "size":
-        named[which] = True
-    caption = describe(plan, concepts, named[:2], named[2] or kind == "background")
-    return Triple(caption, kind, lay_out(rng, plan), lay_out(rng, changed))
+        named[plans.sized] = True
+    caption = describe(plans.positive, concepts, named[:2], named[2] or kind == "background")
+    return Triple(caption, kind, lay_out(rng, plans.positive), lay_out(rng, plans.negative))
 
 
-def change(rng, plan: Plan, kind: str, which: int, pairs: Sequence) -> Plan:
-    """`plan` with the one thing changed that `kind` names.
+def _change(rng: np.random.Generator, plan: Plan, kind: str, sized: int, pairs: Sequence) -> Plan:
+    """Return `plan` with the one thing changed that `kind` names.
 
     The new value is as likely as the old one, so that neither scene looks like the changed one.
     """
+    assert plan.relation is not None
     subject, thing = plan.concepts
     if kind == "subject":
-        return plan._replace(concepts=(other_partner(rng, thing, subject, pairs), thing))
+        return plan._replace(concepts=(_other_partner(rng, thing, subject, pairs), thing))
     if kind == "object":
-        return plan._replace(concepts=(subject, other_partner(rng, subject, thing, pairs)))
+        return plan._replace(concepts=(subject, _other_partner(rng, subject, thing, pairs)))
     if kind == "relation":
         return plan._replace(relation=INVERSE[plan.relation])
     if kind == "size":
-        return resize(plan, which, BIG if plan.sizes[which] == SMALL else SMALL)
-    step = 1 + int(rng.integers(len(COLOURS) - 1))
-    return plan._replace(background=(plan.background + step) % len(COLOURS))
+        return _resize(plan, sized, BIG if plan.sizes[sized] == SMALL else SMALL)
+    step = 1 + int(rng.integers(len(COLORS) - 1))
+    return plan._replace(background=(plan.background + step) % len(COLORS))
 
 
-def resize(plan: Plan, which: int, size: int) -> Plan:
-    """`plan` with thing `which` of class `size`."""
+def _resize(plan: Plan, index: int, size: int) -> Plan:
+    """Return `plan` with thing `index` of class `size`."""
     sizes = list(plan.sizes)
-    sizes[which] = size
+    sizes[index] = size
     return plan._replace(sizes=tuple(sizes))
 
 
-def other_partner(rng, concept: int, present: int, pairs: Sequence) -> int:
-    """A concept other than `present` that forms one of `pairs` with `concept`."""
+def _other_partner(rng: np.random.Generator, concept: int, present: int, pairs: Sequence) -> int:
+    """Draw a concept other than `present` that forms one of `pairs` with `concept`."""
     partners = [a + b - concept for a, b in pairs if concept in (a, b)]
     partners.remove(present)
     return partners[rng.integers(len(partners))]
 
 
 def split_of(plan: Plan) -> str:
-    """The one split in which `plan` may occur, by anyone's hand and told from either thing."""
+    """Return the one split in which `plan` may occur, in any style and in either order."""
     (first, second), sizes, relation = plan.concepts, plan.sizes, plan.relation
+    assert relation is not None
     if first > second:
         first, second, sizes, relation = second, first, sizes[::-1], INVERSE[relation]
     facts = first, second, *sizes, relation, plan.background

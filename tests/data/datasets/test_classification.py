@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dsd_jax.data.data_folder import image_endings
 from dsd_jax.data.datasets import classification
-from dsd_jax.data.datasets.emoji_builder import encode_png
-from dsd_jax.data.small_sets.make import made_folder
-from dsd_jax.data.unreadable_images import without_damaged
+from dsd_jax.data.datasets.record_builders import encode_png
+from dsd_jax.data.examples import skip_unreadable
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 
 NAMES = ["cat", "chick", "dog", "elephant", "frog", "monkey", "penguin", "pig", "snake", "turtle"]
@@ -59,8 +60,8 @@ def test_a_folder_of_folders(made):
     assert examples.count == 50 and examples.kinds == [name for name in NAMES for _ in range(5)]
     others = [name for name in NAMES if name != "dog"]
     assert examples.captions[12] == tuple(f"a photo of a {name}." for name in ["dog", *others])
-    assert examples.pictures[12] == ("dog/2.jpg",)
-    assert examples.images(examples.pictures[12], 20).shape == (1, 20, 20, 3)
+    assert examples.images[12] == ("dog/2.jpg",)
+    assert examples.read_images(examples.images[12], 20).shape == (1, 20, 20, 3)
 
 
 def test_splits_of_folders_and_other_files_in_them(made, tmp_path):
@@ -112,7 +113,7 @@ def test_a_folder_that_tensorflow_datasets_prepared(prepared):
     assert (benchmark.name, set(benchmark.splits)) == ("labelled", {"train", "test", "unlabelled"})
     examples = benchmark.load("test")
     assert examples.captions == [("air plane", "dog"), ("dog", "air plane")] * 2
-    images = examples.images([key for (key,) in examples.pictures], 16)
+    images = examples.read_images([key for (key,) in examples.images], 16)
     np.testing.assert_array_equal(images[:, 0, 0, 0], [0, 10, 20, 30])
     assert benchmark.load("train").count == 6
     with pytest.raises(UserError, match="split unlabelled has no labels"):
@@ -141,7 +142,7 @@ def test_what_programs_put_beside_classes_is_neither_class_nor_picture(tmp_path,
     for name in (".ipynb_checkpoints", ".Trash-0", "@eaDir", "__MACOSX", "lost+found"):
         fill(tmp_path, f"{name}/1.jpg")
     examples = classification.benchmark(str(tmp_path)).load("all")
-    assert examples.pictures == [("cat/1.jpg",), ("dog/1.jpg",)]
+    assert examples.images == [("cat/1.jpg",), ("dog/1.jpg",)]
     assert examples.captions[0] == ("a photo of a cat.", "a photo of a dog.")
     assert capsys.readouterr().err == ""
 
@@ -152,8 +153,8 @@ def test_pictures_of_all_formats_that_can_be_read(tmp_path, capsys):
     examples = classification.benchmark(str(tmp_path)).load("all")
     assert examples.count == 1 + len(ends.split())
     assert capsys.readouterr().err == ""
-    assert classification.endings() == tuple(end.lower() for end in classification.endings())
-    assert not {".pdf", ".mpg", ".h5", ".eps", ".txt"} & set(classification.endings())
+    assert image_endings() == tuple(end.lower() for end in image_endings())
+    assert not {".pdf", ".mpg", ".h5", ".eps", ".txt"} & set(image_endings())
 
 
 def test_what_is_left_out_is_counted_and_named_once(tmp_path, capsys):
@@ -161,12 +162,12 @@ def test_what_is_left_out_is_counted_and_named_once(tmp_path, capsys):
     assert classification.benchmark(str(tmp_path)).load("all").count == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "3 files and folders (1) in class folders are left out" in line
-    assert "cat/3.heic, cat/more, dog/notes.txt; pictures must lie in the class's folder" in line
+    assert "cat/3.heic, cat/more, dog/notes.txt; images must lie in the class's folder" in line
 
 
 def test_pictures_one_folder_deeper_are_told(tmp_path):
     fill(tmp_path, "photos/cat/1.jpg", "photos/dog/1.jpg")
-    with pytest.raises(UserError, match=r"has 0 folders with pictures.* Its folders are photos\."):
+    with pytest.raises(UserError, match=r"has 0 folders with images.* Its folders are photos\."):
         classification.benchmark(str(tmp_path)).load("all")
 
 
@@ -190,8 +191,8 @@ def test_a_fifo_is_no_picture_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "cat" / "2.jpg")
     examples = classification.benchmark(str(tmp_path)).load("all")
     with pytest.raises(UserError, match="2.jpg is no regular file"):
-        examples.images(["cat/2.jpg"], 16)
-    assert without_damaged(examples, "classify").count == 2
+        examples.read_images(["cat/2.jpg"], 16)
+    assert skip_unreadable(examples, "classify").count == 2
 
 
 @pytest.mark.parametrize(
@@ -218,8 +219,8 @@ def test_records_that_cannot_be_read_are_named(prepared, tmp_path):
                 raise ValueError("wrong checksum")
             return {"image": b"no picture"}
 
-    for number, message in ((0, "is not a picture"), (1, "cannot be read .wrong checksum")):
-        with pytest.raises(UserError, match=f"picture {number} of {tmp_path} {message}"):
+    for number, message in ((0, "is not an image"), (1, "cannot be read .wrong checksum")):
+        with pytest.raises(UserError, match=f"image {number} of {tmp_path} {message}"):
             classification.read_record(tmp_path, Damaged(), "stretch", number, 16)
 
 
@@ -230,5 +231,5 @@ def test_folders_and_templates_that_do_not_serve(tmp_path):
         classification.benchmark(str(tmp_path), templates=())
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "a.jpg").touch()
-    with pytest.raises(UserError, match="has 1 folders with pictures .* two or more classes"):
+    with pytest.raises(UserError, match="has 1 folders with images .* two or more classes"):
         classification.benchmark(str(tmp_path)).load("all")

@@ -1,12 +1,12 @@
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dsd_jax.data.dataset import kind_counts
 from dsd_jax.data.datasets import compositional
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 
 
@@ -34,14 +34,14 @@ def load(folder, layout, split="all", **options):
 
 def test_sugarcrepe_is_one_picture_with_two_captions_of_seven_kinds(sugarcrepe):
     examples = load(sugarcrepe, "sugarcrepe")
-    assert len(kind_counts(examples)) == 7 and examples.count == 56
+    assert len(Counter(examples.kinds)) == 7 and examples.count == 56
     entry = json.loads((sugarcrepe / "swap_att.json").read_text())
     number, first = next(iter(entry.items()))
     swapped = load(sugarcrepe, "sugarcrepe", "swap_att")
     assert swapped.kinds == ["swap_att"] * 8
     assert swapped.captions[0] == (first["caption"], first["negative_caption"])
-    assert swapped.pictures[0] == (f"val2017/{int(number):012d}.jpg",)
-    assert swapped.images(swapped.pictures[0], 16).shape == (1, 16, 16, 3)
+    assert swapped.images[0] == (f"val2017/{int(number):012d}.jpg",)
+    assert swapped.read_images(swapped.images[0], 16).shape == (1, 16, 16, 3)
 
 
 def test_annotations_may_be_in_data_and_pictures_elsewhere(sugarcrepe, tmp_path):
@@ -65,7 +65,7 @@ def test_cola_is_two_pictures_by_link_with_a_caption_each(tmp_path):
     assert benchmark.name == "cola" and benchmark.splits == ("all",)
     examples = benchmark.load("all")
     assert examples.captions == [("a 1", "b 1"), ("a 2", "b 2")]
-    assert examples.pictures[1] == ("images/4.jpg", "images/5.jpg")
+    assert examples.images[1] == ("images/4.jpg", "images/5.jpg")
     write(tmp_path / "data" / "COLA_multiobjects_matching_benchmark.json", [entries[0][:3]])
     with pytest.raises(UserError, match=r"entry 0: .*expected \[link, caption, link, caption\]"):
         benchmark.load("all")
@@ -84,14 +84,14 @@ def test_aro_shows_what_is_in_the_box_alone(tmp_path):
     for i in (1, 2):
         draw(tmp_path / "images" / f"{i}.jpg")
     examples = load(tmp_path, "aro")
-    assert kind_counts(examples) == {"relation": 3, "attribution": 1}
+    assert Counter(examples.kinds) == {"relation": 3, "attribution": 1}
     assert examples.captions[0] == ("right 1", "wrong 1")
-    keys = [key for (key,) in examples.pictures]
-    black, white, cut = examples.images(keys[:3], 8)
+    keys = [key for (key,) in examples.images]
+    black, white, cut = examples.read_images(keys[:3], 8)
     assert black[:, :-1].max() < 30 and white.min() > 225  # JPEG blurs the edge
     assert cut.shape == (8, 8, 3) and cut.min() > 225
     with pytest.raises(UserError, match=r"2.jpg has 20x10 pixels, .* \(20, 0, 10, 10\) .* none of"):
-        examples.images(keys[3:], 8)
+        examples.read_images(keys[3:], 8)
     assert load(tmp_path, "aro", "relation").count == 3
     write(tmp_path / "visual_genome_attribution.json", [aro_entry(2, bbox_x="left")])
     with pytest.raises(UserError, match="entry 0: bbox_x is 'left', expected a number"):
@@ -154,14 +154,14 @@ def test_whatsup_is_one_picture_with_four_captions(tmp_path):
             draw(tmp_path / "data" / kind / f"{i}.jpeg")
         write(tmp_path / "data" / f"{kind}_dataset.json", entries)
     examples = load(tmp_path, "whatsup")
-    assert kind_counts(examples) == {"controlled_images": 4, "controlled_clevr": 4}
+    assert Counter(examples.kinds) == {"controlled_images": 4, "controlled_clevr": 4}
     assert [texts[0] for texts in examples.captions[:2]] == [
         "A mug left of a plate",
         "A mug right of a plate",
     ]
     assert {len(texts) for texts in examples.captions} == {4}
     assert len(set(examples.clusters)) == 1  # the same four captions
-    assert examples.pictures[0] == ("data/controlled_images/0.jpeg",)
+    assert examples.images[0] == ("data/controlled_images/0.jpeg",)
     # As paths start with "data/", the folder may as well be that one.
     assert load(tmp_path / "data", "whatsup", "controlled_clevr").count == 4
 

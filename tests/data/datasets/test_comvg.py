@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.splitting import Parts, with_parts
-from dsd_jax.data.dataset import kind_counts
+from dsd_jax.benchmarks.splitting import SplitRule, apply_split_rule
 from dsd_jax.data.datasets import comvg
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "comvg" / f"{comvg.CSV}.xz"
@@ -51,14 +50,14 @@ def test_the_real_csv_is_read_completely(real):
     assert benchmark.splits == ("all", "subject", "verb", "object")
     examples = benchmark.load("all")
     counts = {"subject": 1536, "object": 2584, "verb": 1280}
-    assert kind_counts(examples) == counts and examples.count == 5400
+    assert Counter(examples.kinds) == counts and examples.count == 5400
     for kind, count in counts.items():
-        assert kind_counts(benchmark.load(kind)) == {kind: count}
+        assert Counter(benchmark.load(kind).kinds) == {kind: count}
     assert examples.captions[0] == ("a man is sitting at a table",)
-    assert examples.pictures[0] == ("VG_100K/2358258.jpg", "VG_100K/2357994.jpg")
+    assert examples.images[0] == ("VG_100K/2358258.jpg", "VG_100K/2357994.jpg")
     assert examples.captions[-1] == ("a woman is standing in a pool.",)
-    assert [Path(key).stem for key in examples.pictures[-1]] == ["2350836", "180"]
-    assert len({key for pair in examples.pictures for key in pair}) == 524
+    assert [Path(key).stem for key in examples.images[-1]] == ["2350836", "180"]
+    assert len({key for pair in examples.images for key in pair}) == 524
 
 
 def test_the_real_csv_is_as_odd_as_the_docstring_says(real):
@@ -73,10 +72,10 @@ def test_the_real_csv_is_as_odd_as_the_docstring_says(real):
 
 
 def test_the_real_csv_is_cut_with_no_right_picture_in_two_parts(real):
-    whole = with_parts(comvg.benchmark(str(real)), Parts("apart", 0.05, 100, 3))
+    whole = apply_split_rule(comvg.benchmark(str(real)), SplitRule("apart", 0.05, 100, 3))
     parts = [whole.load(name) for name in ("shots", "validation", "test")]
-    assert kind_counts(parts[0]) == dict.fromkeys(("subject", "verb", "object"), 90)
-    assert parts[1].count == 100 and sorted(kind_counts(parts[1]).values()) == [33, 33, 34]
+    assert Counter(parts[0].kinds) == dict.fromkeys(("subject", "verb", "object"), 90)
+    assert parts[1].count == 100 and sorted(Counter(parts[1].kinds).values()) == [33, 33, 34]
     assert parts[2].count > 4300
     rights = [set(part.clusters) for part in parts]
     assert not rights[0] & rights[1] and not rights[0] & rights[2] and not rights[1] & rights[2]
@@ -85,10 +84,10 @@ def test_the_real_csv_is_cut_with_no_right_picture_in_two_parts(real):
 def test_pictures_are_of_the_right_then_of_the_wrong_id(made):
     examples = comvg.benchmark(str(made)).load("all")
     entry = rows_of(made)[3]
-    images = examples.images(examples.pictures[3], 32)
+    images = examples.read_images(examples.images[3], 32)
     assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
     ids = entry["pos_image_id"], entry["neg_image_id"]
-    assert [Path(key).stem for key in examples.pictures[3]] == list(ids)
+    assert [Path(key).stem for key in examples.images[3]] == list(ids)
     assert examples.clusters[3] == ids[0] and examples.kinds[3] == entry["neg_value"]
 
 
@@ -96,7 +95,7 @@ def test_the_authors_folder_of_pictures_serves_too(made):
     (made / "vg_concept").mkdir()
     for picture in list(made.glob("VG_100K*/*.jpg")):
         picture.rename(made / "vg_concept" / picture.name)
-    assert comvg.benchmark(str(made)).load("all").pictures[0][0] == "vg_concept/1.jpg"
+    assert comvg.benchmark(str(made)).load("all").images[0][0] == "vg_concept/1.jpg"
 
 
 def test_pictures_may_be_elsewhere(made, tmp_path):
@@ -105,7 +104,7 @@ def test_pictures_may_be_elsewhere(made, tmp_path):
     for name in ("VG_100K", "VG_100K_2"):
         (made / name).rename(elsewhere / name)
     examples = comvg.benchmark(str(made), pictures=str(elsewhere)).load("all")
-    assert examples.images(examples.pictures[0], 16).shape == (2, 16, 16, 3)
+    assert examples.read_images(examples.images[0], 16).shape == (2, 16, 16, 3)
     with pytest.raises(UserError, match="pictures='.*nowhere' is no folder"):
         comvg.benchmark(str(made), pictures=str(tmp_path / "nowhere")).load("all")
 
@@ -132,7 +131,7 @@ def test_missing_column_is_named(made):
 def test_missing_pictures_are_counted_and_named(made):
     for name in ("VG_100K/1.jpg", "VG_100K_2/2.jpg", "VG_100K/3.jpg", "VG_100K_2/4.jpg"):
         (made / name).unlink()
-    with pytest.raises(UserError, match=r"4 of 60 pictures are missing \(.*, \.\.\.\): expected"):
+    with pytest.raises(UserError, match=r"4 of 60 images are missing \(.*, \.\.\.\): expected"):
         comvg.benchmark(str(made)).load("all")
 
 

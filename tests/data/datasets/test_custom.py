@@ -1,12 +1,12 @@
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from dsd_jax.data.dataset import kind_counts
 from dsd_jax.data.datasets import custom
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 
 
@@ -36,9 +36,9 @@ def test_wrong_captions_as_given(made):
     examples = benchmark.load("all")
     line = lines_of(made)[17]
     assert examples.captions[17] == (line["caption"], *line["wrong_captions"])
-    assert examples.pictures[17] == (line["image"],) and examples.kinds[17] == line["kind"]
-    assert kind_counts(examples)["size"] == 10
-    assert examples.images([line["image"]], 24).shape == (1, 24, 24, 3)
+    assert examples.images[17] == (line["image"],) and examples.kinds[17] == line["kind"]
+    assert Counter(examples.kinds)["size"] == 10
+    assert examples.read_images([line["image"]], 24).shape == (1, 24, 24, 3)
 
 
 def test_a_csv_says_the_same(made):
@@ -59,7 +59,7 @@ def test_splits_and_wrong_images_of_the_file(made):
     assert benchmark.splits == ("a", "b")
     examples = benchmark.load("b")
     assert examples.count == 25
-    assert examples.pictures[0] == (images[1], images[0], images[-1])
+    assert examples.images[0] == (images[1], images[0], images[-1])
     assert examples.captions[0] == (lines[1]["caption"],)
 
 
@@ -70,7 +70,7 @@ def test_names_that_are_numbers(made):
     write(made, lines)
     benchmark = custom.benchmark(str(made))
     assert benchmark.splits == ("0", "1")
-    assert kind_counts(benchmark.load("0")) == {"0": 25}
+    assert Counter(benchmark.load("0").kinds) == {"0": 25}
 
 
 def test_columns_of_wrong_ones_have_ascii_digits(made):
@@ -88,7 +88,7 @@ def test_drawn_candidates_follow_from_the_seed_and_fit_nowhere(made, wrong):
     right = {(line["image"], line["caption"]) for line in lines}
     every = custom.benchmark(str(made), wrong=wrong, candidates=20, seed=4).load("all")
     assert {len(texts) * len(keys) for texts, keys in zip(*every[:2], strict=True)} == {20}
-    for texts, keys in zip(every.captions, every.pictures, strict=True):
+    for texts, keys in zip(every.captions, every.images, strict=True):
         fitting = [(key, text) in right for text in texts for key in keys]
         assert fitting == [True] + [False] * 19
         assert len({*texts, *keys}) == 21
@@ -107,7 +107,7 @@ def test_more_candidates_than_there_are(made):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"wrong_captions": []}, "rows have 0\\+0, 1\\+0 wrong captions \\+ pictures"),
+        ({"wrong_captions": []}, "rows have 0\\+0, 1\\+0 wrong captions \\+ images"),
         ({"wrong_images": ["pictures/01.jpg"]}, "rows have 1\\+0, 1\\+1 wrong"),
         ({"wrong_captions": "a cat"}, "line 3: wrong_captions is 'a cat', expected a list"),
         ({"caption": " "}, "line 3: caption is ' ', expected text that is not empty"),
@@ -124,7 +124,7 @@ def test_more_candidates_than_there_are(made):
         ({"split": "../a"}, "line 3: split is '../a'"),
         ({"split": "a" * 300}, "line 3: split is 'aaa.*, expected a name"),
         ({"kind": [1]}, "line 3: kind is .*, expected text"),
-        ({"image": "pictures/no.jpg"}, "1 of 50 pictures are missing \\(pictures/no.jpg\\)"),
+        ({"image": "pictures/no.jpg"}, "1 of 50 images are missing \\(pictures/no.jpg\\)"),
     ],
 )
 def test_odd_rows_are_named(made, change, message):
@@ -138,7 +138,7 @@ def test_odd_rows_are_named(made, change, message):
 @pytest.mark.parametrize("wrong", [{"wrong_captions": []}, {"wrong_images": ["pictures/no.jpg"]}])
 def test_all_rows_without_wrong_candidates_or_with_two_sorts(made, wrong):
     write(made, [line | wrong for line in lines_of(made)])
-    with pytest.raises(UserError, match=r"rows have (0\+0|1\+1) wrong captions \+ pictures; give"):
+    with pytest.raises(UserError, match=r"rows have (0\+0|1\+1) wrong captions \+ images; give"):
         custom.benchmark(str(made)).load("all")
     assert custom.benchmark(str(made), wrong="captions", candidates=2).load("all").count == 50
 

@@ -42,16 +42,16 @@ def test_round_trip_in_order(split, prepared, sprites):
     assert len(made) == FEW[split.split("/")[1]]
     assert items.captions == [(triple.caption,) for triple in made]
     assert items.kinds == [triple.kind for triple in made]
-    images = items.images((key for pair in items.pictures for key in pair), SIDE)
+    images = items.read_images((key for pair in items.images for key in pair), SIDE)
     assert images.dtype == np.uint8
     expected = np.array([[draw(t.positive, sprites), draw(t.negative, sprites)] for t in made])
     np.testing.assert_array_equal(images, expected.reshape(images.shape))
-    np.testing.assert_array_equal(items.take([3]).images(items.pictures[3], SIDE), expected[3])
-    assert items.images([], SIDE).shape == (0, SIDE, SIDE, 3)
+    np.testing.assert_array_equal(items.take([3]).read_images(items.images[3], SIDE), expected[3])
+    assert items.read_images([], SIDE).shape == (0, SIDE, SIDE, 3)
 
 
 def test_second_load_prepares_nothing(prepared, monkeypatch, capfd):
-    monkeypatch.setattr("dsd_jax.data.datasets.emoji_builder.make_triples", None)
+    monkeypatch.setattr("dsd_jax.data.datasets.record_builders.make_triples", None)
     assert len(load_items(SPLIT, prepared).captions) == FEW["test"]
     assert capfd.readouterr() == ("", "")
 
@@ -66,15 +66,16 @@ def test_default_folder_is_in_the_users_cache(monkeypatch, tmp_path, capfd):
 
 KILLED = """
 import os, signal, sys
-from dsd_jax.data.datasets import emoji_builder, triples
+from dsd_jax.data.datasets import record_builders
+from dsd_jax.data.synthetic import triples
 triples.SPLITS.update({few})
-made = emoji_builder.make_triples
+made = record_builders.make_triples
 def make_triples_until_killed(artists, split, concepts):
     for i, triple in enumerate(made(artists, split, concepts)):
         if (split, i) == ("test", 7):
             os.kill(os.getpid(), signal.SIGKILL)
         yield triple
-emoji_builder.make_triples = make_triples_until_killed
+record_builders.make_triples = make_triples_until_killed
 from dsd_jax.data.datasets.emoji import load_items
 load_items("{split}", sys.argv[1])
 """
@@ -95,15 +96,15 @@ def test_killed_preparation_leaves_nothing_half_written(tmp_path):
 
 def test_two_at_once_both_get_the_items(tmp_path, prepared, monkeypatch):
     """While we prepare, somebody else finishes: theirs stays, ours goes, nobody fails."""
-    from dsd_jax.data.datasets import emoji_builder
+    from dsd_jax.data.datasets import record_builders
 
-    made = emoji_builder.make_triples
+    made = record_builders.make_triples
 
     def make_triples_while_another_finishes(*group):
         shutil.copytree(prepared / "emoji", tmp_path / "emoji", dirs_exist_ok=True)
         return made(*group)
 
-    monkeypatch.setattr(emoji_builder, "make_triples", make_triples_while_another_finishes)
+    monkeypatch.setattr(record_builders, "make_triples", make_triples_while_another_finishes)
     items = load_items(SPLIT, tmp_path)
     assert items.captions == load_items(SPLIT, prepared).captions
     assert os.listdir(tmp_path) == ["emoji"]

@@ -3,9 +3,9 @@ import pickle
 
 import pytest
 
-from dsd_jax.benchmarks.splitting import Parts, with_parts
+from dsd_jax.benchmarks.splitting import SplitRule, apply_split_rule
 from dsd_jax.data.datasets import refcocog
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 
 
@@ -39,9 +39,9 @@ def test_right_sentence_first_and_the_picture_of_instances_json(made):
     ref = [ref for ref in refs_of(made) if ref["split"] == "val"][5]
     assert examples.captions[5][0] == ref["sentences"][0]["raw"]
     assert ref["file_name"].count("_") == 3  # with the annotation's number, as no picture is called
-    (key,) = examples.pictures[5]
+    (key,) = examples.images[5]
     assert key == f"images/train2014/COCO_train2014_{ref['image_id']:012d}.jpg"
-    assert examples.images([key], 16).shape == (1, 16, 16, 3)
+    assert examples.read_images([key], 16).shape == (1, 16, 16, 3)
 
 
 def test_every_sentence_of_an_object_is_an_item(made):
@@ -77,7 +77,7 @@ def test_wrong_sentences_are_of_other_pictures_and_fixed_by_the_seed(made):
 
 
 def test_the_authors_rule_takes_all_splits_together_in_the_files_order(made):
-    benchmark = with_parts(refcocog.benchmark(str(made)), Parts("authors", 0.1))
+    benchmark = apply_split_rule(refcocog.benchmark(str(made)), SplitRule("authors", 0.1))
     assert benchmark.splits == ("shots", "test", "all")
     assert benchmark.load("shots").count == 5 and benchmark.load("test").count == 47
     first = [ref["sentences"][0]["raw"] for ref in refs_of(made)[:5]]
@@ -154,7 +154,7 @@ def test_all_missing_pieces_are_in_one_message(tmp_path):
 
 def test_missing_pictures_are_named_with_their_source(made):
     (made / "images/train2014/COCO_train2014_000000000001.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 7 pictures are missing \(COCO.*train2014.zip"):
+    with pytest.raises(UserError, match=r"1 of 7 images are missing \(COCO.*train2014.zip"):
         refcocog.benchmark(str(made)).load("val")
 
 
@@ -162,7 +162,7 @@ def test_instances_of_another_release(made):
     content = json.loads((made / "instances.json").read_text())
     content["images"] = content["images"][3:]
     (made / "instances.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"about picture 1 \(3 in all\) that .*instances.json does"):
+    with pytest.raises(UserError, match=r"about image 1 \(3 in all\) that .*instances.json does"):
         refcocog.benchmark(str(made)).load("all")
     (made / "instances.json").write_text("[]")
     with pytest.raises(UserError, match="instances.json: it is .*, expected an object"):

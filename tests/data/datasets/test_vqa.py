@@ -1,10 +1,10 @@
 import json
+from collections import Counter
 
 import pytest
 
-from dsd_jax.data.dataset import kind_counts
 from dsd_jax.data.datasets import vqa
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 
 QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
@@ -29,26 +29,26 @@ def questions_of(folder):
 
 def test_binary_is_one_caption_and_ten_pictures(made):
     examples = vqa.benchmark(str(made)).load("val/binary")
-    assert kind_counts(examples) == {"yes/no": 24}
-    assert {len(keys) for keys in examples.pictures} == {10}
+    assert Counter(examples.kinds) == {"yes/no": 24}
+    assert {len(keys) for keys in examples.images} == {10}
     asked = questions_of(made)[1000 * examples.clusters[5]]
     assert examples.captions[5] == (f"{asked['question']} yes",)
-    assert examples.pictures[5][0] == f"val2014/COCO_val2014_{asked['image_id']:012d}.jpg"
-    assert examples.images(examples.pictures[5], 16).shape == (10, 16, 16, 3)
-    assert all(len(set(keys)) == 10 for keys in examples.pictures)
+    assert examples.images[5][0] == f"val2014/COCO_val2014_{asked['image_id']:012d}.jpg"
+    assert examples.read_images(examples.images[5], 16).shape == (10, 16, 16, 3)
+    assert all(len(set(keys)) == 10 for keys in examples.images)
 
 
 def test_other_is_one_picture_and_ten_answers(made):
     examples = vqa.benchmark(str(made)).load("val/other")
-    assert kind_counts(examples) == {"other": 24}
+    assert Counter(examples.kinds) == {"other": 24}
     asked = questions_of(made)[1000 * examples.clusters[7] + 1]["question"]
     assert all(text.startswith(f"{asked} ") for text in examples.captions[7])
     assert {len(set(texts)) for texts in examples.captions} == {10}
-    assert {len(keys) for keys in examples.pictures} == {1}
+    assert {len(keys) for keys in examples.images} == {1}
 
 
 def test_a_split_is_of_its_own_pictures(made):
-    (key,) = vqa.benchmark(str(made)).load("train/other").pictures[0]
+    (key,) = vqa.benchmark(str(made)).load("train/other").images[0]
     assert key.startswith("train2014/COCO_train2014_")
 
 
@@ -68,9 +68,9 @@ def test_no_picture_for_which_the_same_question_has_the_same_answer(made):
 
     change(made, QUESTIONS, ask_twice)
     examples = vqa.benchmark(str(made)).load("val/binary")
-    same = {keys[0] for keys in examples.pictures[:12]}
+    same = {keys[0] for keys in examples.images[:12]}
     assert len(same) == 12
-    for (text,), keys in zip(examples.captions, examples.pictures, strict=True):
+    for (text,), keys in zip(examples.captions, examples.images, strict=True):
         assert text != "Is it day? yes" or not same & set(keys[1:])
 
 
@@ -84,7 +84,7 @@ def test_no_answer_that_anybody_gave_and_numbers_for_numbers(made):
 
     change(made, ANNOTATIONS, count)
     examples = vqa.benchmark(str(made)).load("val/other")
-    assert kind_counts(examples) == {"number": 12, "other": 12}
+    assert Counter(examples.kinds) == {"number": 12, "other": 12}
     for i, texts in enumerate(examples.captions[:12]):
         answers = [text.rpartition(" ")[2] for text in texts]
         assert answers[0] == str(i) and set(answers) <= {str(n) for n in range(12)}
@@ -114,7 +114,7 @@ def test_pictures_in_a_folder_of_images(made, tmp_path):
     (tmp_path / "coco" / "images").mkdir(parents=True)
     (made / "val2014").rename(tmp_path / "coco" / "images" / "val2014")
     examples = vqa.benchmark(str(made), pictures=str(tmp_path / "coco")).load("val/other")
-    assert examples.pictures[0][0].startswith("images/val2014/")
+    assert examples.images[0][0].startswith("images/val2014/")
 
 
 @pytest.mark.parametrize("name", [QUESTIONS, ANNOTATIONS])
@@ -178,7 +178,7 @@ def test_missing_files_are_in_one_message(tmp_path):
 
 def test_missing_pictures_and_an_empty_split(made):
     next((made / "val2014").iterdir()).unlink()
-    with pytest.raises(UserError, match="1 of 24 pictures are missing .*zips/val2014.zip"):
+    with pytest.raises(UserError, match="1 of 24 images are missing .*zips/val2014.zip"):
         vqa.benchmark(str(made)).load("val/binary")
     only_binary = lambda content: content.update(annotations=content["annotations"][::2])  # noqa: E731
     change(made, ANNOTATIONS, only_binary)

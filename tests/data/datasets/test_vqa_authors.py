@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from dsd_jax.data.datasets import vqa
-from dsd_jax.data.small_sets.make import made_folder
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 
 
@@ -22,8 +22,8 @@ def test_sentences_as_they_are_written(made):
         row = list(csv.DictReader(file))[9]
     wrong = [row[f"neg_sentence_{i}"] for i in range(1, 10)]
     assert examples.captions[9] == (row["sentence"], *wrong)
-    assert examples.pictures[9] == (f"val2014/COCO_val2014_{int(row['pos_image_id']):012d}.jpg",)
-    assert examples.images(examples.pictures[9], 16).shape == (1, 16, 16, 3)
+    assert examples.images[9] == (f"val2014/COCO_val2014_{int(row['pos_image_id']):012d}.jpg",)
+    assert examples.read_images(examples.images[9], 16).shape == (1, 16, 16, 3)
     assert examples.clusters[9] == row["pos_image_id"]
 
 
@@ -34,7 +34,7 @@ def test_shots_are_the_first_twentieth(made):
     every, shots = load(made, "train/other"), load(made, "shots/other")
     assert (every.count, shots.count) == (48, 2)
     assert shots.captions == every.captions[:2]
-    assert every.pictures[0][0].startswith("train2014/COCO_train2014_")
+    assert every.images[0][0].startswith("train2014/COCO_train2014_")
 
 
 def test_yes_or_no_lines_alone_with_ten_pictures(made):
@@ -45,10 +45,10 @@ def test_yes_or_no_lines_alone_with_ten_pictures(made):
     examples = load(made, "test/binary", seed=5)
     assert examples.count == 25
     assert examples.captions[-1] == ("is it: so? it is so",)
-    assert examples.pictures[-1][0] == f"val2014/{picture}"
-    assert all(len(set(keys)) == 10 for keys in examples.pictures)
-    assert load(made, "test/binary", seed=5).pictures == examples.pictures
-    assert load(made, "test/binary", seed=6).pictures != examples.pictures
+    assert examples.images[-1][0] == f"val2014/{picture}"
+    assert all(len(set(keys)) == 10 for keys in examples.images)
+    assert load(made, "test/binary", seed=5).images == examples.images
+    assert load(made, "test/binary", seed=6).images != examples.images
 
 
 def test_no_picture_of_which_the_same_is_said(made):
@@ -57,7 +57,7 @@ def test_no_picture_of_which_the_same_is_said(made):
     lines = [f"{name}*{said if i < 12 else said + str(i)}" for i, name in enumerate(names[::2])]
     (made / "test.txt").write_text("\n".join(lines))
     examples = load(made, "test/binary")
-    for keys in examples.pictures[:12]:
+    for keys in examples.images[:12]:
         assert not {f"val2014/{name}" for name in names[:24:2]} & set(keys[1:])
 
 
@@ -69,7 +69,7 @@ def test_the_name_in_their_code_serves_too(made):
 @pytest.mark.parametrize("line", ["a.jpg is it?", "a.jpg*is it?", "*"])
 def test_other_lines_are_refused(made, line):
     (made / "test.txt").write_text((made / "test.txt").read_text() + line)
-    with pytest.raises(UserError, match=r"test.txt, line 49: expected PICTURE\*The question is"):
+    with pytest.raises(UserError, match=r"test.txt, line 49: expected IMAGE\*The question is"):
         load(made, "test/binary")
 
 

@@ -3,6 +3,7 @@ import json
 import os
 import struct
 import zlib
+from collections import Counter
 
 import numpy as np
 import pyarrow
@@ -10,10 +11,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from dsd_jax.data.dataset import kind_counts
 from dsd_jax.data.datasets import winoground
-from dsd_jax.data.small_sets.make import made_folder
-from dsd_jax.data.unreadable_images import without_damaged
+from dsd_jax.data.examples import skip_unreadable
+from dsd_jax.data.small_sets import made_folder
 from dsd_jax.errors import UserError
 
 FILE = "test-00000-of-00001.parquet"
@@ -40,12 +40,12 @@ def test_two_captions_and_two_pictures_from_parquet(made):
     benchmark = winoground.benchmark(str(made))
     assert (benchmark.name, benchmark.splits) == ("winoground", ("all",))
     examples = benchmark.load("all")
-    assert kind_counts(examples) == {"Object": 32, "Relation": 16}
+    assert Counter(examples.kinds) == {"Object": 32, "Relation": 16}
     rows = rows_of(made)
     for number in (0, 9, 10, 37, 47):  # groups of rows are of ten
         row = rows[number]
         assert examples.captions[number] == (row["caption_0"], row["caption_1"])
-        images = examples.images(examples.pictures[number], 64)
+        images = examples.read_images(examples.images[number], 64)
         np.testing.assert_array_equal(images[0], pixels(row["image_0"]["bytes"]))
         np.testing.assert_array_equal(images[1], pixels(row["image_1"]["bytes"]))
     assert len(set(examples.clusters)) == 48
@@ -70,7 +70,7 @@ def test_several_files_and_plain_bytes(made):
     (made / "data" / FILE).rename(made / "data" / "test-00001-of-00002.parquet")
     examples = winoground.benchmark(str(made)).load("all")
     assert [texts[0] for texts in examples.captions] == [row["caption_0"] for row in rows]
-    images = examples.images(examples.pictures[40], 64)
+    images = examples.read_images(examples.images[40], 64)
     np.testing.assert_array_equal(images[1], pixels(rows[40]["image_1"]))
     # The folder of the files themselves is understood too.
     assert winoground.benchmark(str(made / "data")).load("all").count == 48
@@ -91,7 +91,7 @@ def test_pictures_beside_json_lines_as_it_came_before(made):
     examples = winoground.benchmark(str(made)).load("all")
     assert examples.captions == expected.captions and examples.kinds == expected.kinds
     np.testing.assert_array_equal(
-        examples.images(examples.pictures[3], 64), expected.images(expected.pictures[3], 64)
+        examples.read_images(examples.images[3], 64), expected.read_images(expected.images[3], 64)
     )
 
 
@@ -108,9 +108,9 @@ def test_files_that_are_not_as_they_should_be(made):
     write(made, rows)
     examples = winoground.benchmark(str(made)).load("all")
     with pytest.raises(UserError, match="image_1 of row 1 of .*parquet (cannot|is not)"):
-        examples.images(examples.pictures[1], 64)
-    with pytest.raises(UserError, match="image_0 of row 2 of .*parquet holds no picture"):
-        examples.images(examples.pictures[2], 64)
+        examples.read_images(examples.images[1], 64)
+    with pytest.raises(UserError, match="image_0 of row 2 of .*parquet holds no image"):
+        examples.read_images(examples.images[2], 64)
     (made / "data" / FILE).write_bytes(b"PAR1 but no more")
     with pytest.raises(UserError, match="is no parquet file"):
         winoground.benchmark(str(made)).load("all")
@@ -125,7 +125,7 @@ BOMB += struct.pack(">I", zlib.crc32(BOMB[12:])) + b"\0\0\0\0IDAT" + b"\0" * 8
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(BOMB, "is far too large"), (b"", "is not a picture"), (b"GIF89a", "")]
+    ("content", "message"), [(BOMB, "is far too large"), (b"", "is not an image"), (b"GIF89a", "")]
 )
 def test_pictures_in_it_are_refused_as_files_are(made, capfd, content, message):
     rows = rows_of(made)[:3]
@@ -133,8 +133,8 @@ def test_pictures_in_it_are_refused_as_files_are(made, capfd, content, message):
     write(made, rows)
     examples = winoground.benchmark(str(made)).load("all")
     with pytest.raises(UserError, match=rf"image_1 of row 1 of \S+{FILE} {message}"):
-        examples.images(examples.pictures[1], 64)
-    assert without_damaged(examples, "winoground").count == 2
+        examples.read_images(examples.images[1], 64)
+    assert skip_unreadable(examples, "winoground").count == 2
     assert "image_1 of row 1 of" in capfd.readouterr().err
 
 
@@ -153,8 +153,8 @@ def test_a_damaged_page_is_one_sentence(made, capfd):
         if loads:
             examples = winoground.benchmark(str(made)).load("all")
             with pytest.raises(UserError, match=f"{FILE} is no parquet file, or damaged"):
-                examples.images(examples.pictures[15], 64)
-            assert without_damaged(examples, "winoground").count == 38
+                examples.read_images(examples.images[15], 64)
+            assert skip_unreadable(examples, "winoground").count == 38
         else:
             with pytest.raises(UserError, match=f"{FILE} is no parquet file, or damaged"):
                 winoground.benchmark(str(made)).load("all")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.data.synthetic.scenes import (
-    COLOUR_NAMES,
+    COLOR_NAMES,
     RELATIONS,
     SIDE,
     SIZES,
@@ -18,7 +18,6 @@ from dsd_jax.data.synthetic.scenes import (
     draw,
     held_out_pairs,
     lay_out,
-    pretraining_batch,
     read_plan,
     sample_plan,
     sample_scene,
@@ -26,6 +25,14 @@ from dsd_jax.data.synthetic.scenes import (
 from dsd_jax.data.synthetic.sprites import STYLES, UNSEEN_STYLE
 
 NAMES = ("cat", "apple", "hourglass", "unicorn", "ice cream")
+
+
+def pretraining_batch(rng, count, sprites):
+    """Draw scenes by the seen artists with pairs that aren't held out: images and scenes."""
+    pairs = allowed_pairs(len(sprites.concepts))
+    styles = [i for i, style in enumerate(sprites.styles) if style != UNSEEN_STYLE]
+    scenes = [sample_scene(rng, pairs, styles) for _ in range(count)]
+    return np.stack([draw(scene, sprites) for scene in scenes]), scenes
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +132,7 @@ def test_plans_are_drawn_evenly():
         ([p.styles for p in two], 4),
         ([p.sizes for p in two], len(SIZES) ** 2),
         ([p.relation for p in two], len(RELATIONS)),
-        ([p.background for p in plans], len(COLOUR_NAMES)),
+        ([p.background for p in plans], len(COLOR_NAMES)),
     ):
         shares = collections.Counter(values)
         assert len(shares) == count

@@ -66,7 +66,7 @@ def test_items_use_only_held_out_pairs_and_their_artists(triples, sprites):
 
 
 def test_no_two_splits_share_a_scene(triples):
-    """Not even the same things in the same relation, sizes and colour, whoever drew them."""
+    """Not even the same things in the same relation, sizes and color, whoever drew them."""
     facts = collections.defaultdict(set)
     for (_, split), items in triples.items():
         for scene in itertools.chain(*((t.positive, t.negative) for t in items)):

@@ -5,7 +5,7 @@ import pytest
 
 from dsd_jax.benchmarks.registry import open_benchmark
 from dsd_jax.config.data_config import DATA
-from dsd_jax.data.small_sets.make import MAKERS, made_folder
+from dsd_jax.data.small_sets import MAKERS, made_folder
 from dsd_jax.errors import UserError
 
 # All files' bytes but for the parquet file's, whose writer signs with its version.
@@ -43,8 +43,8 @@ def test_each_is_read_by_its_reader_in_every_split(name, tmp_path, monkeypatch):
     counts = {}
     for split in benchmark.splits:
         examples = benchmark.load(split)
-        images = examples.images(examples.pictures[-1], 32)
-        assert images.shape == (len(examples.pictures[-1]), 32, 32, 3)
+        images = examples.read_images(examples.images[-1], 32)
+        assert images.shape == (len(examples.images[-1]), 32, 32, 3)
         counts[split] = examples.count
     assert 40 <= max(counts.values()) <= 60 or name == "vqa"
     assert os.listdir(tmp_path / ".cache" / "dsd_jax" / "made") == [name]

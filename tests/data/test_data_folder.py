@@ -1,12 +1,24 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dsd_jax.data import image_folder
-from dsd_jax.data.image_folder import locate, reader
+from dsd_jax.data import data_folder
+from dsd_jax.data.data_folder import DataFolder, RequiredFile, existing_folder
+from dsd_jax.data.data_folder import image_reader as reader
 from dsd_jax.errors import UserError
+
+ROOT_ITSELF = RequiredFile(("",), "")
+
+
+def locate(root, folders, names, source):
+    return DataFolder(root, root, RequiredFile(folders, source), "stretch").locate(names)
+
+
+def find(root, files, images=ROOT_ITSELF, image_root=None):
+    return DataFolder(root, image_root or root, images, "stretch").find(files)
 
 
 @pytest.fixture
@@ -28,8 +40,8 @@ def test_the_first_folder_that_has_it(root):
 def test_folders_are_listed_once_and_no_picture_is_looked_up(root, monkeypatch):
     listed = []
     scan = os.scandir
-    monkeypatch.setattr(image_folder.os, "scandir", lambda f: listed.append(f) or scan(f))
-    monkeypatch.setattr(image_folder.os, "stat", None)
+    monkeypatch.setattr(data_folder.os, "scandir", lambda f: listed.append(f) or scan(f))
+    monkeypatch.setattr(data_folder.os, "stat", None)
     for i in range(300):
         (root / "a" / f"x{i}.jpg").touch()
     locate(root, ("a", "b"), [f"x{i}.jpg" for i in range(300)] + ["sub/3.jpg"], "")
@@ -41,7 +53,7 @@ def test_missing_ones_are_counted_and_the_first_named(root):
     with pytest.raises(UserError) as told:
         locate(root, ("a", "b"), names, "x.org")
     assert str(told.value) == (
-        "1,500 of 1,501 pictures are missing (no0.jpg, no1.jpg, no2.jpg, ...): expected them in "
+        "1,500 of 1,501 images are missing (no0.jpg, no1.jpg, no2.jpg, ...): expected them in "
         f"{root}/a or {root}/b, from x.org."
     )
 
@@ -58,7 +70,7 @@ def test_names_in_the_other_unicode_normal_form(tmp_path, asked, there):
     found = locate(tmp_path, ("", "other"), names, "")
     assert list(found.values()) == [name.replace(asked, there) for name in names]
     assert locate(tmp_path, (asked,), [f"{asked}.jpg"], "")[f"{asked}.jpg"].startswith(there)
-    with pytest.raises(UserError, match="1 of 1 pictures are missing"):
+    with pytest.raises(UserError, match="1 of 1 images are missing"):
         locate(tmp_path, ("",), [f"{asked}/{asked}s.jpg"], "")
 
 
@@ -70,7 +82,7 @@ def test_the_name_as_it_is_written_comes_first(tmp_path):
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a" * 300 + "/1.jpg", "a\0.jpg", "\0/a.jpg"])
 def test_names_that_no_file_has_are_missing(tmp_path, name):
-    with pytest.raises(UserError, match="1 of 1 pictures are missing") as told:
+    with pytest.raises(UserError, match="1 of 1 images are missing") as told:
         locate(tmp_path, ("",), [name], "")
     assert len(str(told.value)) < len(str(tmp_path)) + 250
 
@@ -79,7 +91,7 @@ def test_folders_that_may_not_be_read(tmp_path, monkeypatch):
     def scan(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(image_folder.os, "scandir", scan)
+    monkeypatch.setattr(data_folder.os, "scandir", scan)
     with pytest.raises(UserError, match=r"b can't be read \(Permission denied\)"):
         locate(tmp_path, ("b",), ["1.jpg"], "")
 
@@ -93,3 +105,58 @@ def test_fit(tmp_path):
     assert stretched[:, 0].max() < 40 and stretched[:, 6].min() > 215
     assert reader(tmp_path, "stretch")(("a.png", 20, 0, 20, 20), 16).min() == 255
     assert reader(tmp_path, "crop")(("a.png", 10, 0, 40, 20), 16).min() > 240
+
+
+def test_the_first_of_several_places(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").touch()
+    (tmp_path / "b").touch()
+    files = [RequiredFile(("a", "data/a"), "x"), RequiredFile(("b", "data/b"), "y")]
+    assert find(tmp_path, files) == [tmp_path / "data" / "a", tmp_path / "b"]
+
+
+def test_all_that_is_missing_is_told_at_once(tmp_path):
+    (tmp_path / "b").touch()
+    files = [
+        RequiredFile(("a", "data/a"), "x.org"),
+        RequiredFile(("b",), "y.org"),
+        RequiredFile(("c",), "z.org"),
+    ]
+    with pytest.raises(UserError) as told:
+        find(tmp_path, files)
+    assert str(told.value) == f"{tmp_path} lacks a or data/a, from x.org; c, from z.org."
+
+
+def test_images_are_told_along_with_other_missing_files(tmp_path):
+    images = RequiredFile(("images", "pics", ""), "z.org")
+    (tmp_path / "b").touch()
+    assert find(tmp_path, [RequiredFile(("b",), "y.org")], images)
+    with pytest.raises(UserError, match="lacks a, from x.org; images or pics, from z.org.$"):
+        find(tmp_path, [RequiredFile(("a",), "x.org")], images)
+    (tmp_path / "elsewhere" / "pics").mkdir(parents=True)
+    with pytest.raises(UserError, match="lacks a, from x.org.$"):
+        find(tmp_path, [RequiredFile(("a",), "x.org")], images, tmp_path / "elsewhere")
+
+
+def test_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert existing_folder("~") == tmp_path
+    (tmp_path / "file").touch()
+    for name in ("~/file", "~/nothing", ""):
+        with pytest.raises(UserError, match=f"folder='{name}' is no folder; name the one"):
+            existing_folder(name)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/data", "a" * 300, "a\0b"])
+def test_folders_that_cannot_be(name):
+    with pytest.raises(UserError, match=r"nobody-of-this-name|is no folder \(.*\); name the one"):
+        existing_folder(name)
+
+
+def test_folders_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    def lstat(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    with pytest.raises(UserError, match=r"x can't be looked for .*Permission denied"):
+        find(tmp_path, [RequiredFile(("x",), "")])

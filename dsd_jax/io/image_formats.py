@@ -1,11 +1,19 @@
-"""Grey levels of more than eight bits, and transparent colors, as files of images hold them."""
+"""Peculiarities of image files: gray levels of many bits, transparent colors, broken metadata."""
+
+import struct
 
 import numpy as np
 from PIL import Image
 
 from dsd_jax.errors import UserError
 
-_DEPTHS = (8, 12, 16)  # bits in which cameras and programs write grey levels
+_DEPTHS = (8, 12, 16)  # bits in which cameras and programs write gray levels
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_JPEG = b"\xff\xd8"
+_JPEG_SCAN = 0xDA  # starts the compressed data
+# Application segments but JFIF's (0) and Adobe's (14), which say how colors are stored; comments.
+_JPEG_DROPPED = {*range(0xE1, 0xEE), 0xEF, 0xFE}
 
 
 def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
@@ -30,11 +38,11 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
             "it with 8 or 16 bits a channel."
         )
     depth = next(bits for bits in _DEPTHS if highest < 2**bits)
-    grey = levels * 255 // (2**depth - 1)
+    gray = levels * 255 // (2**depth - 1)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        grey[levels == transparent] = 255
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        gray[levels == transparent] = 255
+    return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
 
 
 def fit_transparency(image: Image.Image, name: str) -> Image.Image:
@@ -62,3 +70,43 @@ def fit_transparency(image: Image.Image, name: str) -> Image.Image:
     if scale and isinstance(color, int):
         image.info["transparency"] = color * scale
     return image
+
+
+def without_metadata(content: bytes) -> bytes | None:
+    """Return a PNG or JPEG file with the parts that make its pixels; None for other files.
+
+    EXIF, color profiles, texts and thumbnails are left out. Pixels stay as they are stored,
+    so that an image that lies on its side by EXIF stays on its side.
+    """
+    if content.startswith(_PNG):
+        return _bare_png(content)
+    if content.startswith(_JPEG):
+        return _bare_jpeg(content)
+    return None
+
+
+def _bare_png(content: bytes) -> bytes:
+    parts, place = [_PNG], len(_PNG)
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        end = place + 12 + length  # length, kind, data, checksum
+        if kind in _PNG_KEPT:
+            parts.append(content[place:end])
+        place = end
+    return b"".join(parts)
+
+
+def _bare_jpeg(content: bytes) -> bytes:
+    parts, place = [_JPEG], len(_JPEG)
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        kind = content[place + 1]
+        if kind == _JPEG_SCAN:
+            break
+        if kind == 0xFF:  # padding
+            place += 1
+            continue
+        (length,) = struct.unpack_from(">H", content, place + 2)
+        if kind not in _JPEG_DROPPED:
+            parts.append(content[place : place + 2 + length])
+        place += 2 + length
+    return b"".join([*parts, content[place:]])
