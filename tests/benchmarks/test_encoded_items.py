@@ -82,7 +82,7 @@ def test_some_keep_their_numbers(items):
     some = items.take([4, 1])
     np.testing.assert_array_equal(some.clusters, items.clusters[np.array([4, 1])])
     np.testing.assert_array_equal(some.indices, [4, 1])
-    np.testing.assert_array_equal(some.pictures, items.images[np.array([4, 1])])
+    np.testing.assert_array_equal(some.images, items.images[np.array([4, 1])])
     np.testing.assert_array_equal(some.captions, items.captions[np.array([4, 1])])
 
 
