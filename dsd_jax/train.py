@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
         experiment = setup.load_experiment(flags.config, workdir)
         learned = sweep.prompt_sweep(experiment)
         tuned = clip_baseline.clip_sweep(experiment)
-        evaluation.evaluate(experiment, workdir, learned, tuned)
+        evaluation.evaluate(experiment, learned, tuned)
 
 
 if __name__ == "__main__":

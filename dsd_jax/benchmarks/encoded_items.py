@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from dsd_jax.benchmarks.encoding import Encoders
-from dsd_jax.benchmarks.encoding_cache import distinct_rows
 from dsd_jax.data.examples import Examples
 from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
@@ -100,6 +99,12 @@ def encode(
         np.asarray(indices),
         cluster_ids([examples.clusters[index] for index in indices]),
     )
+
+
+def distinct_rows(keys: Sequence[Hashable]) -> tuple[list, np.ndarray]:
+    """Return the distinct keys as they first appear, and which of them each key is, (k,) int."""
+    rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+    return list(rows), np.array([rows[key] for key in keys], np.int64)
 
 
 def _encode_distinct(

@@ -29,12 +29,6 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 Rows = tuple[np.ndarray, ...]
 
 
-def distinct_rows(keys: Sequence[Hashable]) -> tuple[list, np.ndarray]:
-    """Return the distinct keys as they first appear, and which of them each key is, (k,) int."""
-    rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
-    return list(rows), np.array([rows[key] for key in keys], np.int64)
-
-
 class MemoryCache:
     """Encoded rows by key; beyond `MEMORY_BUDGET` bytes the oldest ones are dropped."""
 

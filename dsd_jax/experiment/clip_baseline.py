@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsd_jax.benchmarks.encoding_cache import distinct_rows
+from dsd_jax.benchmarks.encoded_items import distinct_rows
 from dsd_jax.benchmarks.splits import ShotDraw, Split, load_shots_split
 from dsd_jax.benchmarks.table_scores import RowKey
 from dsd_jax.clip.matcher import Clip

@@ -33,7 +33,6 @@ from dsd_jax.distributed import processes
 from dsd_jax.experiment.clip_baseline import clip_scores
 from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
 from dsd_jax.experiment.setup import Experiment
-from dsd_jax.experiment.workdir import Workdir
 from dsd_jax.io.terminal import advance
 from dsd_jax.matching.batching import even_ranges
 from dsd_jax.report import Decision, print_table, report_files
@@ -65,7 +64,6 @@ class SplitResults(NamedTuple):
 
 def evaluate(
     experiment: Experiment,
-    workdir: Workdir,
     learned: Mapping[str, LearnedPrompts],
     tuned: Mapping[str, Sequence[Clip]],
 ) -> None:
@@ -73,14 +71,13 @@ def evaluate(
 
     Args:
         experiment: whose splits are scored by the frozen model, and by the CLIP if there is one.
-        workdir: of the run.
         learned: prompts by label, which the model is scored under, too.
         tuned: fine-tuned CLIPs by label, one per seed, which are scored, too.
     """
     config = experiment.config
     plan = EvalPlan(experiment.specs, experiment.layers, config.timesteps, config.seed, learned)
     identity = scores_identity(experiment.model, plan, config.data.model_dump(mode="json"))
-    cache = ScoreCache(workdir.folder / "scores", identity)
+    cache = ScoreCache(experiment.folder / "scores", identity)
     parts = []
     for split in experiment.splits:
         scores = score_split(experiment.encoders, split, plan, cache)
@@ -98,7 +95,7 @@ def evaluate(
     comparisons = [row for part in parts for row in part.comparisons]
     contents = report_files(header, rows, decisions, comparisons)
     try:
-        workdir.write_reports(contents)
+        experiment.workdir.write_reports(contents)
         cache.delete()
     finally:  # where the disk is full the terminal has the table, and the other way round
         print_table(rows)

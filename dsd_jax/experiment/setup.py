@@ -41,7 +41,7 @@ class Experiment:
 
     Attributes:
         config: of the run.
-        folder: the workdir.
+        workdir: of the run.
         benchmark: whose splits are scored and learned from.
         splits: that are scored.
         encoders: of the frozen model.
@@ -53,7 +53,7 @@ class Experiment:
     """
 
     config: RunConfig
-    folder: epath.Path
+    workdir: Workdir
     benchmark: Benchmark
     splits: Sequence[Split]
     encoders: Encoders
@@ -67,6 +67,11 @@ class Experiment:
     def model(self) -> Model:
         """The frozen model."""
         return self.encoders.model
+
+    @property
+    def folder(self) -> epath.Path:
+        """The folder that the run writes into."""
+        return self.workdir.folder
 
 
 @contextmanager
@@ -125,7 +130,7 @@ def load_experiment(config: RunConfig, workdir: Workdir) -> Experiment:
         workdir.begin(config.to_json(indent=2) + "\n")
     return Experiment(
         config=config,
-        folder=workdir.folder,
+        workdir=workdir,
         benchmark=benchmark,
         splits=splits,
         encoders=encoders,
