@@ -31,7 +31,7 @@ _END = 2**20
 
 
 class PreparedCopy(NamedTuple):
-    """Where and how a benchmark's splits are prepared.
+    """A benchmark whose splits are prepared in a folder.
 
     benchmark: what the items are read from, once.
     data_dir: what prepared splits are kept in.

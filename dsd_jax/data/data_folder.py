@@ -3,7 +3,7 @@
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -126,13 +126,15 @@ class DataFolder(NamedTuple):
         )
 
 
-def _file(key: ImageKey) -> str:
-    return key if isinstance(key, str) else key[0]
+def _file(key: Hashable) -> str:
+    """Return the name of the image in an `ImageKey`."""
+    return key[0] if isinstance(key, tuple) else str(key)
 
 
-def _at(key: ImageKey, paths: dict[str, str]) -> ImageKey:
-    """Return a key with its image's path for the name."""
-    return paths[key] if isinstance(key, str) else (paths[key[0]], *key[1:])
+def _at(key: Hashable, paths: dict[str, str]) -> Hashable:
+    """Return an `ImageKey` with the path of its image for the name."""
+    path = paths[_file(key)]
+    return (path, *key[1:]) if isinstance(key, tuple) else path
 
 
 class _Listing:

@@ -64,7 +64,7 @@ class Examples(NamedTuple):
 
     @property
     def count(self) -> int:
-        """The number of items, n."""
+        """Return the number of items, n."""
         return len(self.captions)
 
     def read_images(self, keys: Iterable[Hashable], size: int) -> np.ndarray:
@@ -83,21 +83,24 @@ class Examples(NamedTuple):
         """Return items of one caption each: a 2x2 item becomes two, whose first image fits."""
         if min(len(self.captions[0]), len(self.images[0])) == 1:
             return self
-        both = [i for i in range(self.count) for _ in range(2)]
-        turns = [turn for _ in range(self.count) for turn in (slice(None), slice(None, None, -1))]
-        return Examples(
-            [(self.captions[i][turn][0],) for i, turn in zip(both, turns, strict=True)],
-            [self.images[i][turn] for i, turn in zip(both, turns, strict=True)],
-            [self.kinds[i] for i in both],
-            [self.clusters[i] for i in both],
-            self.read,
-        )
+        items = map(Example, self.captions, self.images, self.kinds, self.clusters)
+        halves = [
+            item._replace(captions=item.captions[i : i + 1], images=item.images[:: 1 - 2 * i])
+            for item in items
+            for i in (0, 1)
+        ]
+        return Examples.from_items(halves, self.read)
 
     def take(self, indices: Iterable[int]) -> "Examples":
         """Return the items of these indices, in their order."""
         indices = list(indices)
-        columns = ([column[i] for i in indices] for column in self[:-1])
-        return Examples(*columns, self.read)
+        return Examples(
+            [self.captions[i] for i in indices],
+            [self.images[i] for i in indices],
+            [self.kinds[i] for i in indices],
+            [self.clusters[i] for i in indices],
+            self.read,
+        )
 
 
 class Benchmark(NamedTuple):

@@ -12,7 +12,7 @@ TRIES = 20  # per candidate, before the whole pool is looked through
 
 
 class Negatives(NamedTuple):
-    """How many wrong candidates each item gets, and the seed that they are drawn by."""
+    """The number of wrong candidates of each item, and the seed that they are drawn by."""
 
     count: int
     seed: int

@@ -90,7 +90,7 @@ def open_records(folder: Path, split: str, image_fields: Sequence[str]) -> tuple
     """Return the builder of a prepared folder and a split's records, whose images stay files."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     as_bytes = {name: tfds.decode.SkipDecoding() for name in image_fields}
     return builder, builder.as_data_source(split, decoders=as_bytes)
 

@@ -34,7 +34,7 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     lowest, highest = int(levels.min()), int(levels.max())
     if lowest < 0 or highest >= 2**16:
         raise UserError(
-            f"{name} has grey levels from {lowest} to {highest}, expected 0 to 65535 at most; save "
+            f"{name} has gray levels from {lowest} to {highest}, expected 0 to 65535 at most; save "
             "it with 8 or 16 bits a channel."
         )
     depth = next(bits for bits in _DEPTHS if highest < 2**bits)
@@ -54,12 +54,13 @@ def fit_transparency(image: Image.Image, name: str) -> Image.Image:
     Raises:
         UserError: its channels have 16 bits of which only the lowest are used, which Pillow drops.
     """
-    stored = image.tile[0].args if getattr(image, "tile", None) else None
+    tiles = getattr(image, "tile", None)
+    stored = tiles[0].args if tiles else None
     stored = stored[0] if isinstance(stored, tuple) and stored else stored
     image.load()
     color = image.info.get("transparency")
     if isinstance(stored, str) and stored.startswith("RGB;16"):
-        if max(highest for _, highest in image.getextrema()[:3]) < 16:
+        if np.max(np.asarray(image.getextrema())[:3, 1]) < 16:
             raise UserError(
                 f"{name} has 16 bits a channel, but uses at most 12 of them, so that it is nearly "
                 "black; save it with 8 bits a channel."

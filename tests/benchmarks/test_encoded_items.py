@@ -48,7 +48,7 @@ def test_what_items_share_is_encoded_once(model):
     """Two items have the same images in reverse order, and the same captions."""
     source = examples(2)
     source = source._replace(
-        captions=[("a cat", "a dog")] * 2, pictures=[((0, 0), (1, 0)), ((1, 0), (0, 0))]
+        captions=[("a cat", "a dog")] * 2, images=[((0, 0), (1, 0)), ((1, 0), (0, 0))]
     )
     items = encode(Encoders(model), source, [1, 0])
     assert len(items.latents) == len(items.texts.states) == 2

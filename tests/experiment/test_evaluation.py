@@ -218,7 +218,7 @@ def test_pictured_decisions(split):
 def test_pictured_captions():
     """An item of one image shows it twice: with its caption and with the best wrong one."""
     source = examples(2)._replace(
-        captions=[("right", "near", "far")] * 2, pictures=[((0, 0),), ((1, 0),)]
+        captions=[("right", "near", "far")] * 2, images=[((0, 0),), ((1, 0),)]
     )
     split = Split("test", source, [0, 1])
     scores = np.array([[[3.0, 2.0, 1.0]], [[1.0, 0.0, 5.0]]])

@@ -114,7 +114,7 @@ def test_levels_of_any_depth(tmp_path, bits, kind):
 @pytest.mark.parametrize("levels", [[-1, 7], [0, 65_536], [0, 2**31 - 1]])
 def test_levels_that_no_picture_has(tmp_path, levels):
     image = Image.fromarray(np.resize(np.array(levels, np.int32), (16, 16)))
-    with pytest.raises(UserError, match="a.tif has grey levels from .* expected 0 to 65535"):
+    with pytest.raises(UserError, match="a.tif has gray levels from .* expected 0 to 65535"):
         open_image(saved(tmp_path / "a.tif", image))
 
 

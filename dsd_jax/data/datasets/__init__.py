@@ -1,1 +1,5 @@
-"""Readers of benchmarks, one file each: annotation files and images become `Examples`."""
+"""Readers of benchmarks, one file each.
+
+The folder that a config names enters; a `Benchmark` leaves. They import `data`, `io` and, for the
+emoji benchmark, `data.synthetic`; `data.small_sets` and `benchmarks` may import them.
+"""

@@ -187,7 +187,7 @@ def open_prepared(root: Path) -> Any:
     from google.protobuf import json_format
 
     try:
-        builder = tfds.builder_from_directory(root)
+        builder: Any = tfds.builder_from_directory(root)
         features, form = builder.info.features, builder.info.file_format.value
         labels = features["label"].names if "image" in features and "label" in features else None
     except (ValueError, LookupError, TypeError, OSError, json_format.Error) as error:

@@ -241,7 +241,7 @@ WINOGROUND = Layout(
 
 
 def benchmark(
-    folder: str, layout: str = "sugarcrepe", pictures: str = "", fit: str = "stretch"
+    folder: str, layout: str = "sugarcrepe", *, pictures: str = "", fit: str = "stretch"
 ) -> Benchmark:
     """Open splits "all" and, if the set has several files, one for each.
 

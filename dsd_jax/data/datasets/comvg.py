@@ -46,7 +46,7 @@ IMAGE_FOLDERS = RequiredFile(
 
 
 def benchmark(
-    folder: str, pictures: str = "", csv: str = CSV, shots_csv: str = "", fit: str = "stretch"
+    folder: str, *, pictures: str = "", csv: str = CSV, shots_csv: str = "", fit: str = "stretch"
 ) -> Benchmark:
     """Open splits "all" and its parts "subject", "verb" and "object"; "train" if it has a file.
 

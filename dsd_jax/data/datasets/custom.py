@@ -71,7 +71,7 @@ class Entry(FileRow):
 
 
 def benchmark(
-    folder: str, wrong: str = "given", candidates: int = 10, seed: int = 0, fit: str = "stretch"
+    folder: str, *, wrong: str = "given", candidates: int = 10, seed: int = 0, fit: str = "stretch"
 ) -> Benchmark:
     """Open the splits that the file names, or "all".
 

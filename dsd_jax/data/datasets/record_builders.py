@@ -67,6 +67,7 @@ class Emoji(_RecordBuilder):
 
     def _generate_examples(self, split):
         sprites = load_sprites()
+        assert self.builder_config is not None
         triples = make_triples(self.builder_config.name, split, sprites.concepts)
         for i, triple in enumerate(triples):
             record = {

@@ -57,6 +57,7 @@ class Sentence(NamedTuple):
 
 def benchmark(
     folder: str,
+    *,
     split_by: str = "umd",
     pictures: str = "",
     candidates: int = 10,

@@ -84,6 +84,7 @@ BINARY_MARK = f"{LINE_MARK}yes or no: "
 def benchmark(
     folder: str,
     form: str = "official",
+    *,
     pictures: str = "",
     candidates: int = 10,
     seed: int = 0,
@@ -152,7 +153,7 @@ class QuestionRow(FileRow):
 
 
 class AnswerRow(FileRow):
-    """What one annotator answered."""
+    """The answer of one annotator."""
 
     answer: str
 
@@ -194,11 +195,11 @@ def load_official(folder: DataFolder, split: str, year: str, negatives: Negative
     """Return the items of a split of the official form, with images' names for keys."""
     names = [f"OpenEnded_mscoco_{year}_questions.json", f"mscoco_{year}_annotations.json"]
     # The first version's files lack the "v2_"; they are refused by what they say they are.
-    paths = folder.find([RequiredFile((f"v2_{name}", name), SOURCE) for name in names])
-    questions = read_questions(*paths, year)
+    asked, answered = folder.find([RequiredFile((f"v2_{name}", name), SOURCE) for name in names])
+    questions = read_questions(asked, answered, year)
     is_binary = split.endswith("/binary")
     selected = [q for q in questions if (q.answer_type == "yes/no") == is_binary]
-    not_empty(paths[1], selected)
+    not_empty(answered, selected)
     return (binary_items if is_binary else other_items)(selected, negatives)
 
 

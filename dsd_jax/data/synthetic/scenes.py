@@ -102,13 +102,13 @@ def sample_plan(
 
     Each thing's style is drawn from `styles` on its own; sizes, relation and color are uniform.
     """
-    concepts = pairs[rng.integers(len(pairs))]
+    concepts = pairs[int(rng.integers(len(pairs)))]
     concepts = concepts if rng.random() < 0.5 else concepts[::-1]
     alone = rng.random() < single
     concepts = tuple(int(c) for c in concepts[: 1 if alone else 2])
     return Plan(
         concepts,
-        tuple(int(styles[rng.integers(len(styles))]) for _ in concepts),
+        tuple(int(styles[int(rng.integers(len(styles)))]) for _ in concepts),
         tuple(int(rng.integers(len(SIZES))) for _ in concepts),
         None if alone else int(rng.integers(len(RELATIONS))),
         int(rng.integers(len(COLORS))),

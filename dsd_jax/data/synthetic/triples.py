@@ -122,7 +122,7 @@ def _other_partner(rng: np.random.Generator, concept: int, present: int, pairs: 
     """Draw a concept other than `present` that forms one of `pairs` with `concept`."""
     partners = [a + b - concept for a, b in pairs if concept in (a, b)]
     partners.remove(present)
-    return partners[rng.integers(len(partners))]
+    return partners[int(rng.integers(len(partners)))]
 
 
 def split_of(plan: Plan) -> str:
