@@ -7,13 +7,15 @@ Every method, every kind of prompts and a dual encoder, as in docs/results.md; u
 python -m dsd_jax.train --config=configs/emoji.py:table --workdir=runs/table
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from dsd_jax.config.defaults import choose, recipe_defaults, run_defaults
 
 
 def get_config(size: str = "quick") -> ConfigDict:
-    """`quick` learns from one draw, `full` from three; `table` compares everything."""
+    """Return the config: `quick` learns from one draw, `full` from three; `table` compares all."""
     full = choose(size, ("quick", "full", "table")) == "full"
     config = run_defaults()
     config.data = ConfigDict()
@@ -52,8 +54,8 @@ def get_config(size: str = "quick") -> ConfigDict:
     return compare_everything(config) if size == "table" else config
 
 
-def compare_everything(config: ConfigDict) -> ConfigDict:
-    """Every method and every kind of prompts, learned at four timesteps."""
+def compare_everything(config: Any) -> ConfigDict:
+    """Change a config to every method and every kind of prompts, at four timesteps."""
     config.per_kind = 200
     config.timesteps = 4
     config.seeds, config.noises = 3, 2

@@ -1,7 +1,7 @@
 """Prompts of a real Stable Diffusion, as the authors learn them; for accelerators.
 
 bash launch/run.sh here -- python -m dsd_jax.plan --config=configs/full_size.py --topology=v5e:2x4
-The benchmark is the bundled one, in pictures of 512 pixels; --config.weights=FOLDER takes others.
+The benchmark is the bundled one, in images of 512 pixels; --config.weights=FOLDER takes others.
 """
 
 import runpy
@@ -21,7 +21,7 @@ WEIGHTS = {
 
 
 def get_config(model: str = "sd21") -> ConfigDict:
-    """`sd21`, which is the paper's, or another of `WEIGHTS`."""
+    """Return the config of `sd21`, which is the paper's model, or of another of `WEIGHTS`."""
     config = runpy.run_path(str(Path(__file__).with_name("emoji.py")))["get_config"]()
     config.weights = WEIGHTS[choose(model, tuple(WEIGHTS))]
     config.dtype = "bfloat16"
@@ -36,7 +36,7 @@ def get_config(model: str = "sd21") -> ConfigDict:
     prompts.loss = "hinge"
     prompts.margin = 0.1
     prompts.steps = 1000
-    prompts.batch = 64  # items with two pictures; 8 for each of 8 devices
+    prompts.batch = 64  # items with two images; 8 for each of 8 devices
     prompts.timesteps = 1
     prompts.learning_rate = 1e-4
     prompts.accumulate = 2  # 8 pairs at a time then fit into a v5e's memory beside all weights

@@ -1,7 +1,8 @@
-"""Your own pictures and captions: a folder with captions.jsonl or captions.csv.
+"""Your own images and captions: a folder with captions.jsonl or captions.csv.
 
 python -m dsd_jax.train --config=configs/own.py --config.data.folder=DIR --workdir=runs/own
-dsd_jax/data/datasets/custom.py describes the file. The same on the bundled model and made pictures:
+dsd_jax/data/datasets/custom.py describes the file. The same on the bundled model and
+generated images:
 python -m dsd_jax.train --config=configs/own.py:tiny --workdir=runs/own-tiny
 """
 
@@ -11,7 +12,7 @@ from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """Half of the items are shots, the other half says what they taught."""
+    """Return the config: half of the items are shots, the other half is the test split."""
     choose(size, ("full", "tiny"))
     config = benchmark_defaults("own")
     config.data.split_rule = "apart"  # "official" where the file has a column `split`

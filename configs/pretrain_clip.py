@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The bundled CLIP's architecture and training."""
+    """Return the bundled CLIP's architecture and training."""
     config = ConfigDict()
     config.model = "clip"
     config.seed = 0
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.vision.hidden_size = 128
     config.vision.layers = 3
     config.vision.heads = 4
-    config.vision.patch_size = 8  # 64 patches in a 64x64 picture
+    config.vision.patch_size = 8  # 64 patches in a 64x64 image
 
     config.projection = 128
 

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The bundled model's architecture and training."""
+    """Return the bundled model's architecture and training."""
     config = ConfigDict()
     config.model = "stable-diffusion"
     config.seed = 0
@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.cpu_devices = 2
 
     config.vae = ConfigDict()
-    config.vae.block_out_channels = (16, 32, 64, 128)  # an 8x8 grid of latents per 64x64 picture
+    config.vae.block_out_channels = (16, 32, 64, 128)  # an 8x8 grid of latents per 64x64 image
     config.vae.latent_channels = 12
     config.vae.norm_num_groups = 8
     config.vae.encoder_steps = 600
@@ -38,9 +38,9 @@ def get_config() -> ConfigDict:
 
     config.denoiser = ConfigDict()
     config.denoiser.steps = 15_000
-    config.denoiser.batch = 32  # pictures per step, each with two timesteps and noises
+    config.denoiser.batch = 32  # images per step, each with two timesteps and noises
     config.denoiser.learning_rate = 1e-3
-    # v is the picture where the noise is strong, and so what captions
+    # v is the image where the noise is strong, and so what captions
     # are about; as noise to be copied with a small correction it is learned much more slowly.
     config.denoiser.prediction = "v_prediction"
     config.denoiser.cooldown = 0.3

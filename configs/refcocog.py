@@ -1,8 +1,8 @@
-"""RefCOCOg: a COCO picture and ten sentences, one of them about something in it.
+"""RefCOCOg: a COCO image and ten sentences, one of them about something in it.
 
 python -m dsd_jax.train --config=configs/refcocog.py --config.data.folder=DIR --workdir=runs/ref
 DIR holds refs(umd).p, instances.json and train2014/; see dsd_jax/data/datasets/refcocog.py.
-The same on the bundled model and made pictures:
+The same on the bundled model and generated images:
 python -m dsd_jax.train --config=configs/refcocog.py:tiny --workdir=runs/refcocog-tiny
 """
 
@@ -12,7 +12,7 @@ from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """`full` has the published settings: 10 timesteps, 5 % of the training sentences as shots."""
+    """Return the config: 10 timesteps and 5 % of the training sentences as shots, as published."""
     choose(size, ("full", "tiny"))
     config = benchmark_defaults("refcocog")
     config.timesteps = 10

@@ -1,8 +1,8 @@
-"""VQAv2 as matching: yes/no questions with ten pictures, other ones with ten answers.
+"""VQAv2 as matching: yes/no questions with ten images, other ones with ten answers.
 
 python -m dsd_jax.train --config=configs/vqa.py --config.data.folder=DIR --workdir=runs/vqa
 DIR holds questions, annotations, train2014/ and val2014/; see dsd_jax/data/datasets/vqa.py.
-The same on the bundled model and made pictures:
+The same on the bundled model and generated images:
 python -m dsd_jax.train --config=configs/vqa.py:tiny --workdir=runs/vqa-tiny
 """
 
@@ -12,7 +12,7 @@ from dsd_jax.config.defaults import benchmark_defaults, choose, shrink
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """`full` has the published settings: 200 timesteps, 5 % of the training questions as shots."""
+    """Return the config: 200 timesteps and 5 % of the training questions as shots, as published."""
     choose(size, ("full", "tiny"))
     config = benchmark_defaults("vqa")
     config.timesteps = 200

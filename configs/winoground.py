@@ -1,11 +1,11 @@
-"""Winoground: two pictures and two captions of the same words; text, image and group score.
+"""Winoground: two images and two captions of the same words; text, image and group score.
 
 python -m dsd_jax.evaluate --config=configs/winoground.py --config.data.folder=DIR \
     --workdir=runs/winoground
 DIR holds data/*.parquet, or data/examples.jsonl and data/images/; see
 dsd_jax/data/datasets/winoground.py. Sets of the same kind, which
 dsd_jax/data/datasets/compositional.py describes: winoground.py:sugarcrepe, :cola, :aro,
-:whatsup. Winoground on the bundled model and made pictures:
+:whatsup. Winoground on the bundled model and generated images:
 python -m dsd_jax.evaluate --config=configs/winoground.py:tiny --workdir=runs/winoground-tiny
 """
 
@@ -17,7 +17,7 @@ LAYOUTS = ("sugarcrepe", "cola", "aro", "whatsup")
 
 
 def get_config(name: str = "winoground") -> ConfigDict:
-    """The set's name; `tiny` is Winoground with made pictures. There are no few shots."""
+    """Return the config of a set by its name; `tiny` is Winoground with generated images."""
     choose(name, ("winoground", *LAYOUTS, "tiny"))
     config = benchmark_defaults("compositional" if name in LAYOUTS else "winoground")
     if name in LAYOUTS:

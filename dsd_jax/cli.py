@@ -1,4 +1,4 @@
-"""What all commands share: options, --help, exit codes and how messages reach the terminal.
+"""The parts that all commands share: options, --help, exit codes and messages.
 
 A command's module is a docstring (its purpose), a `main(argv)` and
 
@@ -57,7 +57,7 @@ def run_command(
 
 
 def _run(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int | str | None:
-    """Return the exit code of `main(argv)`, having told what went wrong."""
+    """Run `main(argv)`, print what went wrong, and return the exit code."""
     try:
         return _run_main(main, argv)
     except UserError as error:
@@ -104,7 +104,7 @@ def _code_of_stop() -> int:
 
 
 def _end_others(error: BaseException) -> None:
-    """End the processes that this one has joined, if any, and itself, by what it fails with."""
+    """End this process and those that it has joined, if any, with the error's exit code."""
     if "jax" in sys.modules:  # heavy; whoever has joined others has imported it
         from dsd_jax.distributed.failure import BUG, end_together
 
@@ -145,7 +145,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are `UserError`s: one line instead of the whole usage."""
 
     def __init__(self, name: str, purpose: str, example: str):
-        """`name` as in `python -m dsd_jax.<name>`; `example` is a whole command line."""
+        """Take `name` as in `python -m dsd_jax.<name>`; `example` is a whole command line."""
         super().__init__(
             prog=f"python -m dsd_jax.{name}",
             description=purpose,
@@ -156,7 +156,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"dsd_jax {__version__}")
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse with what is wrong."""
+        """Raise `UserError` for a mistake that argparse has found."""
         raise UserError(f"{message}; see {self.prog} --help.")
 
 
@@ -185,7 +185,7 @@ class ConfigParser(Parser):
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
-        """As `argparse`; raises `UserError` for any mistake in arguments or config."""
+        """Parse as `argparse` does; raise `UserError` for any mistake in arguments or config."""
         from dsd_jax.config import config_files  # here and below: what takes long to import
 
         arguments = list(sys.argv[1:] if args is None else args)
@@ -212,7 +212,7 @@ class RunParser(ConfigParser):
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
-        """As `ConfigParser`; raises `UserError` for a workdir that can't be written to, too."""
+        """Parse as `ConfigParser` does, and create the workdir or raise `UserError`."""
         from dsd_jax.io.storage import make_folder
 
         _join_others()  # first: whoever fails from here on ends the others, too
@@ -231,20 +231,20 @@ def _join_others() -> None:
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Takes `--config.a.b=value` and `--config.a.b value` out of the arguments."""
-    rest, overrides = [], []
+    """Return the arguments without `--config.a.b=value` and `--config.a.b value`, and those."""
+    others, overrides = [], []
     remaining = iter(arguments)
     for argument in remaining:
         name, equals, text = argument.partition("=")
         if not name.startswith("--config."):
-            rest.append(argument)
+            others.append(argument)
             continue
         text = text if equals else next(remaining, None)
         if text is None or (not equals and text.startswith("--")):
             raise UserError(f"{name} needs a value: {name}=VALUE.")
         check_text(text, name)
         overrides.append((name.removeprefix("--config."), text))
-    return rest, overrides
+    return others, overrides
 
 
 def check_text(text: str, option: str) -> None:

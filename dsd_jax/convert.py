@@ -25,14 +25,14 @@ ALL_FORMS = ("prompts", "diffusers", "authors", "safetensors", "msgpack")
 
 
 def parse(argv: Sequence[str]) -> Namespace:
-    """Reads the command line."""
-    parser = Parser("convert", __doc__, EXAMPLE)
+    """Parse the command line."""
+    parser = Parser("convert", __doc__ or "", EXAMPLE)
     add = parser.add_argument
     add(
         "source",
         metavar="FROM",
         help="a prompts folder; a PyTorch adapter, as a file or its folder; or a model, as a "
-        'folder, "tiny" or "org/name" on the Hub. What it is is found out',
+        'folder, "tiny" or "org/name" on the Hub. Its kind is detected',
     )
     add("target", metavar="TO", help="a folder that is not there yet, or is empty")
     add(
@@ -51,10 +51,10 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
+    """Run the command."""
     flags = parse(argv)
     check_target(flags.target)
-    from dsd_jax.conversion.source import find_source  # only now: it takes seconds
+    from dsd_jax.conversion.source import find_source  # heavy: after the arguments are known
     from dsd_jax.distributed.devices import check_devices
 
     check_devices()
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def check_target(target: str) -> None:
-    """Nothing is ever overwritten."""
+    """Refuse a target that cannot be created or already has files: nothing is overwritten."""
     if is_remote(target):
         raise UserError(f"TO={target}: addresses are not understood here; name a folder.")
     path = Path(target)
@@ -77,17 +77,17 @@ def check_target(target: str) -> None:
             raise UserError("TO has a NUL in it; name a folder.")
         if any("\ud800" <= letter <= "\udbff" for letter in target):  # no bytes of a name
             raise UserError("TO has half of a surrogate pair in it; name a folder.")
-        taken = path.is_symlink() and not path.exists()
-        taken |= path.exists() and (not path.is_dir() or any(path.iterdir()))
+        is_taken = path.is_symlink() and not path.exists()
+        is_taken |= path.exists() and (not path.is_dir() or any(path.iterdir()))
         above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir():
         raise UserError(f"TO={target} lies below {above}, a file; name another folder.")
-    if taken:
+    if is_taken:
         raise UserError(f"TO={target} is there already; name a folder that is new or empty.")
 
 
 def check_options(flags: Namespace, kind: str) -> None:
-    """Refuses what this kind can't become."""
+    """Refuse options that a source of this kind does not take."""
     if flags.to and flags.to not in FORMS[kind]:
         raise UserError(
             f"--to={flags.to} does not go with {flags.source}, which is of the kind '{kind}' and "
@@ -98,7 +98,7 @@ def check_options(flags: Namespace, kind: str) -> None:
 
 
 def convert_lora(source: Any, flags: Namespace) -> str:
-    """Writes prompts or LoRA for diffusers; returns the line that says so."""
+    """Write prompts, or LoRA for diffusers; return the line to print."""
     from dsd_jax.conversion import adapter_files
     from dsd_jax.conversion.source import describe_lora, read_lora
     from dsd_jax.prompts.prompt_files import write_prompts
@@ -116,7 +116,7 @@ def convert_lora(source: Any, flags: Namespace) -> str:
         adapter_files.write_authors(Path(flags.target), lora["lora"])
         use = f'torch.load("{flags.target}/{adapter_files.AUTHORS}")'
     if others := " and ".join(kind for kind in sorted(prompts) if kind != "lora"):
-        tell("warning", f"what {flags.source} has of {others} has no form there; it is left behind")
+        tell("warning", f"{others} of {flags.source} cannot be stored in this format: skipped")
     fit = f", all of which fit {flags.weights}" if flags.weights else ""
     return f"Wrote {flags.target}: {describe_lora(lora['lora'])}{fit}; use: {use}"
 

@@ -1,4 +1,4 @@
-"""The exceptions that are no bugs."""
+"""Exceptions that are not bugs."""
 
 
 class UserError(ValueError):
@@ -10,11 +10,11 @@ class UserError(ValueError):
 
 
 class Preempted(Exception):
-    """A run was told to stop (SIGTERM), and what it had computed is saved."""
+    """A run stopped on SIGTERM, after it saved its state."""
 
 
 class DeviceError(RuntimeError):
-    """JAX has no device of the kind asked for, or another process uses it; later there may be one.
+    """An accelerator that JAX does not find, or that another process uses; later there may be one.
 
     Commands print it and exit with a code that tells launchers and schedulers to try again.
     """

@@ -85,22 +85,22 @@ def main(argv: Sequence[str]) -> None:
 
 
 def asked_stages(flags: Any, job: Any) -> list[Any]:
-    """The stages that the run has, or those of them that `--step` names."""
+    """Return the stages of the run that `--step` names."""
     from dsd_jax.errors import UserError
     from dsd_jax.planning.training_stages import stages_of
 
-    every = stages_of(job, flags.batch, split=not flags.fit)
-    found = [one for one in every if flags.step in ("all", one.name.partition(" ")[0])]
-    if not found:
-        names = ", ".join(one.name for one in every)
+    stages = stages_of(job, flags.batch, split=not flags.fit)
+    chosen = [stage for stage in stages if flags.step in ("all", stage.name.partition(" ")[0])]
+    if not chosen:
+        names = ", ".join(stage.name for stage in stages)
         raise UserError(
             f"--step={flags.step}: a run of this config has no such stage, but {names}."
         )
-    return found
+    return chosen
 
 
 def lower(flags: Any, job: Any, stage: Any) -> str:
-    """A line on how a stage lowers for GPUs; `UserError` where it does not."""
+    """Return a line on how a stage lowers for GPUs; raise `UserError` where it does not."""
     from jax.sharding import AbstractMesh, AxisType
 
     from dsd_jax.diffusion.device_memory import Device
@@ -113,17 +113,17 @@ def lower(flags: Any, job: Any, stage: Any) -> str:
     shape = flags.gpus // job.fsdp, job.fsdp
     mesh = AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * 2)
     program = stage.make(job, mesh, Device.of("gpu", None))
-    found = lower_for_cuda(program.function, *program.arguments)
-    calls = ", ".join(found.custom_calls) or "no kernel by name"
+    lowered = lower_for_cuda(program.function, *program.arguments)
+    calls = ", ".join(lowered.custom_calls) or "no kernel by name"
     return (
-        f"{stage.name} for {found.devices} NVIDIA GPUs: lowered and read back, "
-        f"{found.size / 1e6:.1f} MB of program, {len(found.inputs)} inputs, "
-        f"{len(found.outputs)} outputs, calls {calls}"
+        f"{stage.name} for {lowered.devices} NVIDIA GPUs: lowered and read back, "
+        f"{lowered.size / 1e6:.1f} MB of program, {len(lowered.inputs)} inputs, "
+        f"{len(lowered.outputs)} outputs, calls {calls}"
     )
 
 
 def make_plan(flags: Any, job: Any, where: Any, stage: Any) -> Any:
-    """One stage on one slice, with the batch that is asked for or the largest that fits."""
+    """Plan one stage on one slice, with the batch that is asked for or the largest that fits."""
     from dsd_jax.planning.compilation import GIB, Shortage
     from dsd_jax.planning.largest_batch import largest_fit
     from dsd_jax.planning.training_stages import plan_stage, stages_of
@@ -133,8 +133,8 @@ def make_plan(flags: Any, job: Any, where: Any, stage: Any) -> Any:
 
     def compile_batch(size: int) -> Any:
         print(f"{stage.name} on {where.name}: {size} items per device", file=sys.stderr)
-        every = {one.name: one for one in stages_of(job, size, split=False)}
-        plan = tried[size] = plan_stage(job, where, every[stage.name])
+        stages = {each.name: each for each in stages_of(job, size, split=False)}
+        plan = tried[size] = plan_stage(job, where, stages[stage.name])
         # With the other networks' weights, which are on the device, too.
         return plan.found._replace(peak=plan.needed) if plan.fits else Shortage(plan.needed, room)
 

@@ -1,4 +1,4 @@
-"""Trains a bundled model from scratch, or goes on where the workdir left off."""
+"""Trains a bundled model from scratch, or resumes in its workdir."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scores captions against pictures and says which caption fits each picture best."""
+"""Scores captions against images and marks the caption that fits each image best."""
 
 import json
 import textwrap
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from dsd_jax import Model
+
 EXAMPLE = """python -m dsd_jax.score --image a.png --image b.png \\
       --caption "a cat to the left of a dog" --caption "a dog to the left of a cat\""""
 CAPTION_WIDTH = 56
-COLUMNS = 5  # pictures beside each other in the table; more go into further blocks
+COLUMNS = 5  # images beside each other in the table; more go into further blocks
 
 
 def parse(argv: Sequence[str]) -> Namespace:
-    """Reads the command line."""
-    parser = Parser("score", __doc__, EXAMPLE)
+    """Parse the command line."""
+    parser = Parser("score", __doc__ or "", EXAMPLE)
     add = parser.add_argument
-    add("--image", action="append", required=True, metavar="FILE", help="a picture; repeatable")
-    add("--caption", action="append", required=True, metavar="TEXT", help="a text; repeatable")
+    add("--image", action="append", required=True, metavar="FILE", help="an image; repeatable")
+    add("--caption", action="append", required=True, metavar="TEXT", help="a caption; repeatable")
     add(
         "--weights",
         default="tiny",
@@ -48,10 +50,10 @@ def parse(argv: Sequence[str]) -> Namespace:
         "--timesteps",
         type=int,
         metavar="N",
-        help="noise levels to average over; more is slower and steadier; default: as many as the "
+        help="timesteps to average over; more are slower and more exact; default: as many as the "
         "prompts were learned at, or 10",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of the noise; default: %(default)s")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the noise; default: %(default)s")
     add(
         "--force",
         action="store_true",
@@ -62,24 +64,24 @@ def parse(argv: Sequence[str]) -> Namespace:
         "--heatmaps",
         type=Path,
         metavar="DIR",
-        help="also write, for each picture and caption, where each word looks",
+        help="also write an attention map of each word for each image and caption",
     )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
+    """Run the command."""
     flags = parse(argv)
-    pictures = check(flags)
+    images = check(flags)
 
-    import numpy as np  # only now: what takes long need --help and mistakes not wait for
+    import numpy as np  # heavy: after the arguments are known to be good
 
     import dsd_jax
 
     model = dsd_jax.load(flags.weights)
     scores = dsd_jax.match_scores(
         model,
-        pictures,
+        images,
         flags.caption,
         method=flags.method,
         timesteps=flags.timesteps,
@@ -96,13 +98,13 @@ def main(argv: Sequence[str]) -> None:
     files: list[str] = []
     try:
         if flags.heatmaps:
-            write_heatmaps(model, pictures, flags, files)
+            write_heatmaps(model, images, flags, files)
     finally:  # scores are not lost where heat maps fail
         print(as_json(flags, scores, files) if flags.json else as_table(flags, scores, files))
 
 
 def check(flags: Namespace) -> list["Image.Image"]:
-    """Refuse what can be refused without the model; return the images."""
+    """Check the arguments as far as that needs no model; return the images."""
     from dsd_jax.diffusion.seeds import check_seed
     from dsd_jax.io.images import open_image
     from dsd_jax.io.storage import make_local_folder
@@ -128,17 +130,17 @@ def check(flags: Namespace) -> list["Image.Image"]:
 
 
 def write_heatmaps(
-    model: object, pictures: Sequence["Image.Image"], flags: Namespace, written: list[str]
+    model: "Model", images: Sequence["Image.Image"], flags: Namespace, written: list[str]
 ) -> None:
     """Write a PNG for each image and caption; append each path to `written` once it is there."""
     import dsd_jax
     from dsd_jax.matching.plot_heatmaps import draw_heatmaps, file_name, write_image
 
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         for c, caption in enumerate(flags.caption):
             words, maps = dsd_jax.explain(
                 model,
-                picture,
+                image,
                 caption,
                 timesteps=flags.timesteps,
                 seed=flags.seed,
@@ -146,12 +148,12 @@ def write_heatmaps(
                 force=flags.force,
             )
             path = flags.heatmaps / file_name(i + 1, Path(flags.image[i]).stem, c + 1)
-            write_image(path, draw_heatmaps(picture, caption, words, maps))
+            write_image(path, draw_heatmaps(image, caption, words, maps))
             written.append(str(path))
 
 
 def as_json(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str:
-    """The match matrix and what it was made with."""
+    """Return scores and settings as JSON."""
     result = {
         "weights": flags.weights,
         "prompts": flags.prompts,
@@ -169,16 +171,16 @@ def as_json(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str
 
 
 def as_table(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str:
-    """Captions as lines, pictures as columns, the best caption of each picture marked."""
-    best = "; * best caption of the picture" if len(flags.caption) > 1 else ""
+    """Return a table of captions by images, in which the best caption of each image is marked."""
+    best = "; * best caption of the image" if len(flags.caption) > 1 else ""
     learned = f" and prompts {flags.prompts}" if flags.prompts else ""
     title = (
         f"{flags.method} scores by {flags.weights}{learned}, {flags.timesteps} timesteps, "
         f"seed {flags.seed} (higher fits better{best})"
     )
     columns = [
-        column(name, picture_scores)
-        for name, picture_scores in zip(short_names(flags.image), scores, strict=True)
+        column(name, image_scores)
+        for name, image_scores in zip(short_names(flags.image), scores, strict=True)
     ]
     blocks = [
         block(flags.caption, columns[start : start + COLUMNS])
@@ -190,13 +192,13 @@ def as_table(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> st
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """File names, or the whole paths if two files have the same name."""
+    """Return the files' names, or the whole paths if two files have the same name."""
     names = [Path(path).name for path in paths]
     return names if len(set(names)) == len(names) else list(paths)
 
 
 def column(name: str, scores: "np.ndarray") -> list[str]:
-    """A picture's name and its scores, with enough digits to tell the captions apart."""
+    """Return an image's name and its scores, with enough digits to tell the captions apart."""
     import numpy as np
 
     range_of_scores = float(np.ptp(scores)) or 1.0
@@ -209,16 +211,16 @@ def column(name: str, scores: "np.ndarray") -> list[str]:
 
 
 def block(captions: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
-    """The table of some of the pictures."""
+    """Return the table of a few images."""
     captions = [printable(" ".join(caption.split())) for caption in captions]
     width = max(len("caption"), *(min(len(caption), CAPTION_WIDTH) for caption in captions))
     widths = [max(map(len, cells)) for cells in columns]
     lines = []
     for number, caption in enumerate(["caption", *captions]):
         cells = [cells[number].rjust(w) for cells, w in zip(columns, widths, strict=True)]
-        first, *rest = textwrap.wrap(caption, width)
+        first, *further = textwrap.wrap(caption, width)
         lines.append("  ".join([first.ljust(width), *cells]).rstrip())
-        lines += [f"  {part}" for part in rest]
+        lines += [f"  {part}" for part in further]
     return "\n".join(lines)
 
 

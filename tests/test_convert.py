@@ -109,7 +109,7 @@ def test_kinds_that_diffusers_lacks(lora, config, tmp_path, capsys):
     main([str(tmp_path / "both"), str(tmp_path / "out")])
     said = capsys.readouterr()
     assert said.out.startswith(f"Wrote {tmp_path}/out: 16 tensors")
-    assert re.fullmatch("warning: what .*/both has of tokens and weights .*left behind\n", said.err)
+    assert re.fullmatch("warning: tokens and weights of .*/both cannot be .*: skipped\n", said.err)
     write_prompts(tmp_path / "others", others, {})
     with pytest.raises(UserError, match="others has no LoRA but tokens, weights"):
         main([str(tmp_path / "others"), str(tmp_path / "none")])

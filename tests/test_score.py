@@ -67,7 +67,7 @@ def test_table_marks_the_best_caption_of_each_picture(pictures, calls, capsys):
     title, blank, head, *lines = capsys.readouterr().out.splitlines()
     assert title == (
         "noise scores by tiny, 10 timesteps, seed 3 "
-        "(higher fits better; * best caption of the picture)"
+        "(higher fits better; * best caption of the image)"
     )
     assert blank == ""
     assert head.split() == ["caption", "red.png", "blue.png"]

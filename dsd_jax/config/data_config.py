@@ -1,4 +1,4 @@
-"""Which benchmark is read and how: the fields of `config.data`, by its `name`."""
+"""The benchmark that is read: the fields of `config.data`, by its `name`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -13,13 +13,13 @@ Candidates = Annotated[int, Field(ge=2, le=10_000)]
 
 
 class DataConfig(Checked):
-    """Fields of every benchmark."""
+    """Fields that every benchmark has."""
 
-    name: str = Field(description="of the benchmark")
+    name: str = Field(description="name of the benchmark")
 
     @model_serializer(mode="wrap")
     def _only_what_was_set(self, serialize: Any) -> dict[str, Any]:
-        """Leave out what nobody set, by which runs and prepared copies of old are known again."""
+        """Leave out fields that were not set: configs of older runs and copies do not have them."""
         fields = serialize(self)
         return {field: fields[field] for field in fields if field in self.model_fields_set}
 
@@ -31,108 +31,106 @@ class EmojiData(DataConfig):
         "emoji", description="the bundled benchmark, drawn once into ~/.cache/dsd_jax"
     )
     prepared: PathText = Field(
-        "", description='folder for pictures that were resized once; "" for none'
+        "", description='folder for images that were resized once; "" for none'
     )
     prepared_size: int = Field(
-        512, ge=8, le=9_000, description="their side in pixels: that of the model's pictures"
+        512, ge=8, le=9_000, description="side of these images in pixels, which is the model's"
     )
 
 
 class FolderData(DataConfig):
-    """Fields of every benchmark but the bundled one, which is in no folder."""
+    """Fields of every benchmark that is read from a folder: all but the bundled one."""
 
     folder: PathText = Field(
-        "", description="what holds its files, as its reader in dsd_jax/data describes them"
+        "", description="folder of its files, as its reader in dsd_jax/data/datasets describes them"
     )
     made: bool = Field(
-        False, description="instead a small made data set with the same layout, of emoji scenes"
+        False, description="use a small generated data set of the same layout instead"
     )
     fit: Literal["stretch", "crop"] = Field(
-        "stretch", description='to a square, as the authors do; "crop" keeps the aspect'
+        "stretch", description='"stretch" images to a square, as the authors do, or "crop"'
     )
     damaged: Literal["stop", "skip"] = Field(
-        "stop", description='at a picture that can\'t be read; "skip": leave its items out, counted'
+        "stop", description='at an unreadable image "stop", or "skip" its items and count them'
     )
     prepared: PathText = Field(
-        "", description='folder for pictures that were read and resized once; "" for none'
+        "", description='folder for images that were read and resized once; "" for none'
     )
     prepared_size: int = Field(
-        512, ge=8, le=9_000, description="their side in pixels: that of the model's pictures"
+        512, ge=8, le=9_000, description="side of these images in pixels, which is the model's"
     )
     split_rule: Literal["official", "apart", "authors"] = Field(
-        "official", description='"apart": cut by seed; "authors": the first rows are the shots'
+        "official",
+        description='"official", "apart" (cut by seed) or "authors" (first rows are shots)',
     )
     shots_part: Part = Field(
-        0.05, description="of a split that is cut: how many items, or which part of them"
+        0.05, description="shots of a split that is cut: a number of items, or a part of them"
     )
-    validation_part: Part = Field(0.05, description="the same, for choosing settings")
-    split_seed: Seed = Field(0, description="that it is cut by")
+    validation_part: Part = Field(0.05, description="validation items of it, likewise")
+    split_seed: Seed = Field(0, description="seed by which it is cut")
 
 
 class ComvgData(FolderData):
     """Fields of ComVG."""
 
-    name: Literal["comvg"] = Field("comvg", description="of the benchmark")
-    pictures: PathText = Field("", description="what holds VG_100K*, if it is another folder")
-    csv: SomePath = Field("compositional_visual_genome.csv", description="the items")
+    name: Literal["comvg"] = Field("comvg", description="name of the benchmark")
+    pictures: PathText = Field("", description="folder of VG_100K*, if it is another")
+    csv: SomePath = Field("compositional_visual_genome.csv", description="file of the items")
     shots_csv: PathText = Field(
-        "", description='more items, such as the authors\' comvg_train.csv: split "train"'
+        "", description='file of the split "train", such as the authors\' comvg_train.csv'
     )
 
 
 class RefCocoData(FolderData):
     """Fields of RefCOCOg."""
 
-    name: Literal["refcocog"] = Field("refcocog", description="of the benchmark")
+    name: Literal["refcocog"] = Field("refcocog", description="name of the benchmark")
     split_by: Literal["umd", "google"] = Field(
-        "umd", description='or "google", whose splits share pictures'
+        "umd", description='"umd", or "google", whose splits share images'
     )
-    pictures: PathText = Field("", description="what holds train2014, if it is another folder")
-    candidates: Candidates = Field(10, description="sentences per picture, the right one included")
-    seed: Seed = Field(0, description="what the wrong ones are drawn by")
+    pictures: PathText = Field("", description="folder of train2014, if it is another")
+    candidates: Candidates = Field(10, description="captions per image, the right one included")
+    seed: Seed = Field(0, description="seed by which wrong candidates are drawn")
 
 
 class VQAData(FolderData):
     """Fields of VQAv2."""
 
-    name: Literal["vqa"] = Field("vqa", description="of the benchmark")
+    name: Literal["vqa"] = Field("vqa", description="name of the benchmark")
     form: Literal["official", "authors"] = Field(
-        "official", description='or "authors": vqa_text_*.csv and test.txt, other splits'
+        "official",
+        description='"official", or "authors": vqa_text_*.csv, test.txt, other splits',
     )
-    pictures: PathText = Field(
-        "", description="what holds train2014 and val2014, if it is another folder"
-    )
-    candidates: Candidates = Field(10, description="pictures or answers, the right one included")
-    seed: Seed = Field(0, description="what the wrong ones are drawn by")
+    pictures: PathText = Field("", description="folder of train2014 and val2014, if it is another")
+    candidates: Candidates = Field(10, description="images or answers, the right one included")
+    seed: Seed = Field(0, description="seed by which wrong candidates are drawn")
 
 
 class WinogroundData(FolderData):
     """Fields of Winoground."""
 
-    name: Literal["winoground"] = Field("winoground", description="of the benchmark")
+    name: Literal["winoground"] = Field("winoground", description="name of the benchmark")
 
 
 class CompositionalData(FolderData):
     """Fields of SugarCrepe, COLA, ARO and What'sUp."""
 
-    name: Literal["compositional"] = Field("compositional", description="of the benchmark")
+    name: Literal["compositional"] = Field("compositional", description="name of the benchmark")
     layout: Literal["sugarcrepe", "cola", "aro", "whatsup"] = Field(
-        "sugarcrepe", description="how the set's files are laid out"
+        "sugarcrepe", description="layout of the set's files"
     )
-    pictures: PathText = Field(
-        "", description="what holds the pictures' folders, if it is another one"
-    )
+    pictures: PathText = Field("", description="folder of the images' folders, if it is another")
 
 
 class ClassifyData(FolderData):
     """Fields of zero-shot classification."""
 
-    name: Literal["classify"] = Field("classify", description="of the benchmark")
+    name: Literal["classify"] = Field("classify", description="name of the benchmark")
     templates: List[str] = Field(
         ("a photo of a {}.",),
         min_length=1,
         max_length=1000,
-        description="captions; items take turns with several",
+        description="captions with {} for the class; items take turns with several",
     )
 
     @field_validator("templates")
@@ -146,16 +144,17 @@ class ClassifyData(FolderData):
 
 
 class OwnData(FolderData):
-    """Fields of the user's own pictures and captions."""
+    """Fields of the user's own images and captions."""
 
-    name: Literal["own"] = Field("own", description="of the benchmark")
+    name: Literal["own"] = Field("own", description="name of the benchmark")
     wrong: Literal["given", "captions", "pictures"] = Field(
-        "given", description='in the file; or "captions" or "pictures", drawn from other rows'
+        "given",
+        description='"given" in the file; "captions" or "pictures" drawn from other rows',
     )
     candidates: Candidates = Field(
-        10, description="captions or pictures of an item, where they are drawn"
+        10, description="captions or images per item, where they are drawn"
     )
-    seed: Seed = Field(0, description="what they are drawn by")
+    seed: Seed = Field(0, description="seed by which they are drawn")
 
 
 DATA: dict[str, type[DataConfig]] = {

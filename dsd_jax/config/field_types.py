@@ -1,18 +1,18 @@
-"""Kinds of values that configs have: counts, rates, seeds, paths; each with its range."""
+"""Types of config values, each with its range: counts, rates, seeds, paths."""
 
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainValidator
 
 from dsd_jax.io.terminal import shorten
 
-_LONGEST_NAME = 255  # bytes, of what stands between two slashes: the limit of common file systems
-_LONGEST_PATH = 4096  # bytes
-_MOST_ITEMS = 10**9
-_MOST_DEVICES = 1024
+_MAX_NAME = 255  # bytes, of what stands between two slashes: the limit of common file systems
+_MAX_PATH = 4096  # bytes
+_MAX_ITEMS = 10**9
+_MAX_DEVICES = 1024
 
 
 def _check_path(text: str) -> str:
@@ -20,12 +20,10 @@ def _check_path(text: str) -> str:
     if "\0" in text:
         raise ValueError("has a NUL character, which no path has")
     size = len(os.fsencode(text))
-    if size > _LONGEST_PATH or any(
-        len(os.fsencode(name)) > _LONGEST_NAME for name in text.split("/")
-    ):
+    if size > _MAX_PATH or any(len(os.fsencode(name)) > _MAX_NAME for name in text.split("/")):
         raise ValueError(
-            f"has {size} bytes, expected at most {_LONGEST_NAME} in each name of a path and "
-            f"{_LONGEST_PATH} in all"
+            f"has {size} bytes, expected at most {_MAX_NAME} in each name of a path and "
+            f"{_MAX_PATH} in all"
         )
     if text.startswith("~"):
         try:
@@ -64,10 +62,10 @@ def _check_label(label: str) -> str:
     return label
 
 
-def _check_shots(asked: object) -> int | float:
+def _check_shots(asked: Any) -> int | float:
     """Return a number of shots, or raise ValueError where it is neither a number nor a part."""
     is_part = type(asked) is float and 0 < asked <= 1
-    is_count = type(asked) in (int, float) and 2 <= asked <= _MOST_ITEMS and asked == int(asked)
+    is_count = type(asked) in (int, float) and 2 <= asked <= _MAX_ITEMS and asked == int(asked)
     if not (is_part or is_count):
         raise ValueError(
             f"is {shorten(asked)}, expected a number of items (2 or more), or a fraction up to 1.0"
@@ -77,9 +75,9 @@ def _check_shots(asked: object) -> int | float:
 
 def _check_devices(count: int) -> int:
     """Return a number of CPU devices, or raise ValueError where there can't be so many."""
-    if count != -1 and not 1 <= count <= _MOST_DEVICES:
+    if count != -1 and not 1 <= count <= _MAX_DEVICES:
         raise ValueError(
-            f"is {shorten(count)}, expected 1 to {_MOST_DEVICES}, or -1 for as many as there are"
+            f"is {shorten(count)}, expected 1 to {_MAX_DEVICES}, or -1 for as many as there are"
         )
     return count
 
@@ -96,6 +94,6 @@ Label = Annotated[str, AfterValidator(_check_label)]  # a part of the names of f
 SomePath = Annotated[str, Field(min_length=1), AfterValidator(_check_path)]
 PathText = Annotated[str, AfterValidator(_check_path)]  # a path, an id on the Hub, or ""
 Different = AfterValidator(_check_different)
-Part = Annotated[float, Field(ge=0, le=_MOST_ITEMS), AfterValidator(_check_part)]
+Part = Annotated[float, Field(ge=0, le=_MAX_ITEMS), AfterValidator(_check_part)]
 ShotCount = Annotated[int | float, PlainValidator(_check_shots)]
 CPUDevices = Annotated[int, AfterValidator(_check_devices)]

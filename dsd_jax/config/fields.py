@@ -107,7 +107,7 @@ def describe(kind: ConfigClass, values: Mapping[str, Any]) -> str:
     for name in dict.fromkeys([*known, *given]):
         field = known.get(name)
         if name in given or (field and not field.is_required()):
-            value = given[name] if name in given else field.get_default()
+            value = given[name] if name in given or not field else field.get_default()
             shown = ",".join(map(str, value)) if value and type(value) in (tuple, list) else value
             lines[f"--config.{name}={shown}"] = (field.description or "") if field else ""
     width = min(max(map(len, lines), default=0), _MAX_ALIGNED)
@@ -129,7 +129,9 @@ def override(
         UserError: the field is unknown (the closest one is named), or the text of another type.
     """
     defaults = defaults or {}
-    group, names = config, field.split(".")
+    names = field.split(".")
+    parent: Any = config
+    group: Any = config
     for depth, name in enumerate(names):
         inside = isinstance(group, ConfigDict)
         if inside and name not in group and depth == len(names) - 1 and field in defaults:
@@ -192,7 +194,7 @@ def _read_value(text: str, kind: type, default: object) -> object:
         return text
 
 
-def _read_items(text: str, default: Sequence) -> list:
+def _read_items(text: str, default: Any) -> list:
     """Return the items of `(1, 2)`, `[1, 2]`, `1,2` or `dsd,noise`.
 
     Each is read as the type of the first default; where that is a number, whole

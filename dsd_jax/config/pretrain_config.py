@@ -1,4 +1,4 @@
-"""What `pretrain` is asked for: the fields of configs/pretrain_*.py, with their ranges."""
+"""The configs of `pretrain`: the fields of configs/pretrain_*.py, with their ranges."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -10,8 +10,8 @@ from dsd_jax.errors import UserError
 from dsd_jax.io.terminal import shorten
 from dsd_jax.io.validation import Checked, List, mistake
 
-POOL = 256  # pictures that are drawn at a time; a pool is a multiple of it
-SIDE = 64  # pixels of a picture
+POOL = 256  # images that are drawn at a time; a pool is a multiple of it
+SIDE = 64  # pixels of an image
 Channels = Annotated[List[Size], Field(min_length=1, max_length=7)]
 Cooldown = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
@@ -20,13 +20,15 @@ Seconds = Annotated[float, Field(gt=0, le=1e6)]
 class VAEFields(Checked):
     """Fields of `vae`."""
 
-    block_out_channels: Channels = Field(description="of each level; each halves the picture")
-    latent_channels: Size = Field(description="of the latents")
+    block_out_channels: Channels = Field(
+        description="channels of levels; all but one halve the image"
+    )
+    latent_channels: Size = Field(description="channels of the latents")
     norm_num_groups: Size = Field(description="groups of channels that are normalized together")
     encoder_steps: Count = Field(description="steps against the linear decoder alone")
     steps: Count = Field(description="in total")
-    batch: Size = Field(description="pictures per step; twice as many against the linear decoder")
-    learning_rate: Rate = Field(description="of AdamW, at its highest")
+    batch: Size = Field(description="images per step; twice as many against the linear decoder")
+    learning_rate: Rate = Field(description="peak rate of AdamW")
 
     @model_validator(mode="after")
     def _check(self) -> "VAEFields":
@@ -42,9 +44,9 @@ class VAEFields(Checked):
 class TowerFields(Checked):
     """Fields of a transformer: `text` and `vision` of a CLIP."""
 
-    hidden_size: Size = Field(description="of a token's hidden state")
+    hidden_size: Size = Field(description="dims of a token's hidden state")
     layers: Annotated[int, Field(ge=1, le=1000)] = Field(description="transformer blocks")
-    heads: Size = Field(description="of attention, which divide the hidden size")
+    heads: Size = Field(description="attention heads, which divide the hidden size")
 
     @model_validator(mode="after")
     def _check_heads(self) -> "TowerFields":
@@ -58,24 +60,24 @@ class TowerFields(Checked):
 class TextFields(TowerFields):
     """Fields of `text` of a Stable Diffusion."""
 
-    steps: Count = Field(description="of learning to read")
+    steps: Count = Field(description="steps of learning to read")
     batch: Size = Field(description="captions per step")
-    learning_rate: Rate = Field(description="of AdamW, at its highest")
+    learning_rate: Rate = Field(description="peak rate of AdamW")
 
 
 class VisionFields(TowerFields):
     """Fields of `vision`."""
 
     patch_size: Literal[1, 2, 4, 8, 16, 32, 64] = Field(
-        description="pixels of a side of a patch; 8 makes 64 patches of a 64x64 picture"
+        description="side of a patch in pixels; 8 makes 64 patches of a 64x64 image"
     )
 
 
 class UNetFields(Checked):
     """Fields of `unet`."""
 
-    block_out_channels: Channels = Field(description="of each level")
-    heads: Size = Field(description="of attention, which divide the channels")
+    block_out_channels: Channels = Field(description="channels of each level")
+    heads: Size = Field(description="attention heads, which divide the channels")
     norm_num_groups: Size = Field(description="groups of channels that are normalized together")
 
     @model_validator(mode="after")
@@ -90,22 +92,22 @@ class UNetFields(Checked):
 
 
 class PoolFields(Checked):
-    """Fields of a phase that draws its batches from pools of pictures."""
+    """Fields of a stage that draws its batches from pools of images."""
 
-    steps: Count = Field(description="of the optimizer")
-    batch: Size = Field(description="pictures per step")
-    learning_rate: Rate = Field(description="of AdamW, at its highest")
+    steps: Count = Field(description="optimizer steps")
+    batch: Size = Field(description="images per step")
+    learning_rate: Rate = Field(description="peak rate of AdamW")
     cooldown: Cooldown = Field(description="part of the steps over which the rate falls to zero")
     pool: Annotated[int, Field(ge=POOL, le=2**20, multiple_of=POOL)] = Field(
-        description="pictures drawn or encoded at a time"
+        description="images drawn or encoded at a time"
     )
-    passes: Count = Field(description="times each of them is used, with other captions")
+    passes: Count = Field(description="times that each of them is used, with other captions")
 
     @model_validator(mode="after")
     def _check_pool(self) -> "PoolFields":
         if self.batch > self.pool:
             raise mistake(
-                "batch", f"is {self.batch}, expected at most the pool's pictures, {self.pool}"
+                "batch", f"is {self.batch}, expected at most the pool's images, {self.pool}"
             )
         return self
 
@@ -119,10 +121,10 @@ class DenoiserFields(PoolFields):
 
 
 class PretrainConfig(Checked):
-    """A run of `pretrain` that trains a Stable Diffusion."""
+    """A config of `pretrain` that trains a Stable Diffusion."""
 
-    model: Literal["stable-diffusion"] = Field(description='what is trained: this, or "clip"')
-    seed: Seed = Field(description="of weights, pictures and noise")
+    model: Literal["stable-diffusion"] = Field(description='model that is trained: this, or "clip"')
+    seed: Seed = Field(description="seed of params, images and noise")
     start: PathText = Field(
         description='a model to go on from: "tiny" or a folder; its VAE is kept as it is'
     )
@@ -133,7 +135,7 @@ class PretrainConfig(Checked):
     text: TextFields
     unet: UNetFields
     denoiser: DenoiserFields
-    save_seconds: Seconds = Field(description="between checkpoints")
+    save_seconds: Seconds = Field(description="seconds between checkpoints")
 
     @model_validator(mode="after")
     def _check_levels(self) -> "PretrainConfig":
@@ -143,7 +145,7 @@ class PretrainConfig(Checked):
             raise mistake(
                 "vae.latent_channels",
                 f"is {self.vae.latent_channels}, expected at most {most}, the numbers in a "
-                "picture's patch that becomes a latent",
+                "image's patch that becomes a latent",
             )
         levels = len(self.unet.block_out_channels)
         if grid % 2 ** (levels - 1):
@@ -156,16 +158,16 @@ class PretrainConfig(Checked):
 
 
 class ClipPretrainConfig(Checked):
-    """A run of `pretrain` that trains a CLIP."""
+    """A config of `pretrain` that trains a CLIP."""
 
-    model: Literal["clip"] = Field(description='what is trained: this, or "stable-diffusion"')
-    seed: Seed = Field(description="of weights and pictures")
+    model: Literal["clip"] = Field(description='model that is trained: this, or "stable-diffusion"')
+    seed: Seed = Field(description="seed of params and images")
     cpu_devices: CPUDevices = Field(description="simulated CPU devices")
     text: TowerFields
     vision: VisionFields
     projection: Size = Field(description="dims of the space in which both towers meet")
     contrast: PoolFields
-    save_seconds: Seconds = Field(description="between checkpoints")
+    save_seconds: Seconds = Field(description="seconds between checkpoints")
 
 
 def _check_groups(channels: Sequence[int], groups: int) -> None:

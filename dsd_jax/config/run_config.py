@@ -1,4 +1,4 @@
-"""What `train`, `evaluate` and `plan` are asked for: the fields of a config, with their ranges."""
+"""The config of `train`, `evaluate` and `plan`: its fields with their ranges and descriptions."""
 
 import json
 from typing import Annotated, Literal
@@ -24,31 +24,32 @@ from dsd_jax.io.terminal import shorten
 from dsd_jax.io.validation import Checked, List, mistake
 
 # The noise of training is drawn by seeds of 32 bits, a thousand for each draw of shots.
-_NOISES = 1000
-_MOST_SEED = 2_000_000
+_MAX_NOISES = 1000
+_MAX_SEED = 2_000_000
 
 
 class RunConfig(Checked):
-    """A run of `train` or `evaluate`; the descriptions say what each field does."""
+    """A config of `train`, `evaluate` or `plan`."""
 
     weights: SomePath = Field(
         "tiny", description='"tiny", a folder, or "org/name[@revision]" on the Hub'
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description='of the weights and matrix products; "bfloat16" on accelerators'
+        "float32",
+        description='type of params and matrix products; "bfloat16" on accelerators',
     )
-    fsdp: Size = Field(1, description="devices of a host that share one copy of the weights")
+    fsdp: Size = Field(1, description="devices of a host that share one copy of the params")
     cache: PathText = Field(
-        "", description="folder for encoded pictures and captions, which later runs find there"
+        "", description="folder for encoded images and captions, which later runs reuse"
     )
     seed: int = Field(
         0,
         ge=0,
-        le=_MOST_SEED,
-        description="of the noise that is scored, and of the first draw of shots",
+        le=_MAX_SEED,
+        description="seed of the noise at scoring, and of the first draw of shots",
     )
     seeds: int = Field(
-        3, ge=1, le=1000, description="draws of shots and initialisations per few-shot row"
+        3, ge=1, le=1000, description="draws of shots and initializations per few-shot row"
     )
     cpu_devices: CPUDevices = Field(
         2, description="simulated CPU devices; ignored where there is an accelerator"
@@ -61,16 +62,16 @@ class RunConfig(Checked):
         "NAME@TIMESTEPS>CANDIDATES@TIMESTEPS, which drops candidates (config/score_spec.py)",
     )
     layers: Annotated[List[Name], Different] = Field(
-        (), description="whose attention scores count: paths; () is the authors' choice"
+        (), description="paths of layers whose attention scores count; () is the authors' choice"
     )
     timesteps: Timesteps = Field(
-        4, description="noise levels per score, where a method does not name its own number"
+        4, description="timesteps per score, where a method does not name its own number"
     )
     splits: Annotated[List[Name], Different] = Field(
-        ("test",), min_length=1, description="whose items are scored"
+        ("test",), min_length=1, description="splits that are scored"
     )
     per_kind: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="items of each kind and split, the first ones; None is all"
+        None, description="number of items of each kind and split, the first ones; None is all"
     )
 
     shots_from: Name = Field("shots", description="split that few-shot items are drawn from")
@@ -78,21 +79,22 @@ class RunConfig(Checked):
         (1.0,),
         min_length=1,
         max_length=100,
-        description="how many: numbers of items, or fractions of them up to 1.0",
+        description="numbers of shots: items, or fractions of them up to 1.0",
     )
     noises: int = Field(
-        2, ge=1, le=_NOISES, description="under which the shots are seen in training"
+        2, ge=1, le=_MAX_NOISES, description="noise samples per shot and timestep during training"
     )
     recipes: Annotated[List[Name], Different] = Field(
-        (), description="which of `learn` to learn by"
+        (), description="names of the recipes in `learn` that are used"
     )
     clip: PathText = Field(
-        "", description='to compare with: "tiny-clip", a folder, an id on the Hub; "" for none'
+        "", description='baseline CLIP: "tiny-clip", a folder, an id on the Hub; "" for none'
     )
     data: AnyData = Field(description="the benchmark")
-    learn: dict[Label, RecipeConfig] = Field({}, description="how prompts are learned, by name")
+    learn: dict[Label, RecipeConfig] = Field({}, description="recipes of prompts, by name")
     tune: ClipRecipe = Field(
-        ClipRecipe(), description="how the CLIP is fine-tuned, on the same shots as the recipes"
+        ClipRecipe.model_construct(),
+        description="recipe of the CLIP, tuned on the same shots",
     )
 
     @model_validator(mode="after")

@@ -85,10 +85,10 @@ def timesteps(count: int) -> np.ndarray:
 
 def warn_of_count(count: int) -> None:
     """Warn if `timesteps(count)` are not `count`."""
-    found = len(timesteps(count))
-    if found != count:
+    scored = len(timesteps(count))
+    if scored != count:
         warnings.warn(
-            f"{count} timesteps are asked for, {found} are scored: the authors' rule takes every "
+            f"{count} timesteps are asked for, {scored} are scored: the authors' rule takes every "
             f"{TRAINED_TIMESTEPS // count}th from 10 to 990.",
             stacklevel=3,
         )
@@ -111,77 +111,74 @@ class ScoreSpec:
     compat: bool = False
 
     def timesteps(self, stage: int = 0) -> np.ndarray:
-        """Of a round, ascending."""
+        """Return the timesteps of a round, ascending."""
         return timesteps(self.stages[stage][1])
 
     def new_timesteps(self, stage: int) -> np.ndarray:
-        """Those of a round that no earlier round has."""
+        """Return the timesteps of a round that no earlier round has."""
         earlier = [self.timesteps(number) for number in range(stage)]
         return np.setdiff1d(self.timesteps(stage), np.concatenate([np.empty(0, int), *earlier]))
 
-    def passes(self, pictures: int, captions: int) -> int:
-        """Rows of the UNet per item: every candidate and, where it is read, the empty caption.
+    def passes(self, images: int, captions: int) -> int:
+        """Return the rows of the UNet per item: its candidates and, if needed, the empty caption's.
 
-        An item has `pictures` x `captions` candidates; pruned are those that there are several of.
+        Args:
+            images: P, images per item.
+            captions: J, captions per item. Pruned is what there are several of.
         """
         empty = self.compat or method_named(self.method).uncond
         total = 0
         for number, (keep, _) in enumerate(self.stages):
-            shape = [min(keep or count, count) for count in (pictures, captions)]
+            shape = [min(keep or count, count) for count in (images, captions)]
             total += len(self.new_timesteps(number)) * (shape[0] * shape[1] + empty * shape[0])
         return total
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one round of the method as it is: what prompts are learned for."""
+        """Return whether it is one round of the method as it is, for which prompts are learned."""
         return len(self.stages) == 1 and not self.compat
 
 
 def parse(label: str, timesteps: int) -> ScoreSpec:
-    """The reading that `label` asks for, with `timesteps` where it names no number.
+    """Return the spec that `label` describes, with `timesteps` where it names no number.
 
     Raises:
         UserError: it is not of the form that this file describes, or its numbers can't be.
     """
-    found = _FORM.fullmatch(label)
-    if not found:
+    match = _FORM.fullmatch(label)
+    if not match:
         raise UserError(
             f"method '{label}' is not understood; expected NAME, NAME@TIMESTEPS or "
             "NAME@TIMESTEPS>CANDIDATES@TIMESTEPS, such as noise@10>5@50."
         )
-    method = method_named(found["method"])
-    numbers = re.findall(r"(?:(\d+)@)?(\d+)", found["stages"] or str(timesteps))
+    method = method_named(match["method"])
+    numbers = re.findall(r"(?:(\d+)@)?(\d+)", match["stages"] or str(timesteps))
     stages = tuple((int(keep) if keep else None, int(count)) for keep, count in numbers)
-    reading = ScoreSpec(label, found["method"], stages, bool(found["compat"]))
-    if reading.compat and not method.attention:
+    spec = ScoreSpec(label, match["method"], stages, bool(match["compat"]))
+    if spec.compat and not method.attention:
         raise UserError(f"method '{label}': only methods with an attention score have /compat.")
-    _check_stages(reading)
-    return reading
+    _check_stages(spec)
+    return spec
 
 
-def _check_stages(reading: ScoreSpec) -> None:
-    counts = [len(reading.timesteps(number)) for number in range(len(reading.stages))]
+def _check_stages(spec: ScoreSpec) -> None:
+    counts = [len(spec.timesteps(stage)) for stage in range(len(spec.stages))]
     if any(count <= before for before, count in pairwise(counts)):
         raise UserError(
-            f"method '{reading.label}': every round needs more timesteps than the one before, and "
+            f"method '{spec.label}': every round needs more timesteps than the one before, and "
             f"these have {', '.join(map(str, counts))}."
         )
-    kept = [keep for keep, _ in reading.stages[1:]]
+    kept = [keep or 0 for keep, _ in spec.stages[1:]]
     if any(keep < 1 for keep in kept) or kept != sorted(set(kept), reverse=True):
         raise UserError(
-            f"method '{reading.label}': every round keeps fewer candidates than the one before, "
+            f"method '{spec.label}': every round keeps fewer candidates than the one before, "
             "and at least one."
         )
 
 
 def parse_all(labels: Sequence[str], timesteps: int) -> list[ScoreSpec]:
-    """Several readings; `UserError` where one is asked for twice."""
+    """Return the specs of several labels; raise `UserError` where a label occurs twice."""
     for label in labels:
         if list(labels).count(label) > 1:
-            raise UserError(f"methods: '{label}' stands there twice; drop one.")
+            raise UserError(f"methods: '{label}' is there twice; drop one.")
     return [parse(label, timesteps) for label in labels]
-
-
-def all_timesteps(readings: Sequence[ScoreSpec]) -> np.ndarray:
-    """Those of all first rounds, ascending."""
-    return np.unique(np.concatenate([reading.timesteps() for reading in readings]))

@@ -1,4 +1,4 @@
-"""Where the environment says that this process stands among the processes of a run.
+"""The place of this process among the processes of a run, read from the environment.
 
 `launch/run.sh` says it in `DSD_COORDINATOR`, `DSD_PROCESSES` and `DSD_PROCESS` to processes on one
 machine and to pods with GPUs, and in `DSD_CLUSTER` to those of a cluster in which JAX finds its way
@@ -14,10 +14,10 @@ from pydantic import Field
 from dsd_jax.errors import UserError
 from dsd_jax.io.validation import Checked, parse
 
-_HERE = ("DSD_COORDINATOR", "DSD_PROCESSES", "DSD_PROCESS")
+_DSD = ("DSD_COORDINATOR", "DSD_PROCESSES", "DSD_PROCESS")
 _CLUSTERS = ("tpu", "slurm")
 _TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
-_MOST = 100_000  # processes
+_MAX_PROCESSES = 100_000
 
 
 class Place(Checked):
@@ -30,14 +30,14 @@ class Place(Checked):
     """
 
     address: str = Field(alias="DSD_COORDINATOR", pattern=r"^([^\s:/]+|\[[0-9a-fA-F:]+\]):\d{1,5}$")
-    processes: int = Field(alias="DSD_PROCESSES", ge=1, le=_MOST)
-    number: int = Field(alias="DSD_PROCESS", ge=0, le=_MOST)
+    processes: int = Field(alias="DSD_PROCESSES", ge=1, le=_MAX_PROCESSES)
+    number: int = Field(alias="DSD_PROCESS", ge=0, le=_MAX_PROCESSES)
 
 
 class _Step(Checked):
-    """What srun says of the step that it started."""
+    """The variables that srun sets for a step of a job."""
 
-    processes: int = Field(alias="SLURM_STEP_NUM_TASKS", ge=1, le=_MOST)
+    processes: int = Field(alias="SLURM_STEP_NUM_TASKS", ge=1, le=_MAX_PROCESSES)
 
 
 class Detected(NamedTuple):
@@ -58,11 +58,11 @@ def find_place() -> Place | Detected | None:
     Raises:
         UserError: the variables contradict each other, or are none that we know.
     """
-    given = [name for name in _HERE if name in os.environ]
+    given = [name for name in _DSD if name in os.environ]
     if given:
-        if len(given) < len(_HERE):
-            missing = next(name for name in _HERE if name not in given)
-            raise UserError(f"{given[0]} is set but {missing} is not; set {', '.join(_HERE)}.")
+        if len(given) < len(_DSD):
+            missing = next(name for name in _DSD if name not in given)
+            raise UserError(f"{given[0]} is set but {missing} is not; set {', '.join(_DSD)}.")
         return _given_place()
     named = os.environ.get("DSD_CLUSTER", "")
     if named and named not in _CLUSTERS:
@@ -80,8 +80,8 @@ def find_place() -> Place | Detected | None:
 
 
 def _given_place() -> Place:
-    values: dict[str, int | str] = {name: _number(os.environ[name]) for name in _HERE[1:]}
-    values[_HERE[0]] = os.environ[_HERE[0]]
+    values: dict[str, int | str] = {name: _number(os.environ[name]) for name in _DSD[1:]}
+    values[_DSD[0]] = os.environ[_DSD[0]]
     place = parse(Place, values, "the environment", "bash launch/run.sh local sets all three")
     if place.number >= place.processes:
         raise UserError(

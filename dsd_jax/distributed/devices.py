@@ -60,6 +60,6 @@ def _explain(asked: str, reason: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what JAX says, which is nothing where it sees no such hardware."""
+    """Return the first line of JAX's error, which is empty where it sees no such hardware."""
     text = str(error).strip().split("\n")[0].split(" (set JAX_PLATFORMS=")[0]
     return text.rstrip(". ") or "there is none in this machine, or no driver"

@@ -1,4 +1,4 @@
-"""One of several processes fails, and all end: with its reason, within seconds.
+"""Ending all processes within seconds when one of them fails, with its reason.
 
 Left alone, the others would wait for it in their next collective operation, and it for them in
 JAX's own shutdown: five minutes, or for ever. So a process that fails writes its reason to the
@@ -32,7 +32,7 @@ _GONE = re.compile(r"connection (was )?(closed|reset|refused)|socket closed|remo
 
 
 class Failure(NamedTuple):
-    """Why the first process that failed did so, and the exit code of all."""
+    """The first process that failed, the exit code of all, and the reason."""
 
     process: int
     code: int
@@ -63,10 +63,10 @@ def end_together(error: BaseException, code: int) -> None:
     client = _client()
     if client is None or distributed.global_state.num_processes == 1:
         return
-    mine = Failure(distributed.global_state.process_id, code, _reason(error, code))
-    first = _told_first(client, mine)
-    if first.process == mine.process:
-        _show(error, mine)
+    own = Failure(distributed.global_state.process_id, code, _reason(error, code))
+    first = _report(client, own)
+    if first.process == own.process:
+        _show(error, own)
     else:
         time.sleep(3 * _LOOK)  # the thread hears it and ends the process
         tell("error", _sentence(first))
@@ -76,24 +76,24 @@ def end_together(error: BaseException, code: int) -> None:
 def _look(client: Any, stop: threading.Event) -> None:
     while not stop.wait(_LOOK):
         try:
-            found = client.key_value_dir_get(_FIRST)
+            failures = client.key_value_dir_get(_FIRST)
         except RuntimeError:  # the store has ended, of which JAX tells the main thread
             return
-        if found:
-            first = Failure(*json.loads(found[0][1]))
+        if failures:
+            first = Failure(*json.loads(failures[0][1]))
             if first.process == distributed.global_state.process_id:
                 return  # the main thread is at it
             tell("error", _sentence(first))
             _exit(client, first.code)
 
 
-def _told_first(client: Any, mine: Failure) -> Failure:
-    """Write the failure into the store; the first one there, whose consequence others may be."""
+def _report(client: Any, own: Failure) -> Failure:
+    """Write a failure into the store; return the first one there, which may have caused it."""
     with contextlib.suppress(RuntimeError):
-        client.key_value_set(f"{_FIRST}/first", json.dumps(mine))
+        client.key_value_set(f"{_FIRST}/first", json.dumps(own))
     with contextlib.suppress(RuntimeError):
         return Failure(*json.loads(client.key_value_dir_get(_FIRST)[0][1]))
-    return mine
+    return own
 
 
 def _exit(client: Any, code: int) -> None:
@@ -112,11 +112,11 @@ def _exit(client: Any, code: int) -> None:
     os._exit(code)
 
 
-def _show(error: BaseException, mine: Failure) -> None:
-    if mine.code == BUG and not _is_loss(error):
+def _show(error: BaseException, own: Failure) -> None:
+    if own.code == BUG and not _is_loss(error):
         traceback.print_exception(error)
     else:
-        tell("error", mine.reason)
+        tell("error", own.reason)
 
 
 def _reason(error: BaseException, code: int) -> str:
@@ -133,7 +133,7 @@ def _reason(error: BaseException, code: int) -> str:
 
 
 def _is_loss(error: BaseException) -> bool:
-    """Whether a collective operation failed because another process is gone."""
+    """Return whether a collective operation failed because another process is gone."""
     return isinstance(error, RuntimeError | ValueError) and bool(_GONE.search(str(error)))
 
 

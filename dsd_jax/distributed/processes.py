@@ -1,4 +1,4 @@
-"""The processes of a run, one per host of a pod: how they join, agree, share work out."""
+"""The processes of a run, one per host: joining, collective operations, and sharing work out."""
 
 import threading
 from collections.abc import Hashable, Iterator, Mapping
@@ -17,7 +17,7 @@ from dsd_jax.io.terminal import tell
 Tree = TypeVar("Tree")
 Key = TypeVar("Key", bound=Hashable)
 
-_SILENCE = 10.0  # seconds of waiting for the others before saying so
+_SILENCE = 10.0  # seconds of waiting for the others before a message says so
 
 
 def join() -> None:
@@ -34,11 +34,12 @@ def join() -> None:
         return
     if jax.distributed.is_initialized():
         return
-    options = {"heartbeat_timeout_seconds": failure.HEARTBEAT}
-    with _patience(place):
+    with _message_while_waiting(place):
         try:
             if isinstance(place, Detected):
-                jax.distributed.initialize(num_processes=place.processes, **options)
+                jax.distributed.initialize(
+                    num_processes=place.processes, heartbeat_timeout_seconds=failure.HEARTBEAT
+                )
             else:
                 # Nothing is left to detect. JAX would: it warns in Kubernetes, takes one GPU in
                 # Slurm.
@@ -47,7 +48,7 @@ def join() -> None:
                     place.processes,
                     place.number,
                     cluster_detection_method="deactivate",
-                    **options,
+                    heartbeat_timeout_seconds=failure.HEARTBEAT,
                 )
         except (ValueError, RuntimeError) as error:
             raise UserError(_why_alone(place, error)) from error
@@ -55,16 +56,15 @@ def join() -> None:
 
 
 @contextmanager
-def _patience(place: Place | Detected) -> Iterator[None]:
-    """Say what is waited for, when it takes long: JAX does so in silence, then aborts."""
+def _message_while_waiting(place: Place | Detected) -> Iterator[None]:
+    """Print which processes are missing when joining takes long; JAX waits in silence."""
     if isinstance(place, Detected):
         whom = f"the other processes of the cluster ({place.because})"
     elif place.number:
         whom = f"process 0 of {place.processes} at {place.address}"
     else:
-        whom = f"the other {place.processes - 1} processes, which look for this one at " + (
-            place.address
-        )
+        others = f"the other {place.processes - 1} processes"
+        whom = f"{others}, which look for this one at {place.address}"
     timer = threading.Timer(_SILENCE, tell, ("waiting", f"for {whom}, up to 5 minutes"))
     timer.daemon = True
     timer.start()
@@ -88,24 +88,24 @@ def _why_alone(place: Place | Detected, error: Exception) -> str:
 
 
 def are_several() -> bool:
-    """Whether the run has more than one process."""
+    """Return whether the run has more than one process."""
     return jax.process_count() > 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files and talks to people."""
+    """Return whether this is process 0, which alone writes files and messages."""
     return jax.process_index() == 0
 
 
 def broadcast_from_main(value: bool) -> bool:
-    """The main process's `value`, on all of them; all must call it together."""
+    """Return the main process's `value` on all processes; all must call it together."""
     if not are_several():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def broadcast_text_from_main(text: str) -> str:
-    """Return the main process's `text` on all hosts; all must call it together."""
+    """Return the main process's `text` on all processes; all must call it together."""
     if not are_several():
         return text
     content = np.frombuffer(text.encode(), np.uint8)
@@ -115,57 +115,61 @@ def broadcast_text_from_main(text: str) -> str:
 
 
 def all_agree(value: bool) -> bool:
-    """Whether `value` is true on every host; all must call it together."""
+    """Return whether `value` is true on all processes; all must call it together."""
     if not are_several():
         return value
     return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
 def max_over_processes(value: int) -> int:
-    """The largest `value` of all hosts, on all of them; all must call it together."""
+    """Return the largest `value` of all processes; all must call it together."""
     if not are_several():
         return value
     return int(multihost_utils.process_allgather(np.asarray(value)).max())
 
 
 def barrier(event: str) -> None:
-    """Go on when all hosts have come here; `event` must be the same on all."""
+    """Wait until all processes have come here; `event` must be the same on all."""
     if are_several():
         multihost_utils.sync_global_devices(event)
 
 
 def local_range(count: int) -> range:
-    """This host's part of `count` things, in their order; all of them where there are too few."""
+    """Return the indices of this process's part of `count` things; all if fewer than processes."""
     if not _is_shared(count):
         return range(count)
-    here, every = jax.process_index(), jax.process_count()
-    return range(count * here // every, count * (here + 1) // every)
+    index, processes = jax.process_index(), jax.process_count()
+    return range(count * index // processes, count * (index + 1) // processes)
 
 
 def gather(rows: Tree, count: int) -> Tree:
-    """What every host has of `local_range(count)`, leading axis, put together on all of them.
+    """Concatenate the rows of all processes; all must call it together.
 
-    All must call it together. On one host it is `rows`.
+    Args:
+        rows: a tree of arrays with this process's `local_range(count)` as their leading axis.
+        count: rows of all processes together.
+
+    Returns:
+        The tree with all `count` rows, on every process.
     """
     if not _is_shared(count):
         return rows
-    every = jax.process_count()
-    ends = [count * host // every for host in range(every + 1)]
-    size = max(np.diff(ends))
+    processes = jax.process_count()
+    sizes = np.diff([count * index // processes for index in range(processes + 1)])
 
-    def put_together(x: jax.Array | np.ndarray) -> np.ndarray:
+    def concatenate(x: jax.Array | np.ndarray) -> np.ndarray:
         x = np.asarray(x)
-        padded = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
-        found = multihost_utils.process_allgather(padded)  # (hosts, size, ...)
-        return np.concatenate([x[:n] for x, n in zip(found, np.diff(ends), strict=True)])
+        padded = np.concatenate([x, np.zeros((max(sizes) - len(x), *x.shape[1:]), x.dtype)])
+        parts = multihost_utils.process_allgather(padded)  # (processes, max(sizes), ...)
+        return np.concatenate([part[:n] for part, n in zip(parts, sizes, strict=True)])
 
-    return jax.tree.map(put_together, rows)
+    return jax.tree.map(concatenate, rows)
 
 
 def gather_each(arrays: Mapping[Key, np.ndarray], count: int) -> dict[Key, np.ndarray]:
-    """Gather the arrays of a dict as `gather` does; the keys keep their order and may be anything.
+    """Concatenate the arrays of a dict as `gather` does; its keys may be of any types.
 
-    (A pytree's dict loses its order, and its keys must be of one type.)
+    JAX would sort the keys of a pytree's dict, which must be of one type.
     """
     return dict(zip(arrays, gather(list(arrays.values()), count), strict=True))
 

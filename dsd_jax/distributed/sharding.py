@@ -1,8 +1,8 @@
-"""Where arrays live: meshes of devices, a table for weights, rows of a batch over all devices.
+"""Meshes of devices, and shardings of params and batches on them.
 
-Two meshes, both with the axes `data` and `fsdp`. A host's own holds the frozen weights, and all
-that needs no other host runs on it: encoding, scoring. The pod's puts the hosts' meshes one below
-the other; a training step runs on it, on the same buffers.
+There are two meshes, both with the axes `data` and `fsdp`. The host's mesh holds the frozen params;
+encoding and scoring, which need no other host, run on it. The pod's mesh stacks the hosts' meshes
+along `data`; a training step runs on it, on the same buffers.
 """
 
 import os
@@ -22,13 +22,13 @@ Tree = TypeVar("Tree")
 AXES = ("data", "fsdp")
 ROWS = PartitionSpec(AXES)  # the leading axis over all devices
 WHOLE = PartitionSpec()
-# From the ends of parameters' names to the axes of their last dims; what is not named, biases and
-# norms, is whole everywhere. Over `fsdp` a device keeps its part of the output features.
+# From the ends of parameters' names to the axes of their last dims; all others, biases and norms,
+# are replicated. Over `fsdp` a device keeps its part of the output features.
 TABLE = ((r"kernel$", ("fsdp",)), (r"embedding$", ("fsdp",)))
 
 
 def simulate_cpu_devices(count: int) -> None:
-    """Make the CPU count as `count` devices, before JAX is first used; accelerators don't mind.
+    """Simulate `count` CPU devices; call it before JAX is first used. Accelerators ignore it.
 
     Programs then run one after the other: the threads that carry the simulated devices are as many
     as there are cores, and two programs that wait for each other's threads wait for ever.
@@ -39,7 +39,7 @@ def simulate_cpu_devices(count: int) -> None:
 
 
 def host_mesh(fsdp: int = 1) -> Mesh:
-    """This host's devices; `fsdp` of them share one copy of the weights.
+    """Return the mesh of this host's devices, (devices / fsdp, fsdp); params divide over `fsdp`.
 
     Raises:
         UserError: the devices cannot be divided so.
@@ -48,25 +48,25 @@ def host_mesh(fsdp: int = 1) -> Mesh:
 
 
 def pod_mesh(mesh: Mesh) -> Mesh:
-    """All hosts' devices, for the `mesh` of this host; the same object on a single host."""
+    """Return the mesh of all hosts' devices; on a single host it is `mesh`, the host's own."""
     if jax.process_count() == 1:
         return mesh
     return _mesh(jax.devices(), mesh.shape["fsdp"])
 
 
-def _mesh(devices: list[jax.Device], fsdp: int) -> Mesh:
-    here = jax.local_device_count()
-    if fsdp < 1 or here % fsdp:
+def _mesh(devices: list, fsdp: int) -> Mesh:
+    count = jax.local_device_count()
+    if fsdp < 1 or count % fsdp:
         raise UserError(
-            f"fsdp is {fsdp}, which does not divide the {here} devices of this host; expected "
-            f"one of {', '.join(str(n) for n in range(1, here + 1) if here % n == 0)}."
+            f"fsdp is {fsdp}, which does not divide the {count} devices of this host; expected "
+            f"one of {', '.join(str(n) for n in range(1, count + 1) if count % n == 0)}."
         )
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(ordered).reshape(-1, fsdp), AXES)
 
 
 def spec_of(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """How the parameter `name`, such as "mid_block/attentions_0/proj_in/kernel", is divided.
+    """Return the partition of a parameter, such as "mid_block/attentions_0/proj_in/kernel".
 
     A dim that its axis does not divide stays whole.
     """
@@ -82,34 +82,34 @@ def spec_of(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def place_weight(name: str, array: np.ndarray, mesh: Mesh) -> jax.Array:
-    """A parameter from the host's memory to the devices of `mesh`, each of which gets its part."""
+    """Copy a parameter from the host's memory to the devices of `mesh`, to each its part."""
     return jax.device_put(array, NamedSharding(mesh, spec_of(name, array.shape, mesh)))
 
 
 def mesh_of(tree: object) -> Mesh:
-    """The mesh on which placed weights lie; that of their device where they were just computed."""
+    """Return the mesh of placed params, or one of their devices where they were just computed."""
     leaf = jax.tree.leaves(tree)[0]
     sharding = getattr(leaf, "sharding", None)
-    if isinstance(sharding, NamedSharding):
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
         return sharding.mesh
     devices = sorted(sharding.device_set, key=lambda x: x.id) if sharding else jax.devices()[:1]
     return Mesh(np.array(devices).reshape(-1, 1), AXES)
 
 
 def in_mesh(mesh: Mesh) -> AbstractContextManager:
-    """The context in which blocks gather weights that are divided over `mesh`, if they are."""
+    """Return the context in which blocks gather params, if they are divided over `mesh`."""
     return jax.set_mesh(mesh) if mesh.shape["fsdp"] > 1 else nullcontext()
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    """Put every leaf whole on all devices; the hosts of a pod must have the same."""
+    """Copy every leaf to all devices; the hosts of a pod must have the same."""
     whole = NamedSharding(mesh, WHOLE)
 
     def place(x: jax.Array | np.ndarray) -> jax.Array:
         if whole.is_fully_addressable:
             return jax.device_put(x, whole)
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
-            return x  # it is there already: nothing else makes such arrays
+            return x  # only this function makes such arrays
         return jax.make_array_from_process_local_data(whole, np.asarray(x))
 
     return jax.tree.map(place, tree)
@@ -121,28 +121,28 @@ def shard_rows(mesh: Mesh, batch: Tree) -> Tree:
     On a pod's mesh every leaf is this host's part of the rows, as many as the other hosts have,
     and becomes a global array; there they must divide.
     """
-    rows, here = NamedSharding(mesh, ROWS), len(mesh.local_devices)
+    rows, devices = NamedSharding(mesh, ROWS), len(mesh.local_devices)
 
     def place(x: jax.Array | np.ndarray) -> jax.Array:
         if not rows.is_fully_addressable:
             return jax.make_array_from_process_local_data(rows, np.asarray(x))
-        return jax.device_put(x, rows if len(x) % here == 0 else NamedSharding(mesh, WHOLE))
+        return jax.device_put(x, rows if len(x) % devices == 0 else NamedSharding(mesh, WHOLE))
 
     return jax.tree.map(place, batch)
 
 
 def on_pod(mesh: Mesh, weights: Tree) -> Tree:
-    """Weights that every host has on its own mesh, as arrays of the pod's, without a copy."""
+    """Return params of every host's own mesh as arrays of the pod's mesh, without a copy."""
     return jax.tree.map(lambda x: _view(mesh, x), weights)
 
 
 def on_host(mesh: Mesh, weights: Tree) -> Tree:
-    """Weights on the pod's mesh, of which every host has a copy, as arrays of this host's mesh."""
+    """Return params of the pod's mesh, replicated over hosts, as arrays of this host's mesh."""
     return jax.tree.map(lambda x: _view(mesh, x), weights)
 
 
 def _view(mesh: Mesh, x: jax.Array) -> jax.Array:
-    """The parts of `x` on this host's devices as parts of an array on `mesh`."""
+    """Return an array on `mesh` whose parts are those of `x` on this host's devices."""
     sharding = x.sharding
     if not isinstance(sharding, NamedSharding) or mesh == sharding.mesh:
         return x
@@ -153,7 +153,7 @@ def _view(mesh: Mesh, x: jax.Array) -> jax.Array:
 
 
 def fetch(x: jax.Array | np.ndarray) -> np.ndarray:
-    """The whole array, on every host; all must call it together."""
+    """Return the whole array on every host; all must call it together."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         return multihost_utils.process_allgather(x, tiled=True)
     return np.asarray(x)

@@ -1,5 +1,6 @@
 """Arrays that grow with a data set: in the host's memory, large ones mapped to a file."""
 
+import itertools
 import math
 import os
 import tempfile
@@ -18,21 +19,19 @@ _GIB = 2**30
 
 
 def stacked(parts: Iterable[Tree], rows: int) -> Tree:
-    """Return the trees of arrays one below the other, cut to `rows` rows.
-
-    One part is in memory at a time.
+    """Concatenate trees of arrays along their leading axis, with one part in memory at a time.
 
     Args:
         parts: trees of one structure, whose arrays have rows as their leading axis; at least one.
-        rows: of all parts together; what the last part has beyond them fills it up.
+        rows: of all parts together; rows of the last part beyond them are padding.
 
     Raises:
         UserError: the arrays are larger than `IN_MEMORY`, and there is no room for them on disk.
     """
-    whole, start = None, 0
-    for part in parts:
-        if whole is None:
-            whole = _like(part, rows)
+    parts = iter(parts)
+    first = next(parts)
+    whole, start = _like(first, rows), 0
+    for part in itertools.chain([first], parts):
         size = min(rows - start, len(jax.tree.leaves(part)[0]))
         for into, x in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
             into[start : start + size] = x[:size]
@@ -50,7 +49,7 @@ def _like(part: Tree, rows: int) -> Tree:
 
 
 def _mapped(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array in a file without a name, which goes with the array, however that ends."""
+    """Return an array in a nameless file, which is deleted with the array or the process."""
     size = math.prod(shape) * dtype.itemsize
     if not size:
         return np.empty(shape, dtype)

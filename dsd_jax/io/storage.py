@@ -1,4 +1,4 @@
-"""A run's folder, on this machine or in a bucket (gs://), and files that are whole or not there."""
+"""Folders and files on this machine or in a bucket (gs://), written as a whole or not at all."""
 
 import os
 import re
@@ -12,21 +12,24 @@ from dsd_jax.errors import UserError
 
 
 def is_remote(place: str | os.PathLike) -> bool:
-    """Whether it names a place in a bucket; `pathlib` makes one slash of the two."""
+    """Return whether a path is an address such as gs://..., of which `pathlib` drops a slash."""
     return re.match(r"\w\w+:/", os.fspath(place)) is not None
 
 
 def absolute(place: str | os.PathLike) -> epath.Path:
-    """The same place, whatever the working directory becomes."""
+    """Return the absolute path; an address stays as it is."""
     return epath.Path(place if is_remote(place) else os.path.abspath(place))
 
 
 def make_folder(folder: str | os.PathLike, option: str) -> epath.Path:
-    """Creates the folder that `option` names, a path or gs://BUCKET/FOLDER, and makes sure, before
-    hours of work, that it is possible to write there.
+    """Create the folder that a command's `option` names, and check that it can be written to.
+
+    Args:
+        folder: a path, or gs://BUCKET/FOLDER.
+        option: such as "--workdir", for messages.
 
     Raises:
-        UserError: it is not, or it is an address of another kind.
+        UserError: it can't be written to, or it is an address of another kind.
     """
     text = os.fspath(folder)
     if is_remote(text) and not re.match("gs://[^/]", text):
@@ -46,7 +49,7 @@ def make_folder(folder: str | os.PathLike, option: str) -> epath.Path:
 
 
 def make_local_folder(folder: str | os.PathLike, option: str) -> epath.Path:
-    """As `make_folder`, for what other libraries write, which know no addresses."""
+    """Create a folder as `make_folder` does; refuse addresses, which other libraries don't know."""
     text = os.fspath(folder)
     if is_remote(text):
         raise UserError(f"{option}={text}: addresses are not understood here; name a folder.")
@@ -54,7 +57,7 @@ def make_local_folder(folder: str | os.PathLike, option: str) -> epath.Path:
 
 
 def write_file(file: epath.Path, content: str | bytes) -> None:
-    """Writes a file that is never seen half done, whenever the process ends.
+    """Write a file that is never seen half done, whenever the process ends.
 
     Raises:
         UserError: there is no room, or writing is not allowed.
@@ -78,7 +81,7 @@ def write_file(file: epath.Path, content: str | bytes) -> None:
 def storage_errors(
     failure: str, remedy: str = "make room or allow it, then run the same command again"
 ) -> Iterator[None]:
-    """Makes an error of a disk or a bucket a `UserError`: "FAILURE (reason); REMEDY."."""
+    """Turn an error of a disk or a bucket into a `UserError`: "FAILURE (reason); REMEDY."."""
     try:
         yield
     except ImportError as error:
@@ -94,7 +97,7 @@ def storage_errors(
 
 
 def _is_of_storage(error: Exception) -> bool:
-    """Whether Python, TensorStore or Google's clients, which share no ancestor, say so."""
+    """Return whether an error comes from a disk, TensorStore or Google's clients."""
     package = type(error).__module__.split(".")[0]
     if isinstance(error, OSError) or package in ("gcsfs", "google", "aiohttp"):
         return True
@@ -103,7 +106,7 @@ def _is_of_storage(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The part of the message that says what happened, in one line."""
+    """Return the part of the message that says what happened, in one line."""
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     first = re.sub(r" \[.*", "", text.splitlines()[0])
     return first.split(": ")[-1].strip().rstrip(".")[:200]

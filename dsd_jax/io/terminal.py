@@ -1,6 +1,7 @@
 """Text for a terminal: one-line messages on stderr, progress, and an output that can fail."""
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -74,7 +75,7 @@ class _Output:
 
     def __init__(self, stream: TextIO | None):
         self._stream = stream
-        if hasattr(stream, "reconfigure"):  # not so where a notebook or a test replaced it
+        if isinstance(stream, io.TextIOWrapper):  # not so where a notebook or a test replaced it
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:

@@ -1,6 +1,6 @@
-"""Typed values from outside: pydantic models whose mistakes become one sentence.
+"""Validation of values from outside by pydantic models, whose errors become one sentence.
 
-Whatever enters the program (a config, a model's JSON files, prompts, adapters, annotations) is
+All that enters the program (a config, a model's JSON files, prompts, adapters, annotations) is
 parsed into a frozen `Checked` model where it enters; the rest of the program receives typed values
 only. Pydantic rather than msgspec: it reports every wrong field at once, with its path and its
 input, and knows finite numbers and ranges.
@@ -98,11 +98,11 @@ def explain(error: ValidationError) -> str:
 
 def mistakes_of(error: ValidationError) -> list[tuple[str, str]]:
     """Return (dotted field, clause that says what is wrong) of each mistake, none twice."""
-    found = error.errors(include_url=False)
-    inside = {each["loc"][:-1] for each in found}
+    errors = error.errors(include_url=False)
+    inside = {each["loc"][:-1] for each in errors}
     # Pydantic counts the right entries only, so a list with a wrong one is too short as well.
-    told = [each for each in found if each["type"] != "too_short" or each["loc"] not in inside]
-    return list(dict.fromkeys(_mistake(each) for each in told))
+    shown = [each for each in errors if each["type"] != "too_short" or each["loc"] not in inside]
+    return list(dict.fromkeys(_mistake(each) for each in shown))
 
 
 def summarize(clauses: Sequence[str]) -> str:
@@ -119,15 +119,15 @@ def mistake(field: str, reason: str) -> PydanticCustomError:
     return PydanticCustomError("mistake", "{reason}", {"field": field, "reason": printable(reason)})
 
 
-def _mistake(found: Mapping[str, Any]) -> tuple[str, str]:
-    kind, context = found["type"], found.get("ctx", {})
-    path = [str(part) for part in found["loc"] if not _is_branch(part)]
+def _mistake(error: Mapping[str, Any]) -> tuple[str, str]:
+    kind, context = error["type"], error.get("ctx", {})
+    path = [str(part) for part in error["loc"] if not _is_branch(part)]
     field = ".".join([*path, context["field"]] if kind == "mistake" else path)
-    return field, printable(_clause(field, kind, context, found))
+    return field, printable(_clause(field, kind, context, error))
 
 
-def _clause(field: str, kind: str, context: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    subject = f"{field or 'it'} is {shorten(found['input'])}"
+def _clause(field: str, kind: str, context: Mapping[str, Any], error: Mapping[str, Any]) -> str:
+    subject = f"{field or 'it'} is {shorten(error['input'])}"
     if kind == "missing":
         return f"{field} is missing"
     if kind == "extra_forbidden":
@@ -135,11 +135,11 @@ def _clause(field: str, kind: str, context: Mapping[str, Any], found: Mapping[st
     if kind == "mistake":
         return f"{field} {context['reason']}"
     if kind in ("value_error", "assertion_error"):  # a validator's own words
-        reason = str(context.get("error", found["msg"])).removesuffix(".")
+        reason = str(context.get("error", error["msg"])).removesuffix(".")
         return f"{field} {reason}" if field else reason
     field = field or "it"
     if kind not in _EXPECTED:  # pydantic's own sentence, in which braces mean nothing
-        return f"{subject}: {found['msg']}"
+        return f"{subject}: {error['msg']}"
     limits = {
         name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
         for name, limit in context.items()
@@ -149,5 +149,5 @@ def _clause(field: str, kind: str, context: Mapping[str, Any], found: Mapping[st
 
 
 def _is_branch(part: object) -> bool:
-    """Whether a part of a path names a member of a union instead of a field."""
+    """Return whether a part of a path names a member of a union instead of a field."""
     return isinstance(part, str) and bool(re.search(r"[\[(]", part))
