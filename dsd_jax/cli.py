@@ -191,9 +191,9 @@ class ConfigParser(Parser):
         arguments = list(sys.argv[1:] if args is None else args)
         arguments, overrides = split_overrides(arguments)
         if {"-h", "--help"} & set(arguments):
-            self.epilog += _fields_help(arguments, self.kind)
+            self.epilog = f"{self.epilog}{_fields_help(arguments, self.kind)}"
         flags = super().parse_args(arguments, namespace)
-        del flags._
+        delattr(flags, "_")
         flags.config = config_files.read_config(self.kind, flags.config, overrides)
         return flags
 

@@ -3,7 +3,7 @@
 import os
 
 import jax
-import jaxlib
+import jaxlib.version
 from jax.experimental.compilation_cache import compilation_cache
 
 from dsd_jax.errors import DeviceError, UserError
@@ -22,7 +22,7 @@ def check_devices() -> None:
         DeviceError: JAX has none of those that `JAX_PLATFORMS` or a launcher asks for.
         UserError: jaxlib is a version that computes wrong sums on a CPU.
     """
-    asked = jax.config.jax_platforms or ""
+    asked = jax.config.values["jax_platforms"] or ""
     try:
         platforms = {device.platform for device in jax.local_devices()}
     except (RuntimeError, AssertionError) as error:
@@ -31,7 +31,7 @@ def check_devices() -> None:
     if not asked and _PLATFORMS.get(accelerator, "cpu") not in platforms | {"cpu"}:
         # Not asked by name, JAX goes on with the CPU, a thousand times slower.
         raise DeviceError(_explain(accelerator, f"it has {', '.join(sorted(platforms))} alone"))
-    if "cpu" in platforms and jaxlib.__version__ == _WRONG_ON_CPU:
+    if "cpu" in platforms and jaxlib.version.__version__ == _WRONG_ON_CPU:
         raise UserError(
             f"jaxlib {_WRONG_ON_CPU} computes wrong sums on CPUs; install another: "
             f"pip install 'jax!={_WRONG_ON_CPU}' 'jaxlib!={_WRONG_ON_CPU}'."

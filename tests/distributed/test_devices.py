@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
-import jaxlib
+import jaxlib.version
 import pytest
 
 import dsd_jax
@@ -87,7 +87,7 @@ def test_accelerator_of_a_launcher_is_not_replaced_by_the_cpu(monkeypatch, kind)
 
 
 def test_version_that_computes_wrong_sums_is_refused(monkeypatch):
-    monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
+    monkeypatch.setattr(jaxlib.version, "__version__", "0.10.2")
     with pytest.raises(UserError, match="jaxlib 0.10.2 computes wrong sums on CPUs; install"):
         check_devices()
 
