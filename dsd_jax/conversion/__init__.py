@@ -1,1 +1,6 @@
-"""To and from PyTorch: adapters of the UNet's attention layers, and whole models."""
+"""LoRA adapters of PyTorch (diffusers, PEFT, kohya, the paper's authors) to prompts and back.
+
+A file, a folder of prompts or a model's name enters; prompts of the kind "lora" leave, or an
+adapter's file. Imports `weights`, `prompts` and `tensor_files`; only the command `convert` imports
+it.
+"""

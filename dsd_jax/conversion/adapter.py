@@ -1,4 +1,4 @@
-"""LoRA adapters: parse their tensors, check that they fit a model, and turn them into prompts."""
+"""Parse LoRA adapters, check that they fit a model, and turn them into prompts."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Shapes = Mapping[str, Mapping[str, tuple[int, int]]]
 
 @dataclass(frozen=True)
 class Adapter:
-    """Low-rank updates of the UNet's attention projections.
+    """An adapter: low-rank updates of the UNet's attention projections.
 
     Attributes:
         source: the file's name in messages.

@@ -1,4 +1,4 @@
-"""The networks of a model, and how a folder in the Hugging Face layout holds each."""
+"""The components of a model, and the files that hold each in the Hugging Face layout."""
 
 import functools
 from collections.abc import Callable, Collection, Mapping
@@ -12,18 +12,18 @@ from dsd_jax.models.unet_config import UNetConfig
 
 @dataclass(frozen=True)
 class Component:
-    """One network: its folder, its files' names, and the tree of parameters they must fill.
+    """A network of a model: its folder, its files' names, and the params that they must fill.
 
     Attributes:
-        folder: name of the subfolder.
-        key: name in `Model.params`.
-        classes: the class names that its `config.json` may state.
+        folder: name of its subfolder.
+        key: its key in `Model.params`.
+        classes: class names that its `config.json` may state.
         torch_stem: start of the names of its safetensors files.
         flax_stem: start of the names of its msgpack files.
-        read_config: from the parsed `config.json` to a config; raises `UserError`.
-        abstract_params: from the config to nested dicts of `jax.ShapeDtypeStruct`.
-        model: of what it is a component, in words.
-        tokenizer: of a text encoder, the subfolder of its tokenizer and its field of `Model`.
+        read_config: function from the parsed `config.json` to a config; raises `UserError`.
+        abstract_params: function from the config to nested dicts of `jax.ShapeDtypeStruct`.
+        model: the model family it belongs to, in messages.
+        tokenizer: for a text encoder, its tokenizer's subfolder and field of `Model`.
     """
 
     folder: str
@@ -83,8 +83,9 @@ COMPONENTS = _ALL[:3]  # of Stable Diffusion 1.x and 2.x
 
 
 def components(names: Collection[str]) -> tuple[Component, ...]:
-    """Those of the model that has `names`: its subfolders, or the keys of its parameters.
+    """Return the components of a model: all four of SDXL, or the first three.
 
-    SDXL has all four, every other family the first three.
+    Args:
+        names: its subfolders, or the keys of its params.
     """
     return _ALL if TEXT_2.folder in names or TEXT_2.key in names else COMPONENTS

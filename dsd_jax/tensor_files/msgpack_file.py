@@ -51,10 +51,10 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _tensors(
-    file: WeightsFile, data: mmap.mmap, unpacker: msgpack.Unpacker, prefix: str = "", depth: int = 0
+    file: WeightsFile, data: mmap.mmap, unpacker: msgpack.Unpacker, prefix: str = ""
 ) -> Iterator[StoredTensor]:
     """Yield the arrays of the map at the unpacker's position and of those within it."""
-    if depth > _MAX_DEPTH:
+    if prefix.count("/") > _MAX_DEPTH:
         raise ValueError("maps nested too deep")
     for _ in range(unpacker.read_map_header()):
         name = unpacker.unpack()
@@ -62,7 +62,7 @@ def _tensors(
             raise TypeError("a name that is no text")
         code = data[unpacker.tell()] if unpacker.tell() < file.size else 0
         if code >> 4 == 0x8 or code in (0xDE, 0xDF):  # a map, by msgpack's specification
-            yield from _tensors(file, data, unpacker, f"{prefix}{name}/", depth + 1)
+            yield from _tensors(file, data, unpacker, f"{prefix}{name}/")
         else:
             yield _tensor(file, prefix + name, unpacker.unpack(), unpacker.tell())
 

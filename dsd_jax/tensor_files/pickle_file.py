@@ -46,12 +46,16 @@ _DAMAGE = (
 _PUTS, _GETS = ("BINPUT", "LONG_BINPUT", "MEMOIZE"), ("BINGET", "LONG_BINGET")
 # Instructions whose results a pickle may use again; a tuple of tuples, each used twice, would take
 # time exponential in its depth to hash.
-_SHARED = ("GLOBAL", "STACK_GLOBAL", "BINUNICODE", "SHORT_BINUNICODE", "EMPTY_DICT", "EMPTY_LIST")
-_SHARED += ("REDUCE", "BINPERSID")
-_INSTRUCTIONS = {"PROTO", "FRAME", "STOP", "MARK", "BUILD", "SETITEM", "SETITEMS", "APPEND"}
-_INSTRUCTIONS |= {"APPENDS", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "NONE", "NEWTRUE"}
-_INSTRUCTIONS |= {"NEWFALSE", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
-_INSTRUCTIONS |= {*_PUTS, *_GETS, *_SHARED}
+_SHARED = (
+    "GLOBAL", "STACK_GLOBAL", "BINUNICODE", "SHORT_BINUNICODE", "EMPTY_DICT", "EMPTY_LIST",
+    "REDUCE", "BINPERSID",
+)  # fmt: skip
+_UNSHARED = (
+    "PROTO", "FRAME", "STOP", "MARK", "BUILD", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "NONE",
+    "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "EMPTY_TUPLE",
+    "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+)  # fmt: skip
+_INSTRUCTIONS = {*_PUTS, *_GETS, *_SHARED, *_UNSHARED}
 
 
 class _RefusedError(ValueError):

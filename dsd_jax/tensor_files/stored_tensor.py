@@ -64,7 +64,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor in a file, of which nothing is read before `read`.
+    """A tensor in a file, of which nothing is read before `read`.
 
     Attributes:
         file: the opened file.

@@ -84,15 +84,22 @@ def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str
     unet, vae = configs[UNET.key], configs[VAE.key]
     texts = [(part, configs[part.key]) for part in (TEXT, TEXT_2) if part.key in configs]
     widths = " and ".join(f"{part.folder}'s" for part, _ in texts)
-    _check_equal(
-        folder,
-        ("unet's cross_attention_dim", unet.cross_attention_dim),
-        (f"{widths} hidden_size", sum(text.hidden_size for _, text in texts)),
-        ("unet's in_channels", unet.in_channels),
-        ("vae's latent_channels", vae.latent_channels),
-        ("unet's width of pooled text", unet.pooled_dim),
-        ("text_encoder_2's projection_dim", texts[-1][1].projection),
-    )
+    width, pooled_width = sum(text.hidden_size for _, text in texts), texts[-1][1].projection
+    for name, value, other, expected in (
+        ("unet's cross_attention_dim", unet.cross_attention_dim, f"{widths} hidden_size", width),
+        ("unet's in_channels", unet.in_channels, "vae's latent_channels", vae.latent_channels),
+        (
+            "unet's width of pooled text",
+            unet.pooled_dim,
+            "text_encoder_2's projection_dim",
+            pooled_width,
+        ),
+    ):
+        if value != expected:
+            raise UserError(
+                f"The parts in {folder} belong to different models: the {name} is {value} but the "
+                f"{other} is {expected}."
+            )
     if (side := unet.sample_size * vae.downscale) > _MAX_SIDE:
         raise UserError(
             f"{folder}: unet's sample_size {unet.sample_size} stands for images of {side} pixels "
@@ -106,16 +113,6 @@ def _check_one_model(folder: Path, configs: dict[str, Any], tokenizers: dict[str
         )
     for part, text in texts:
         _check_tokenizer(folder, part, text, tokenizers[part.tokenizer])
-
-
-def _check_equal(folder: Path, *pairs: tuple[str, int]) -> None:
-    """Check that the values (name, value) are equal in pairs."""
-    for (name, value), (other, expected) in zip(pairs[::2], pairs[1::2], strict=True):
-        if value != expected:
-            raise UserError(
-                f"The parts in {folder} belong to different models: the {name} is {value} but the "
-                f"{other} is {expected}."
-            )
 
 
 def _check_tokenizer(folder: Path, part: Component, text: Any, tokenizer: Any) -> None:
