@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dsd_jax.io.local_files import list_folder, open_regular_file, read_json, write_json
 from dsd_jax.io.storage import storage_errors
@@ -18,7 +19,7 @@ from dsd_jax.weights.model_folder import subfolders
 from dsd_jax.weights.model_loading import fitting
 from dsd_jax.weights.model_saving import write_leaves
 
-FORMATS = ("safetensors", "msgpack")
+Format = Literal["safetensors", "msgpack"]
 _INDEX = "model_index.json"
 _WEIGHTS = (".safetensors", ".msgpack", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".h5")
 
@@ -32,20 +33,20 @@ class Converted:
     left_out: tuple[str, ...]
 
 
-def format_of(folder: Path) -> str:
-    """Return which of the `FORMATS` a model's UNet has."""
+def format_of(folder: Path) -> Format:
+    """Return the format of a model's UNet."""
     part = folder / UNET.folder
     name = choose(list_folder(part), UNET, str(part))
     return "safetensors" if ".safetensors" in name else "msgpack"
 
 
-def convert_model(source: Path, target: Path, form: str) -> Converted:
+def convert_model(source: Path, target: Path, form: Format) -> Converted:
     """Write the model of the folder `source` to the folder `target`, all of it or nothing.
 
     Args:
         source: a folder that `model_folder.find` returned.
         target: a folder that is empty or does not exist yet.
-        form: one of `FORMATS`.
+        form: format of the new files.
 
     Raises:
         UserError: the model's files are not all there, are damaged or do not fit its configs; or
@@ -69,7 +70,7 @@ def convert_model(source: Path, target: Path, form: str) -> Converted:
     return Converted(len(dtypes), tuple(sorted(set(dtypes))), tuple(left_out))
 
 
-def _copy_small(source: Path, new: Path, form: str, networks: set[str]) -> list[str]:
+def _copy_small(source: Path, new: Path, form: Format, networks: set[str]) -> list[str]:
     """Copy all small files, such as configs and tokenizers.
 
     Other parts with weights of their own, as the safety checker, are left out of the copy and of
