@@ -2,18 +2,26 @@
 
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsd_jax.cli import ConfigParser, run_command
 from dsd_jax.config.run_config import RunConfig
+from dsd_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from dsd_jax.planning.plan_job import Job
+    from dsd_jax.planning.slice_plan import Plan
+    from dsd_jax.planning.topology import Slice
+    from dsd_jax.planning.training_stages import Stage
 
 STAGES = ("encode", "shots", "train", "held-out", "score", "tune")
 FORMATS = ("table", "markdown", "json")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run the command."""
+def parse(argv: Sequence[str]) -> Namespace:
+    """Parse the command line and check what needs no planning."""
     parser = ConfigParser(
         "plan",
         "Says what the stages of a config's run take on a TPU slice, by compiling them: memory,\n"
@@ -51,18 +59,25 @@ def main(argv: Sequence[str]) -> None:
         action="store_true",
         help="the largest batch that can be trained instead, in the parts that the recipe says",
     )
-    parser.add_argument("--recipe", metavar="NAME", help="of config.learn, instead of its recipes")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="recipe of config.learn, instead of config.recipes"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="table", help="format of the output")
     flags = parser.parse_args(argv)
-    from dsd_jax.errors import UserError
-    from dsd_jax.planning.topology import find_compiler, make_slice
-
     for option in ("batch", "gpus"):
         value = getattr(flags, option)
         if value is not None and value < 1:
             raise UserError(f"--{option}={value}; expected 1 or more.")
     if not flags.topology and not flags.gpus:
         raise UserError("nothing to plan for; name a slice by --topology=v5e:2x4, or --gpus=8.")
+    return flags
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    flags = parse(argv)
+    from dsd_jax.planning.topology import find_compiler, make_slice
+
     find_compiler()
     import jax
 
@@ -84,9 +99,8 @@ def main(argv: Sequence[str]) -> None:
         print(plan_table.largest(plans), file=sys.stderr)
 
 
-def asked_stages(flags: Any, job: Any) -> list[Any]:
+def asked_stages(flags: Namespace, job: "Job") -> list["Stage"]:
     """Return the stages of the run that `--step` names."""
-    from dsd_jax.errors import UserError
     from dsd_jax.planning.training_stages import stages_of
 
     stages = stages_of(job, flags.batch, split=not flags.fit)
@@ -99,13 +113,12 @@ def asked_stages(flags: Any, job: Any) -> list[Any]:
     return chosen
 
 
-def lower(flags: Any, job: Any, stage: Any) -> str:
+def lower(flags: Namespace, job: "Job", stage: "Stage") -> str:
     """Return a line on how a stage lowers for GPUs; raise `UserError` where it does not."""
     from jax.sharding import AbstractMesh, AxisType
 
     from dsd_jax.diffusion.device_memory import Device
     from dsd_jax.distributed.sharding import AXES
-    from dsd_jax.errors import UserError
     from dsd_jax.planning.gpu_lowering import lower_for_cuda
 
     if job.fsdp < 1 or flags.gpus % job.fsdp:
@@ -122,7 +135,7 @@ def lower(flags: Any, job: Any, stage: Any) -> str:
     )
 
 
-def make_plan(flags: Any, job: Any, where: Any, stage: Any) -> Any:
+def make_plan(flags: Namespace, job: "Job", where: "Slice", stage: "Stage") -> "Plan":
     """Plan one stage on one slice, with the batch that is asked for or the largest that fits."""
     from dsd_jax.planning.compilation import GIB, Shortage
     from dsd_jax.planning.largest_batch import largest_fit

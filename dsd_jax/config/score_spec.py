@@ -27,7 +27,7 @@ _FORM = re.compile(r"(?P<method>[^@/>]+)(@(?P<stages>\d+(>\d+@\d+)*))?(?P<compat
 class Method:
     """A matching method: which outputs of the UNet its score is made of.
 
-    `dsd_jax.matching.methods` computes it.
+    `dsd_jax.matching.score_functions` computes it.
 
     Attributes:
         title: for tables, in a few words.
