@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsd_jax.clip.matcher import Clip
-from dsd_jax.clip.normalisation import Normaliser
+from dsd_jax.clip.clip_model import Clip, Normalizer
 from dsd_jax.distributed.sharding import host_mesh, place_weight
 from dsd_jax.models.clip import CLIPConfig, abstract_params
 from dsd_jax.models.params import flatten, unflatten
@@ -45,4 +44,4 @@ def random_clip(fsdp: int = 1) -> Clip:
         values = 0.5 * rng.normal(size=leaf.shape) + (path[-1] == "scale")
         leaves[path] = place_weight("/".join(path), values.astype(np.float32), mesh)
     leaves[("logit_scale",)] = place_weight("logit_scale", np.float32(2.0), mesh)
-    return Clip("random", config, unflatten(leaves), tokenizer, Normaliser())
+    return Clip("random", config, unflatten(leaves), tokenizer, Normalizer())

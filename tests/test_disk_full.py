@@ -14,7 +14,7 @@ from dsd_jax.experiment.score_cache import ScoreCache
 from dsd_jax.experiment.workdir import REPORTS, open_workdir
 from dsd_jax.io.storage import write_file
 from dsd_jax.prompts.prompt_files import write_prompts
-from dsd_jax.training.metrics_log import Log
+from dsd_jax.training.metrics_log import MetricsLog
 from tests.experiment.test_workdir import content_of
 
 MOST = 8192  # bytes of a file
@@ -64,7 +64,7 @@ def test_one_sentence_and_nothing_half_written(tmp_path, name):
 def test_a_log_keeps_whole_lines(tmp_path):
     file, lines = tmp_path / "metrics.jsonl", 0
     with pytest.raises(UserError, match="metrics.jsonl cannot be written"), full_disk():
-        log = Log(file)
+        log = MetricsLog(file)
         for lines in range(1000):
             log.write({"step": lines, "text": "x" * 100})
     found = [json.loads(line)["step"] for line in file.read_text().splitlines()]
@@ -74,7 +74,7 @@ def test_a_log_keeps_whole_lines(tmp_path):
 def test_a_log_that_a_kill_cut_short(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1}\n{"st')
-    with Log(file) as log:
+    with MetricsLog(file) as log:
         log.write({"step": 2, "held_out": {0: float("nan"), 1: [1.0, float("inf")]}})
     lines = file.read_text().splitlines()
     assert lines[:2] == ['{"step": 1}', '{"st']

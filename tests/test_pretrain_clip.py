@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dsd_jax import pretrain
-from dsd_jax.clip.clip_loading import load_clip
+from dsd_jax.clip.clip_files import load_clip
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.pretraining import clip_step
 

@@ -12,7 +12,7 @@ from dsd_jax import train
 from dsd_jax.cli import run_command
 from dsd_jax.errors import UserError
 from dsd_jax.experiment import sweep
-from dsd_jax.few_shot.learning import Learned
+from dsd_jax.few_shot.prompt_training import TrainedPrompts
 from dsd_jax.prompts.prompt_files import read_metadata, read_prompts
 from dsd_jax.report.result_rows import COMPARISON_FIELDS, ROW_FIELDS
 from dsd_jax.weights.model_loading import load
@@ -200,7 +200,7 @@ def test_a_second_start_computes_nothing_and_says_where_the_report_is(
 
 
 def test_a_deleted_report_is_made_again_without_learning(workdir, folder, report, monkeypatch):
-    monkeypatch.setattr(sweep, "learn", lambda *_, **__: pytest.fail("learning again"))
+    monkeypatch.setattr(sweep, "train_prompts", lambda *_, **__: pytest.fail("learning again"))
     metrics = (workdir / "metrics.jsonl").read_text()
     (workdir / "report.json").unlink()
     train.main(options(folder, workdir))
@@ -239,10 +239,10 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
     place, calls = workdir / "prompts" / "lora-10" / "seed-1", []
 
     def learn(*args, **kwargs):
-        calls.append(kwargs["progress"])
-        return Learned({}, {0: 1.0}, 0)
+        calls.append(kwargs["options"].name)
+        return TrainedPrompts({}, {0: 1.0}, 0)
 
-    monkeypatch.setattr(sweep, "learn", learn)
+    monkeypatch.setattr(sweep, "train_prompts", learn)
     monkeypatch.setattr("dsd_jax.experiment.evaluation.evaluate", lambda *_: None)
     (place / "prompts.json").unlink()
     (workdir / "report.html").unlink()

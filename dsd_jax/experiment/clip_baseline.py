@@ -8,14 +8,15 @@ import numpy as np
 from dsd_jax.benchmarks.encoded_items import distinct_rows
 from dsd_jax.benchmarks.splits import ShotDraw, Split, load_shots_split
 from dsd_jax.benchmarks.table_scores import RowKey
-from dsd_jax.clip.matcher import Clip
-from dsd_jax.clip.tuning import fine_tune
+from dsd_jax.clip.clip_model import Clip
+from dsd_jax.clip.fine_tuning import fine_tune
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.setup import Experiment
 from dsd_jax.experiment.sweep import shot_draws
 from dsd_jax.models.params import weights_digest
 from dsd_jax.training.checkpoints import Checkpoints
+from dsd_jax.training.loop import LoopOptions
 
 NAME = "clip"
 READ_TOGETHER = 256  # images that are in memory at a time
@@ -63,9 +64,8 @@ def clip_sweep(experiment: Experiment) -> dict[str, list[Clip]]:
                 shots.captions,
                 config.tune,
                 draw.seed,
-                name,
                 clusters=shots.clusters,
-                checkpoints=checkpoints,
+                options=LoopOptions(name, checkpoints),
             )
         tuned.setdefault(f"tuned-{draw.count}", []).append(result.clip)
     return tuned

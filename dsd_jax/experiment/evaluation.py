@@ -26,7 +26,7 @@ from dsd_jax.benchmarks.table_scores import (
     RowKey,
     candidate_scores,
 )
-from dsd_jax.clip.matcher import Clip
+from dsd_jax.clip.clip_model import Clip
 from dsd_jax.config.score_spec import COMPAT
 from dsd_jax.data.examples import Examples
 from dsd_jax.distributed import processes

@@ -16,8 +16,8 @@ from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.prepared_copy import check_prepared
 from dsd_jax.benchmarks.registry import open_benchmark
 from dsd_jax.benchmarks.splits import Split, check_shots, load_split
-from dsd_jax.clip.clip_loading import load_clip
-from dsd_jax.clip.matcher import Clip
+from dsd_jax.clip.clip_files import load_clip
+from dsd_jax.clip.clip_model import Clip
 from dsd_jax.config import score_spec
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.config.score_spec import ScoreSpec

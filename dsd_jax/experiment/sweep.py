@@ -10,12 +10,17 @@ from dsd_jax.benchmarks.table_scores import LearnedPrompts
 from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.setup import Experiment
-from dsd_jax.few_shot.learning import Learned, learn
-from dsd_jax.few_shot.support_set import Shots, look_at, read_by
+from dsd_jax.few_shot.prompt_training import TrainedPrompts, train_prompts
+from dsd_jax.few_shot.support_set import (
+    SupportSet,
+    cache_frozen_outputs,
+    outputs_read_by,
+)
 from dsd_jax.prompts.prompt_files import is_complete, read_metadata, read_prompts, write_prompts
+from dsd_jax.training.checkpoint_integrity import differences
 from dsd_jax.training.checkpoints import Checkpoints
-from dsd_jax.training.metrics_log import Log
-from dsd_jax.training.same_run import differences
+from dsd_jax.training.loop import LoopOptions
+from dsd_jax.training.metrics_log import MetricsLog
 
 
 def shot_draws(experiment: Experiment) -> Iterator[ShotDraw]:
@@ -56,8 +61,15 @@ def _learn_from_draw(experiment: Experiment, draw: ShotDraw) -> dict[str, dict[s
         if shots is None:
             items = encode_shots(experiment.encoders, experiment.benchmark, draw)
             recipes = [config.learn[name].on_layers(experiment.layers) for name in config.recipes]
-            wanted = read_by(model.unet, recipes)
-            shots = look_at(model, items, experiment.timesteps, draw.seed, config.noises, wanted)
+            wanted = outputs_read_by(model.unet, recipes)
+            shots = cache_frozen_outputs(
+                model,
+                items,
+                experiment.timesteps,
+                draw.seed,
+                noises=config.noises,
+                wanted=wanted,
+            )
         learned = _learn(experiment, shots, label, metadata)
         if processes.is_main():
             write_prompts(folder, learned.prompts, {**metadata, "kept_step": learned.kept})
@@ -65,21 +77,21 @@ def _learn_from_draw(experiment: Experiment, draw: ShotDraw) -> dict[str, dict[s
     return prompts
 
 
-def _learn(experiment: Experiment, shots: Shots, label: str, metadata: dict[str, Any]) -> Learned:
+def _learn(
+    experiment: Experiment, shots: SupportSet, label: str, metadata: dict[str, Any]
+) -> TrainedPrompts:
     """Learn by one recipe, with checkpoints and a line on how it went in the workdir."""
     name, folder = f"{label}-{metadata['shots']}-{metadata['seed']}", experiment.folder
     with Checkpoints(folder / "checkpoints" / name, metadata) as checkpoints:
-        learned = learn(
+        learned = train_prompts(
             experiment.model,
             shots,
             experiment.config.learn[label].on_layers(experiment.layers),
             metadata["seed"],
-            checkpoints=checkpoints,
-            log=folder / "metrics.jsonl",
-            progress=name,
+            options=LoopOptions(name, checkpoints, folder / "metrics.jsonl"),
         )
     if processes.is_main():
-        with Log(folder / "metrics.jsonl") as log:
+        with MetricsLog(folder / "metrics.jsonl") as log:
             log.write({"phase": name, "held_out": learned.checks, "kept_step": learned.kept})
     return learned
 

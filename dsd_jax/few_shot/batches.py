@@ -1,9 +1,10 @@
-"""Which few shots a training step sees, and under what noise: functions of (seed, step) alone.
+"""Batches of the support set: the items of a step, their timesteps and their noise.
 
-So a resumed run sees what an uninterrupted one does, and the number of hosts and devices changes
-nothing. Every host makes its part of the global batch.
+They depend on (seed, step) alone: a resumed run sees what an uninterrupted one does, on any number
+of hosts and devices. Every host makes its part of the global batch.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,94 +14,126 @@ from jax.sharding import Mesh
 
 from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.distributed.sharding import ROWS, WHOLE, replicate, shard_rows
-from dsd_jax.few_shot.support_set import Recipe, Shots, take_timesteps
+from dsd_jax.few_shot.support_set import Recipe, SupportSet, take_timesteps
 from dsd_jax.matching.forward import uncond_part
 
 
-class Rows(NamedTuple):
-    """What a batch has of each of its B items; leading axes are split over all devices.
+class BatchItems(NamedTuple):
+    """The B items of a batch; leading axes are sharded over all devices.
 
-    latents: (B, P, h, w, channels). texts: (B, J, ...). numbers: (B,), what noise is keyed by.
-    share: (B,) float32, of the mean over the batch: 1 / B, or 0 for what only fills it up.
-    lse_uncond: {layer: (B, P, T', N)} and error_uncond: (B, P, T'), of the frozen model, where
-        they are read.
+    Attributes:
+        latents: (B, P, h, w, channels).
+        texts: of captions (B, J).
+        indices: (B,), by which noise is keyed.
+        loss_weight: (B,) float32, 1 / B, or 0 for items that only fill the batch up.
+        lse_uncond: {layer: (B, P, T, N)} of the frozen model, where it is read.
+        error_uncond: (B, P, T), likewise.
     """
 
-    latents: jax.Array
+    latents: Any
     texts: EncodedCaptions
-    numbers: jax.Array
-    share: jax.Array
-    lse_uncond: dict[str, jax.Array]
-    error_uncond: jax.Array | None
+    indices: Any
+    loss_weight: Any
+    lse_uncond: dict[str, Any]
+    error_uncond: Any
 
 
 class Batch(NamedTuple):
-    """B items at T' of the T timesteps, all under the noise of one seed.
+    """Items at some of the timesteps, all under the noise of one seed.
 
-    columns: (T',) which of the T timesteps. timesteps: (T',). seed: ().
+    Attributes:
+        items: B of them.
+        columns: (T,), indices of the timesteps among the support set's.
+        timesteps: (T,).
+        seed: ().
     """
 
-    rows: Rows
-    columns: jax.Array
-    timesteps: jax.Array
-    seed: jax.Array
+    items: BatchItems
+    columns: Any
+    timesteps: Any
+    seed: Any
 
 
-# Where a batch's arrays live: a prefix of its tree.
-PLACES = Batch(ROWS, WHOLE, WHOLE, WHOLE)
+# How a batch is sharded: a prefix of its pytree.
+BATCH_SPECS = Batch._make((ROWS, WHOLE, WHOLE, WHOLE))
 
 
-def draw(
+def make_batch(
     mesh: Mesh,
-    shots: Shots,
+    support: SupportSet,
     chosen: np.ndarray,
     noise: int,
+    *,
     columns: np.ndarray | None = None,
     multiple: int = 1,
 ) -> Batch:
-    """The items `chosen` under noise number `noise`, at all timesteps or those in `columns`.
+    """Place a batch of items on the devices of `mesh`.
 
-    The batch is filled up so that every device of `mesh` gets a multiple of `multiple` items.
+    Args:
+        mesh: of all hosts.
+        support: from which the items are taken.
+        chosen: (B,), their indices.
+        noise: index of the noise.
+        columns: indices of the timesteps, all by default.
+        multiple: the batch is filled up so that every device gets a multiple of it.
     """
-    columns = np.arange(len(shots.timesteps)) if columns is None else columns
+    columns = np.arange(len(support.timesteps)) if columns is None else columns
     missing = -len(chosen) % (mesh.size * multiple)
     filled = np.concatenate([chosen, np.repeat(chosen[:1], missing)])
-    share = np.where(np.arange(len(filled)) < len(chosen), np.float32(1 / len(chosen)), 0)
-    mine = np.split(np.arange(len(filled)), jax.process_count())[jax.process_index()]
-    some = shots._replace(terms=uncond_part(shots.terms)).take(filled[mine])
-    frozen = take_timesteps(some.terms, noise * len(shots.timesteps) + columns)
-    rows = Rows(
-        some.items.latents[some.items.images],
-        some.items.texts.map(lambda x: x[some.items.captions]),
-        some.items.indices,
-        share[mine].astype(np.float32),
-        {layer: _by_item(x, some) for layer, x in frozen.lse_uncond.items()},
-        None if frozen.error_uncond is None else _by_item(frozen.error_uncond, some),
+    weight = np.where(np.arange(len(filled)) < len(chosen), np.float32(1 / len(chosen)), 0)
+    local = np.split(np.arange(len(filled)), jax.process_count())[jax.process_index()]
+    uncond = support._replace(outputs=uncond_part(support.outputs)).take(filled[local])
+    frozen = take_timesteps(uncond.outputs, noise * len(support.timesteps) + columns)
+    encoded = uncond.items
+
+    def by_item(x: np.ndarray) -> np.ndarray:
+        return np.reshape(x, (*encoded.images.shape, *x.shape[1:]))
+
+    items = BatchItems(
+        encoded.latents[encoded.images],
+        encoded.texts.map(lambda x: x[encoded.captions]),
+        encoded.indices,
+        weight[local].astype(np.float32),
+        {layer: by_item(np.asarray(x)) for layer, x in frozen.lse_uncond.items()},
+        None if frozen.error_uncond is None else by_item(np.asarray(frozen.error_uncond)),
     )
-    alike = (columns, shots.timesteps[columns], np.asarray(shots.seeds[noise]))
-    return Batch(shard_rows(mesh, rows), *replicate(mesh, alike))
+    shared = (columns, support.timesteps[columns], np.asarray(support.seeds[noise]))
+    return Batch(shard_rows(mesh, items), *replicate(mesh, shared))
 
 
-def _by_item(x: Any, shots: Shots) -> np.ndarray:
-    """(B * P, ...) -> (B, P, ...)."""
-    return np.reshape(x, (*shots.items.images.shape, *x.shape[1:]))
+@dataclass(frozen=True)
+class BatchSampler:
+    """The batches of a run.
 
+    Attributes:
+        mesh: of all hosts.
+        support: from which items are drawn.
+        indices: of the items that are trained on.
+        recipe: how many items and timesteps, in how many parts.
+        seed: of the draws.
+    """
 
-def training_batch(
-    mesh: Mesh, shots: Shots, rows: np.ndarray, recipe: Recipe, seed: int, step: int
-) -> Batch:
-    """The batch of a step from the items `rows`: each of them once, before any comes again."""
-    order = _order(len(rows), seed)
-    chosen = rows[[order[step * recipe.batch + i] for i in range(recipe.batch)]]
-    rng = np.random.default_rng([seed, 7, step])
-    columns = np.sort(rng.permutation(len(shots.timesteps))[: recipe.timesteps])
-    noise = int(rng.integers(len(shots.seeds)))
-    return draw(mesh, shots, chosen, noise, columns, recipe.accumulate)
+    mesh: Mesh
+    support: SupportSet
+    indices: np.ndarray
+    recipe: Recipe
+    seed: int
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step: each item once, before any comes again."""
+        recipe, order = self.recipe, _order(len(self.indices), self.seed)
+        chosen = self.indices[[order[step * recipe.batch + i] for i in range(recipe.batch)]]
+        rng = np.random.default_rng([self.seed, 7, step])
+        columns = np.sort(rng.permutation(len(self.support.timesteps))[: recipe.timesteps])
+        noise = int(rng.integers(len(self.support.seeds)))
+        return make_batch(
+            self.mesh, self.support, chosen, noise, columns=columns, multiple=recipe.accumulate
+        )
 
 
 @cache
 def _order(count: int, seed: int) -> Any:
-    """An endless sequence of numbers below `count`, shuffled anew in each pass."""
+    """Return an endless sequence of indices below `count`, shuffled anew in each pass."""
     import grain  # takes a second to import
 
     return grain.MapDataset.range(count).seed(seed).shuffle().repeat()

@@ -1,4 +1,4 @@
-"""The few shots, and the frozen model's outputs for them, from which prompts are learned."""
+"""The support set: a few items and the frozen model's outputs, from which prompts are learned."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -18,143 +18,154 @@ from dsd_jax.matching.forward import NORMS, OutputSpec, Terms, all_outputs, outp
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.training.losses import fit_temperature
 
-TOGETHER = 2**28  # bytes of terms that are worked on at a time
+TOGETHER = 2**28  # bytes of outputs that are worked on at a time
 
 
-class Shots(NamedTuple):
-    """The few shots under every noise they are trained with, and what the frozen model says.
+class SupportSet(NamedTuple):
+    """A few items, and the frozen model's outputs for them under each training noise.
 
-    terms: `item_outputs` of all k items at R * T (noise, timestep)s, a noise's side by side; in the
-        host's memory, mapped to a file where they are large, and only what the recipes read.
+    Every host has all of it: which items a step takes is drawn anew each time.
 
-    Every host has them all: which ones a step takes is drawn anew each time.
+    Attributes:
+        items: n of them.
+        timesteps: (T,).
+        seeds: (K,), one of each noise.
+        outputs: of `item_outputs` at K * T (noise, timestep)s, a noise's side by side; in the host's
+            memory, mapped to a file where they are large, and only what the recipes read.
     """
 
     items: EncodedItems
     timesteps: np.ndarray
     seeds: np.ndarray
-    terms: Terms
+    outputs: Terms
 
-    def take(self, rows: np.ndarray) -> "Shots":
-        """Some of the items."""
-        pictures = self.items.images.shape[1]
-        inside = (pictures * rows[:, None] + np.arange(pictures)).reshape(-1)
-        terms = jax.tree.map(lambda x: x[inside], self.terms)
-        return self._replace(items=self.items.take(rows), terms=terms)
+    def take(self, indices: np.ndarray) -> "SupportSet":
+        """Return the items at `indices`."""
+        images = self.items.images.shape[1]
+        rows = (images * indices[:, None] + np.arange(images)).reshape(-1)
+        outputs = jax.tree.map(lambda x: x[rows], self.outputs)
+        return self._replace(items=self.items.take(indices), outputs=outputs)
 
-    def pieces(self, count: int) -> list[np.ndarray]:
-        """0..`count`-1 in pieces of one size: items whose terms are in memory at a time."""
-        size = sum(x.nbytes for x in jax.tree.leaves(self.terms)) // self.items.count
+    def ranges(self, count: int) -> list[np.ndarray]:
+        """Divide range(count) into ranges of one size, of items whose outputs fit into memory."""
+        size = sum(x.nbytes for x in jax.tree.leaves(self.outputs)) // self.items.count
         return even_ranges(count, max(1, TOGETHER // max(1, size)))
 
-    def frozen_scores(self, noise: int, name: str, recipe: Recipe) -> np.ndarray:
-        """(k, candidates) zero-shot scores of all items under a noise."""
-        count, times, found = self.items.count, len(self.timesteps), []
-        for piece in self.pieces(count):
-            some = self if len(piece) == count else self.take(piece)
-            terms = noise_slice(some.terms, noise, times)
-            found.append(np.asarray(scores_of(terms, len(piece), name, recipe, {})))
-        return np.concatenate(found)[:count]
+    def for_noise(self, noise: int) -> Terms:
+        """Return the outputs under one of the noises: T of the K * T timesteps."""
+        return for_noise(self.outputs, noise, len(self.timesteps))
+
+    def frozen_scores(self, noise: int, method: str, recipe: Recipe) -> np.ndarray:
+        """Return the zero-shot scores (n, candidates) of all items under a noise."""
+        count, scores = self.items.count, []
+        for indices in self.ranges(count):
+            part = self if len(indices) == count else self.take(indices)
+            scores.append(
+                np.asarray(item_scores(part.for_noise(noise), len(indices), method, recipe))
+            )
+        return np.concatenate(scores)[:count]
 
 
-def read_by(unet: UNetConfig, recipes: Iterable[Recipe]) -> OutputSpec:
-    """Return the frozen model's terms that learning by these recipes reads.
+def outputs_read_by(unet: UNetConfig, recipes: Iterable[Recipe]) -> OutputSpec:
+    """Return the frozen model's outputs that learning by these recipes reads.
 
-    Score weights are learned for all layers; prompts read those of their methods, and of the empty
-    caption, whose row is the frozen model's, what their losses do.
+    Score weights are learned for all layers; prompts read the empty caption's outputs, which stay
+    the frozen model's, as their losses do.
     """
-    needed = []
+    specs = []
     for recipe in recipes:
-        found = [
+        specs += [
             score_functions.required_outputs(unet, name, recipe.layers) for name in recipe.methods
         ]
         if recipe.denoise:
-            found.append(OutputSpec((), error=True, uncond=True))
+            specs.append(OutputSpec((), error=True, uncond=True))
         if "weights" in recipe.kinds:
-            found.append(OutputSpec(all_outputs(unet).layers, error=False, uncond=False))
-        needed += found
-    return score_functions.union(unet, needed)
+            specs.append(OutputSpec(all_outputs(unet).layers, error=False, uncond=False))
+    return score_functions.union(unet, specs)
 
 
-def look_at(
+def cache_frozen_outputs(
     model: Model,
     items: EncodedItems,
     timesteps: np.ndarray,
     seed: int,
+    *,
     noises: int,
     wanted: OutputSpec | None = None,
-) -> Shots:
-    """Run the frozen model once over the few shots under `noises` noises of training's own.
+) -> SupportSet:
+    """Run the frozen model once on all items, under each training noise.
 
     Args:
         model: frozen.
-        items: the few shots, in the same order on all hosts.
-        timesteps: that are scored later.
-        seed: of the draw, whose noises these are.
-        noises: how many.
-        wanted: the terms to keep, all by default; see `read_by`.
+        items: in the same order on all hosts.
+        timesteps: those of evaluation.
+        seed: of the draw of items; the noises differ from evaluation's and other draws'.
+        noises: K, how many.
+        wanted: the outputs to keep, all by default; see `outputs_read_by`.
 
     Raises:
-        UserError: the items have several pictures and several captions each, or there is no room
-            on disk for terms that are too large for memory.
+        UserError: the items have several images and several captions each, or there is no room
+            on disk for outputs that are too large for memory.
     """
-    count, pictures, captions = items.count, items.images.shape[1], items.captions.shape[1]
-    if min(pictures, captions) > 1:
+    count, images, captions = items.count, items.images.shape[1], items.captions.shape[1]
+    if min(images, captions) > 1:
         raise UserError(
-            f"items have {pictures} pictures and {captions} captions each; prompts are learned "
+            f"items have {images} pictures and {captions} captions each; prompts are learned "
             "from items with one caption and several pictures, or the other way round."
         )
     wanted = wanted or all_outputs(model.unet)._replace(norms=tuple(NORMS))
     seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
-    numbers = pictures * noises * len(timesteps) * output_floats(model.unet, wanted, captions)
+    floats = images * noises * len(timesteps) * output_floats(model.unet, wanted, captions)
 
-    def terms_of(piece: np.ndarray) -> Terms:
-        mine = item_outputs(
-            model,
-            items.take(piece[processes.local_range(len(piece))]),
-            timesteps,
-            seeds,
-            wanted=wanted,
-        )
-        return gather_outputs(mine, pictures, len(piece))
+    def outputs_of(indices: np.ndarray) -> Terms:
+        local = items.take(indices[processes.local_range(len(indices))])
+        terms = item_outputs(model, local, timesteps, seeds, wanted=wanted)
+        return gather_outputs(terms, images, len(indices))
 
-    pieces = even_ranges(count, max(1, TOGETHER // (4 * numbers)))
-    terms = stacked((terms_of(piece) for piece in pieces), count * pictures)
-    return Shots(items, timesteps, seeds, terms)
+    ranges = even_ranges(count, max(1, TOGETHER // (4 * floats)))
+    outputs = stacked((outputs_of(indices) for indices in ranges), count * images)
+    return SupportSet(items, timesteps, seeds, outputs)
 
 
-def noise_slice(terms: Terms, noise: int, times: int) -> Terms:
-    """The terms under one of the noises: T of the R * T timesteps."""
-    return take_timesteps(terms, slice(noise * times, (noise + 1) * times))
+def for_noise(outputs: Terms, noise: int, timesteps: int) -> Terms:
+    """Return the outputs under one of the noises, each of which has so many timesteps."""
+    return take_timesteps(outputs, slice(noise * timesteps, (noise + 1) * timesteps))
 
 
-def take_timesteps(terms: Terms, columns: np.ndarray | slice) -> Terms:
-    """The terms of some of the timesteps."""
+def take_timesteps(outputs: Terms, columns: np.ndarray | slice) -> Terms:
+    """Return the outputs at the timesteps with these indices."""
     return Terms(
-        {layer: x[:, :, columns] for layer, x in terms.lse.items()},
-        {layer: x[:, columns] for layer, x in terms.lse_uncond.items()},
-        None if terms.error is None else terms.error[:, :, columns],
-        None if terms.error_uncond is None else terms.error_uncond[:, columns],
-        {name: x[:, :, columns] for name, x in terms.norms.items()},
+        {layer: x[:, :, columns] for layer, x in outputs.lse.items()},
+        {layer: x[:, columns] for layer, x in outputs.lse_uncond.items()},
+        None if outputs.error is None else outputs.error[:, :, columns],
+        None if outputs.error_uncond is None else outputs.error_uncond[:, columns],
+        {name: x[:, :, columns] for name, x in outputs.norms.items()},
     )
 
 
-def scores_of(
-    terms: Terms, items: int, name: str, recipe: Recipe, tree: Mapping[str, Any]
+def item_scores(
+    outputs: Terms,
+    items: int,
+    method: str,
+    recipe: Recipe,
+    score_weights: Mapping[str, Any] | None = None,
 ) -> jax.Array:
-    """(B, candidates) scores of B items, the matching candidate first."""
-    scores = score_functions.score(terms, name, recipe.layers, tree.get("weights", {}).get(name))
-    return scores.reshape(items, -1)
+    """Return the scores (items, candidates) by a method, the matching candidate first.
 
-
-def spread(shots: Shots, name: str, recipe: Recipe) -> float:
-    """The unit of a method's margins: that in which zero-shot has the least cross-entropy.
-
-    In a smaller or larger unit a loss would fall by making margins larger or smaller alone, and
-    held-out items would applaud although no decision gets better.
+    `score_weights` are {method: learned weights}.
     """
-    found = []
-    for noise in range(len(shots.seeds)):
-        scores = shots.frozen_scores(noise, name, recipe)
-        found.append(scores[:, 1:] - scores[:, :1])
-    return fit_temperature(np.concatenate(found))
+    weights = (score_weights or {}).get(method)
+    return score_functions.score(outputs, method, recipe.layers, weights).reshape(items, -1)
+
+
+def zero_shot_temperature(support: SupportSet, method: str, recipe: Recipe) -> float:
+    """Return the temperature at which the zero-shot scores have the least cross-entropy.
+
+    At a smaller or larger one the held-out loss would fall by scaling all margins alone, although
+    no prediction changes.
+    """
+    margins = []
+    for noise in range(len(support.seeds)):
+        scores = support.frozen_scores(noise, method, recipe)
+        margins.append(scores[:, 1:] - scores[:, :1])
+    return fit_temperature(np.concatenate(margins))

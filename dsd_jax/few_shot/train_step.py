@@ -1,7 +1,7 @@
-"""One step of learning on the devices of a pod: losses, their gradient, the optimiser.
+"""A step of prompt training on the devices of all hosts: losses, their gradient, the update.
 
-Every device computes the gradient for its own items, in as many parts as the recipe says; the sum
-over devices of the prompts' gradient (and of the loss) is all that crosses them.
+Every device computes the gradient for its own items, in as many parts as the recipe says; only the
+sum over devices of the prompts' gradient and of the loss crosses them.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,45 +11,66 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.device_memory import Device, forward_bytes
 from dsd_jax.distributed.sharding import WHOLE
-from dsd_jax.few_shot.batches import PLACES, Batch, Rows
-from dsd_jax.few_shot.support_set import Recipe, scores_of
+from dsd_jax.few_shot.batches import BATCH_SPECS, Batch, BatchItems
+from dsd_jax.few_shot.support_set import Recipe, item_scores
 from dsd_jax.matching.forward import ForwardConfig, Terms, forward_terms
 from dsd_jax.models.block_policy import BlockPolicy
 from dsd_jax.prompts.prompt_params import by_layer
 from dsd_jax.training import losses
+from dsd_jax.training.few_shot_fit import adamw
 
-Spreads = Mapping[str, Any]  # {method: the unit of its margins}
-# Of what tracing says that reverse mode keeps, a compiler keeps so much: it fuses the rest.
+# The fraction of the arrays that reverse mode keeps by tracing which a compiled program keeps: the
+# compiler fuses the rest.
 _KEPT = 0.65
 
 
-class Step(NamedTuple):
-    """What of a step is static."""
+class TrainStepConfig(NamedTuple):
+    """The static (hashable) arguments of a step."""
 
-    net: ForwardConfig
+    forward: ForwardConfig
     recipe: Recipe
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
 
 
-class State(NamedTuple):
-    """What learning carries from step to step."""
+class LossParams(NamedTuple):
+    """The arrays of the loss that are not trained.
+
+    Attributes:
+        temperatures: {method: unit of its scores' margins}.
+        score_weights: {method: learned weights of its score}; others have zero-shot weights.
+    """
+
+    temperatures: Mapping[str, Any]
+    score_weights: Mapping[str, Any] = {}
+
+
+class TrainInputs(NamedTuple):
+    """The arrays of a step, or their shapes.
+
+    Attributes:
+        prompts: trained.
+        unet_params: frozen.
+        loss_params: frozen.
+        batch: of all devices, or a device's part of it.
+    """
 
     prompts: Any
-    optimiser: Any
+    unet_params: Any
+    loss_params: LossParams
+    batch: Batch
 
 
-def item_losses(
-    terms: Terms, items: int, tree: Mapping[str, Any], recipe: Recipe, spreads: Spreads
-) -> jax.Array:
-    """The loss of each of B items, averaged over the recipe's methods: (B,)."""
-    total = 0.0
+def item_losses(outputs: Terms, items: int, recipe: Recipe, loss_params: LossParams) -> jax.Array:
+    """Return the loss of each of B items, averaged over the recipe's methods: (B,)."""
+    total = jnp.zeros(items)
     for name in recipe.methods:
-        scores = scores_of(terms, items, name, recipe, tree) / spreads[name]
+        scores = item_scores(outputs, items, name, recipe, loss_params.score_weights)
+        scores = scores / loss_params.temperatures[name]
         if recipe.loss == "hinge":
             total += losses.hinge(scores, recipe.margin)
         else:
@@ -57,214 +78,215 @@ def item_losses(
     return total / len(recipe.methods)
 
 
-def denoising_losses(terms: Terms, items: int) -> jax.Array:
-    """Squared error at the matching candidate, as a part of the empty caption's: (B,)."""
-    pictures = len(terms.error) // items
-    matching = jnp.square(terms.error[::pictures, 0] / terms.error_uncond[::pictures])
-    return jnp.mean(matching, axis=1)
+def denoising_losses(outputs: Terms, items: int) -> jax.Array:
+    """Return the matching candidate's squared error relative to the empty caption's: (B,)."""
+    error, uncond = outputs.error, outputs.error_uncond
+    if error is None or uncond is None:
+        raise ValueError("the outputs have no errors")
+    images = len(error) // items
+    return jnp.mean(jnp.square(error[::images, 0] / uncond[::images]), axis=1)
 
 
-def weights_at(tree: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
-    """Prompts whose learned timestep weights are those of the batch's timesteps."""
-    weights = {}
-    for name, learned in tree.get("weights", {}).items():
-        every = learned["timesteps"]
-        part = every[batch.columns] * (len(every) / len(batch.columns))
-        weights[name] = {**learned, "timesteps": part}
-    return {**tree, "weights": weights}
+def at_timesteps(loss_params: LossParams, batch: Batch) -> LossParams:
+    """Select and rescale the learned timestep weights of the batch's timesteps."""
+    score_weights = {}
+    for name, learned in loss_params.score_weights.items():
+        weights = learned["timesteps"]
+        selected = weights[batch.columns] * (len(weights) / len(batch.columns))
+        score_weights[name] = {**learned, "timesteps": selected}
+    return loss_params._replace(score_weights=score_weights)
 
 
-def batch_terms(net: ForwardConfig, params: Any, tree: Mapping[str, Any], batch: Batch) -> Terms:
-    """The terms of a batch under prompts, with the frozen model's empty caption."""
-    rows = batch.rows
-    items, pictures, *shape = rows.latents.shape
+def batch_outputs(forward: ForwardConfig, inputs: TrainInputs) -> Terms:
+    """Return the UNet's outputs for a batch; the empty caption's are the frozen model's."""
+    batch = inputs.batch
+    items = batch.items
+    count, images, *shape = items.latents.shape
     times = len(batch.timesteps)
     seeds = jnp.full(times, batch.seed)
-    noise = noising.keyed_noise(seeds, rows.numbers, batch.timesteps, tuple(shape))
+    noise = noising.keyed_noise(seeds, items.indices, batch.timesteps, tuple(shape))
     lse, error, norms = forward_terms(
-        net,
-        params,
-        by_layer(tree),
-        rows.latents.reshape(-1, 1, *shape),
-        jnp.repeat(noise, pictures, axis=0),
+        forward,
+        inputs.unet_params,
+        by_layer(inputs.prompts),
+        items.latents.reshape(-1, 1, *shape),
+        jnp.repeat(noise, images, axis=0),
         batch.timesteps,
-        rows.texts,
+        items.texts,
     )
+    uncond = items.error_uncond
     return Terms(
         {layer: x.swapaxes(1, 2) for layer, x in lse.items()},
-        {layer: x.reshape(-1, *x.shape[2:]) for layer, x in rows.lse_uncond.items()},
+        {layer: x.reshape(-1, *x.shape[2:]) for layer, x in items.lse_uncond.items()},
         None if error is None else error.swapaxes(1, 2),
-        None if rows.error_uncond is None else rows.error_uncond.reshape(-1, times),
+        None if uncond is None else uncond.reshape(-1, times),
         {name: x.swapaxes(1, 2) for name, x in norms.items()},
     )
 
 
-def hardest_candidates(
-    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
-) -> Batch:
-    """The batch with those candidates alone that the hinge loss depends on.
+def hardest_candidates(config: TrainStepConfig, inputs: TrainInputs) -> Batch:
+    """Return the batch with only those candidates that the hinge loss depends on.
 
-    These are the matching one and, for each method, the best of the others: its loss and gradient
-    are the same without the rest, which are scored here without gradient.
+    These are the matching one and, for each method, the best of the others: loss and gradient are
+    the same without the rest. All candidates are scored here without gradient.
     """
-    rows, count = batch.rows, len(batch.rows.share)
-    pictures, captions = rows.latents.shape[1], rows.texts.states.shape[1]
-    if step.recipe.loss != "hinge" or pictures * captions <= 1 + len(step.recipe.methods):
+    batch, recipe = inputs.batch, config.recipe
+    items, count = batch.items, len(batch.items.loss_weight)
+    images, captions = items.latents.shape[1], items.texts.states.shape[1]
+    if recipe.loss != "hinge" or images * captions <= 1 + len(recipe.methods):
         return batch
-    tree = jax.lax.stop_gradient(tree)
-    terms, weights = batch_terms(step.net, params, tree, batch), weights_at(fixed, batch)
+    inputs = inputs._replace(prompts=jax.lax.stop_gradient(inputs.prompts))
+    outputs = batch_outputs(config.forward, inputs)
+    loss_params = at_timesteps(inputs.loss_params, batch)
     chosen = [jnp.zeros(count, int)]
-    for name in step.recipe.methods:
-        scores = scores_of(terms, count, name, step.recipe, weights) / spreads[name]
+    for name in recipe.methods:
+        scores = item_scores(outputs, count, name, recipe, loss_params.score_weights)
+        scores = scores / loss_params.temperatures[name]
         chosen.append(1 + jnp.argmax(scores[:, 1:], axis=1))
-    columns = jnp.stack(chosen, axis=1)
+    candidates = jnp.stack(chosen, axis=1)
 
     def take(x: jax.Array) -> jax.Array:
-        return jax.vmap(lambda row, which: row[which])(x, columns)
+        return jax.vmap(lambda row, indices: row[indices])(x, candidates)
 
     if captions > 1:
-        return batch._replace(rows=rows._replace(texts=rows.texts.map(take)))
-    uncond = {layer: take(x) for layer, x in rows.lse_uncond.items()}
-    error = None if rows.error_uncond is None else take(rows.error_uncond)
-    some = rows._replace(latents=take(rows.latents), lse_uncond=uncond, error_uncond=error)
-    return batch._replace(rows=some)
-
-
-def batch_loss(
-    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
-) -> jax.Array:
-    """What is minimised: the items' losses, each with its share of the whole batch's mean."""
-    terms, items = batch_terms(step.net, params, tree, batch), len(batch.rows.share)
-    every = item_losses(terms, items, weights_at(fixed, batch), step.recipe, spreads)
-    if step.recipe.denoise:
-        every += step.recipe.denoise * denoising_losses(terms, items)
-    return jnp.sum(every * batch.rows.share)
-
-
-def gradient(
-    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
-) -> tuple[jax.Array, Any]:
-    """Loss and gradient of some items."""
-    few = hardest_candidates(step, tree, fixed, params, batch, spreads)
-    return jax.value_and_grad(lambda tree: batch_loss(step, tree, fixed, params, few, spreads))(
-        tree
+        return batch._replace(items=items._replace(texts=items.texts.map(take)))
+    lse_uncond = {layer: take(x) for layer, x in items.lse_uncond.items()}
+    error_uncond = None if items.error_uncond is None else take(items.error_uncond)
+    return batch._replace(
+        items=items._replace(
+            latents=take(items.latents), lse_uncond=lse_uncond, error_uncond=error_uncond
+        )
     )
 
 
-def accumulated(
-    step: Step, tree: Any, fixed: Any, params: Any, batch: Batch, spreads: Spreads
-) -> tuple[jax.Array, Any]:
-    """The same in `recipe.accumulate` parts, one after the other: memory for one of them."""
-    parts = step.recipe.accumulate
+def batch_loss(config: TrainStepConfig, inputs: TrainInputs) -> jax.Array:
+    """Return the sum of the items' losses, each times its `loss_weight`."""
+    outputs, items = batch_outputs(config.forward, inputs), inputs.batch.items
+    count, loss_params = len(items.loss_weight), at_timesteps(inputs.loss_params, inputs.batch)
+    per_item = item_losses(outputs, count, config.recipe, loss_params)
+    if config.recipe.denoise:
+        per_item += config.recipe.denoise * denoising_losses(outputs, count)
+    return jnp.sum(per_item * items.loss_weight)
+
+
+def gradient(config: TrainStepConfig, inputs: TrainInputs) -> tuple[jax.Array, Any]:
+    """Return the loss of a batch and its gradient by the prompts."""
+    inputs = inputs._replace(batch=hardest_candidates(config, inputs))
+    return jax.value_and_grad(lambda prompts: batch_loss(config, inputs._replace(prompts=prompts)))(
+        inputs.prompts
+    )
+
+
+def accumulated_gradient(config: TrainStepConfig, inputs: TrainInputs) -> tuple[jax.Array, Any]:
+    """Return the same, computed in `recipe.accumulate` parts: memory for one of them."""
+    parts, batch = config.recipe.accumulate, inputs.batch
     if parts == 1:
-        return gradient(step, tree, fixed, params, batch, spreads)
+        return gradient(config, inputs)
 
-    def add(total: Any, rows: Rows) -> tuple[Any, None]:
-        found = gradient(step, tree, fixed, params, batch._replace(rows=rows), spreads)
-        return jax.tree.map(jnp.add, total, found), None
+    def add(total: Any, items: BatchItems) -> tuple[Any, None]:
+        part = gradient(config, inputs._replace(batch=batch._replace(items=items)))
+        return jax.tree.map(jnp.add, total, part), None
 
-    # Neighbours go to different parts, so that each part has items on every device.
-    items = len(batch.rows.share) // parts
-    apart = jax.tree.map(lambda x: x.reshape(items, parts, *x.shape[1:]).swapaxes(0, 1), batch.rows)
-    nothing = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), tree))
-    return jax.lax.scan(add, nothing, apart)[0]
+    # Neighbors go to different parts, so that each part has items on every device.
+    count = len(batch.items.loss_weight) // parts
+    divided = jax.tree.map(
+        lambda x: x.reshape(count, parts, *x.shape[1:]).swapaxes(0, 1), batch.items
+    )
+    zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), inputs.prompts))
+    return jax.lax.scan(add, zeros, divided)[0]
 
 
-def parts_that_fit(step: Step, inputs: tuple, device: Device, weights: int) -> int:
+def parts_that_fit(
+    config: TrainStepConfig, inputs: TrainInputs, device: Device, resident_bytes: int
+) -> int:
     """Return how many parts a batch is computed in: the recipe's `accumulate`, or more.
 
     Args:
-        step: as the recipe has it.
-        inputs: of `gradient` beside it; arrays or ShapeDtypeStructs, the batch of all devices.
+        config: of the step.
+        inputs: arrays or ShapeDtypeStructs, with the batch of all devices.
         device: that computes a part.
-        weights: bytes of all frozen weights on a device.
+        resident_bytes: of all frozen params on a device.
     """
-    parts = step.recipe.accumulate
+    parts = config.recipe.accumulate
     if device.memory is None:
         return parts
-    items = len(inputs[3].rows.share) // step.mesh.size
-    fit = max(1, int(device.room(weights) / item_bytes(step, inputs)))
+    items = len(inputs.batch.items.loss_weight) // config.mesh.size
+    fit = max(1, int(device.room(resident_bytes) / item_bytes(config, inputs)))
     if items <= fit * parts:
         return parts
     return next(n for n in range(parts, items + 1) if items % n == 0 and items <= n * fit)
 
 
-def item_bytes(step: Step, inputs: tuple) -> int:
-    """Return about the bytes that an item of a batch needs for its gradient.
+def item_bytes(config: TrainStepConfig, inputs: TrainInputs) -> int:
+    """Estimate the bytes that an item of a batch needs for its gradient.
 
-    These are what reverse mode keeps of the forward pass, which tracing tells, and what is worked
-    on meanwhile; `tests/planning/test_memory.py` holds it against compiled programs.
+    They are what reverse mode keeps of the forward pass, by tracing, and a forward pass's working
+    memory; `tests/planning/test_memory.py` compares them with compiled programs.
     """
-    tree, fixed, params, batch, spreads = inputs
-    blocks = step.net.blocks
-    alone = BlockPolicy("blocks" if blocks.gather and blocks.remat == "nothing" else blocks.remat)
-    step = step._replace(net=step.net._replace(blocks=alone))
+    forward, items = config.forward, inputs.batch.items
+    recomputes = forward.blocks.gather and forward.blocks.remat == "nothing"
+    blocks = BlockPolicy("blocks" if recomputes else forward.blocks.remat)
+    config = config._replace(forward=forward._replace(blocks=blocks))
 
-    def kept(items: int) -> int:
-        some = batch._replace(rows=jax.tree.map(lambda x: _leading(x, items), batch.rows))
-        few = jax.eval_shape(
-            lambda *x: hardest_candidates(step, *x), tree, fixed, params, some, spreads
-        )
-        saved = jax.eval_shape(
-            lambda tree, *x: jax.vjp(lambda tree: batch_loss(step, tree, *x), tree)[1],
-            *(tree, fixed, params, few, spreads),
-        )
+    def kept(count: int) -> int:
+        few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), items)
+        part = inputs._replace(batch=inputs.batch._replace(items=few))
+        hardest = jax.eval_shape(lambda part: hardest_candidates(config, part), part)
+
+        def residuals(part: TrainInputs) -> Any:
+            def loss(prompts: Any) -> jax.Array:
+                return batch_loss(config, part._replace(prompts=prompts))
+
+            return jax.vjp(loss, part.prompts)[1]
+
+        saved = jax.eval_shape(residuals, part._replace(batch=hardest))
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(saved))
 
-    captions, pictures = batch.rows.texts.states.shape[1], batch.rows.latents.shape[1]
-    rows = pictures * captions * len(batch.timesteps)
-    itemsize = jnp.dtype(step.net.dtype).itemsize
-    working = rows * forward_bytes(step.net.unet, batch.rows.latents.shape[2:], itemsize)
+    captions, images = items.texts.states.shape[1], items.latents.shape[1]
+    rows = images * captions * len(inputs.batch.timesteps)
+    itemsize = jnp.dtype(forward.dtype).itemsize
+    working = rows * forward_bytes(forward.unet, items.latents.shape[2:], itemsize)
     return int(working + _KEPT * (kept(2) - kept(1)))
 
 
-def _leading(x: Any, size: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
-
-
-def optimiser(recipe: Recipe) -> optax.GradientTransformation:
-    """AdamW on a cosine; decay pulls LoRA towards the zero-shot model."""
-    schedule = optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps, alpha=0.1)
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=recipe.weight_decay)
-    )
-
-
 @cache
-def update_function(step: Step) -> Callable[..., tuple[State, jax.Array]]:
-    """The jitted (state, fixed prompts, params, batch, spreads) -> (state, loss) of a mesh.
+def update_function(config: TrainStepConfig) -> Callable[..., tuple[Any, Any, jax.Array]]:
+    """Return the jitted update of prompts; it donates `prompts` and `opt_state`.
 
-    State and loss are whole everywhere, and the state is donated; batches are as `batches.PLACES`
-    says; params stay as they lie, whole or divided over `fsdp`.
+    It is (prompts, opt_state, unet_params, loss_params, batch) -> (prompts, opt_state, loss). The
+    UNet's params stay as they are placed, whole or divided over `fsdp`, the batch is sharded as
+    `BATCH_SPECS` says, all others are whole on every device.
     """
-    whole = NamedSharding(step.mesh, WHOLE)
-    rows = jax.tree.map(lambda spec: NamedSharding(step.mesh, spec), PLACES)
-    # Manual over `data`, so that nothing but this sum can cross it; XLA divides what is left over
-    # `fsdp` as the weights lie.
+    whole = NamedSharding(config.mesh, WHOLE)
+    batch_shardings = jax.tree.map(lambda spec: NamedSharding(config.mesh, spec), BATCH_SPECS)
+    batch_specs = jax.tree.map(_along_data, BATCH_SPECS)
+    # Manual over `data`, so that nothing but this sum can cross it; XLA divides the rest over
+    # `fsdp` as the params are placed.
     by_device = jax.shard_map(
-        lambda *inputs: jax.lax.psum(accumulated(step, *inputs), "data"),
-        mesh=step.mesh,
+        lambda inputs: jax.lax.psum(accumulated_gradient(config, inputs), "data"),
+        mesh=config.mesh,
         axis_names={"data"},
-        in_specs=(WHOLE, WHOLE, WHOLE, jax.tree.map(_along_data, PLACES), WHOLE),
+        in_specs=(TrainInputs._make((WHOLE, WHOLE, WHOLE, batch_specs)),),
         out_specs=WHOLE,
         check_vma=False,
     )
+    optimizer = adamw(config.recipe)
 
     def update(
-        state: State, fixed: Any, params: Any, batch: Batch, spreads: Spreads
-    ) -> tuple[State, jax.Array]:
-        value, grads = by_device(state.prompts, fixed, params, batch, spreads)
-        updates, opt_state = optimiser(step.recipe).update(grads, state.optimiser, state.prompts)
-        return State(optax.apply_updates(state.prompts, updates), opt_state), value
+        prompts: Any, opt_state: Any, unet_params: Any, loss_params: LossParams, batch: Batch
+    ) -> tuple[Any, Any, jax.Array]:
+        loss, grads = by_device(TrainInputs(prompts, unet_params, loss_params, batch))
+        updates, opt_state = optimizer.update(grads, opt_state, prompts)
+        return optax.apply_updates(prompts, updates), opt_state, loss
 
     return jax.jit(
         update,
-        donate_argnums=0,
-        in_shardings=(whole, whole, None, rows, whole),
+        donate_argnums=(0, 1),
+        in_shardings=(whole, whole, None, whole, batch_shardings),
         out_shardings=whole,
     )
 
 
-def _along_data(spec: Any) -> Any:
-    """The part of a PartitionSpec that concerns the axis `data`."""
-    return jax.sharding.PartitionSpec("data") if spec else WHOLE
+def _along_data(spec: PartitionSpec) -> PartitionSpec:
+    """Return the part of a PartitionSpec that concerns the axis `data`."""
+    return PartitionSpec("data") if spec else WHOLE

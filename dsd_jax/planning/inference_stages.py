@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from dsd_jax.clip import tuning_step as clip_steps
-from dsd_jax.clip.normalisation import Normaliser
+from dsd_jax.clip import fine_tuning_step as clip_steps
+from dsd_jax.clip.clip_model import Normalizer
 from dsd_jax.config.recipes import KINDS
 from dsd_jax.diffusion.device_memory import (
     TEXT_ROWS,
@@ -29,6 +29,7 @@ from dsd_jax.models.params import flatten, unflatten
 from dsd_jax.models.unet import abstract_params
 from dsd_jax.planning.plan_job import Job
 from dsd_jax.prompts.prompt_params import by_layer
+from dsd_jax.training.few_shot_fit import adamw
 
 POSITIONS = 77  # of a caption
 
@@ -128,27 +129,27 @@ def text_call(job: Job, mesh: Mesh | AbstractMesh) -> Program:
 
 def tuning_step(job: Job, mesh: Mesh | AbstractMesh) -> Program:
     """Return the step in which a CLIP is fine-tuned."""
-    setting = clip_steps.Setting(job.clip, jnp.dtype(job.dtype), Normaliser())
     params = place(job, mesh, clip.abstract_params(job.clip))
     params["logit_scale"] = _as(params["logit_scale"], jnp.float32)
     masters = {
         name: jax.tree.map(lambda x: _as(x, jnp.float32), params[name])
         for name in KINDS[job.tune.kind]
     }
-    moments = jax.eval_shape(clip_steps.optimiser(job.tune).init, masters)
+    moments = jax.eval_shape(adamw(job.tune).init, masters)
     items, side = job.tune.batch, job.clip.vision.image_size
     place_rows = NamedSharding(mesh, ROWS if items % mesh.size == 0 else WHOLE)
-    batch = clip_steps.Examples(
+    batch = clip_steps.ItemBatch(
         jax.ShapeDtypeStruct((items, job.pictures, side, side, 3), jnp.uint8, sharding=place_rows),
         jax.ShapeDtypeStruct((items, job.captions, POSITIONS), jnp.int32, sharding=place_rows),
     )
     spread = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, WHOLE))
     arguments = (masters, _alike(mesh, moments, masters), params, batch, spread)
     here = items // mesh.size if items % mesh.size == 0 else items
-    function = clip_steps.update_function(setting, job.tune)
-    return Program(
-        function, arguments, params, words(here, "item"), items * job.pictures * job.captions
-    )
+    dtype, divided = jnp.dtype(job.dtype), mesh.size > 1 and items % mesh.size == 0
+    static = clip_steps.Program(job.clip, dtype, Normalizer(), mesh, divided)
+    function, pairs = clip_steps.update_function(static, job.tune), job.pictures * job.captions
+    sent = 2 * gathered(job, params) + whole_bytes(masters)
+    return Program(function, arguments, params, words(here, "item"), items * pairs, sent)
 
 
 def network(job: Job, wanted: OutputSpec, remat: str = "nothing") -> ForwardConfig:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsd_jax.clip import clip_folder as clip_folder
-from dsd_jax.clip.clip_component import COMPONENT
+from dsd_jax.clip import clip_files
+from dsd_jax.clip.clip_files import COMPONENT
 from dsd_jax.config import score_spec
 from dsd_jax.config.recipes import ClipRecipe, Recipe
 from dsd_jax.config.run_config import RunConfig
@@ -134,4 +134,4 @@ def _networks(weights: str) -> tuple[UNetConfig, VAEConfig, tuple[TextConfig, ..
 def _clip(where: str) -> CLIPConfig:
     if where in CLIPS and not Path(where).is_dir():
         return CLIPConfig.from_json(CLIPS[where])
-    return read_config(clip_folder.find(where), COMPONENT)
+    return read_config(clip_files.find_clip(where), COMPONENT)

@@ -14,16 +14,16 @@ from dsd_jax.diffusion.device_memory import Device, bytes_per_device
 from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.distributed.sharding import AXES, ROWS, WHOLE
 from dsd_jax.errors import UserError
-from dsd_jax.few_shot import learning
-from dsd_jax.few_shot.batches import Batch, Rows
-from dsd_jax.few_shot.support_set import read_by
+from dsd_jax.few_shot.batches import Batch, BatchItems
+from dsd_jax.few_shot.prompt_training import init_prompts, outputs_of_losses
+from dsd_jax.few_shot.support_set import outputs_read_by
 from dsd_jax.few_shot.train_step import (
-    State,
-    Step,
+    LossParams,
+    TrainInputs,
+    TrainStepConfig,
     batch_loss,
     gradient,
     hardest_candidates,
-    optimiser,
     parts_that_fit,
     update_function,
 )
@@ -49,6 +49,7 @@ from dsd_jax.planning.least_flops import forward_flops, least_training_flops
 from dsd_jax.planning.plan_job import Job
 from dsd_jax.planning.slice_plan import Plan
 from dsd_jax.planning.topology import Slice
+from dsd_jax.training.few_shot_fit import adamw
 
 # In the order of a run.
 STAGES = ("encode", "shots", "train", "held-out", "score", "tune")
@@ -86,12 +87,12 @@ def stages_of(job: Job, batch: int | None = None, split: bool = True) -> list[St
         Stage("encode captions", lambda job, mesh, _: text_call(job, mesh)),
     ]
     if job.recipes:
-        wanted = read_by(job.unet, job.recipes.values())
+        wanted = outputs_read_by(job.unet, job.recipes.values())
         stages.append(_unet_stage("shots", wanted, job.timesteps * job.noises))
     for label, recipe in job.trained.items():
         name = f" {label}" if len(job.trained) > 1 else ""
         stages.append(_training_stage(f"train{name}", recipe, batch, split))
-        wanted = learning.wanted_by(job.unet, recipe, {})
+        wanted = outputs_of_losses(job.unet, recipe)
         times = job.timesteps * job.noises
         stages.append(_unet_stage(f"held-out{name}", wanted, times, recipe))
     stages.append(_unet_stage("score", job.scored, job.timesteps))
@@ -104,7 +105,7 @@ def _unet_stage(name: str, wanted: OutputSpec, times: int, recipe: Recipe | None
     """A stage without gradients, under prompts of `recipe` or without any."""
 
     def make(job: Job, mesh: Mesh | AbstractMesh, device: Device) -> Program:
-        tree = jax.eval_shape(lambda: learning.init(job.unet, recipe, 0)) if recipe else None
+        tree = jax.eval_shape(lambda: init_prompts(job.unet, recipe, 0)) if recipe else None
         return unet_call(job, mesh, device, wanted, times, prompts=tree)
 
     return Stage(name, make)
@@ -143,7 +144,7 @@ def plan_stage(job: Job, where: Slice, stage: Stage) -> Plan:
 def arithmetic(job: Job, stage: Stage, program: Program, device: Device) -> tuple[int, int]:
     """Floating-point operations of a program's products, and those it cannot do without."""
     if stage.recipe:
-        items = len(program.arguments[3].rows.share)
+        items = len(program.arguments[4].items.loss_weight)
         least = items * least_of_item(job, stage.recipe)
         return flops_of_step(job, stage.recipe, program), least
     alone = stage.make(replace(job, fsdp=1), _one_device(), device)
@@ -163,21 +164,21 @@ def training_step(
         device: whose memory says how many parts; the recipe's where it is None.
         batch: items per device, rounded up to equal parts.
     """
-    wanted = learning.wanted_by(job.unet, recipe, {})
+    wanted = outputs_of_losses(job.unet, recipe)
     batch += -batch % recipe.accumulate
-    step = Step(network(job, wanted, recipe.remat), recipe, mesh)
-    tree = whole(mesh, jax.eval_shape(lambda: learning.init(job.unet, recipe, 0)))
+    step = TrainStepConfig(network(job, wanted, recipe.remat), recipe, mesh)
+    tree = whole(mesh, jax.eval_shape(lambda: init_prompts(job.unet, recipe, 0)))
     unit = jax.ShapeDtypeStruct((), jnp.float32)
-    spreads = whole(mesh, dict.fromkeys(recipe.methods, unit))
+    loss_params = whole(mesh, LossParams(dict.fromkeys(recipe.methods, unit)))
     params = place(job, mesh, abstract_params(job.unet))
     rows = abstract_batch(job, recipe, mesh, batch * mesh.size)
     if device is not None:
-        inputs = tree, {}, params, rows, spreads
+        inputs = TrainInputs(tree, params, loss_params, rows)
         resident = bytes_per_device(all_weights(job, mesh))
         parts = parts_that_fit(step, inputs, device, resident)
         step = step._replace(recipe=recipe.model_copy(update={"accumulate": parts}))
-    state = State(tree, whole(mesh, jax.eval_shape(optimiser(recipe).init, tree)))
-    arguments = (state, {}, params, rows, spreads)
+    opt_state = whole(mesh, jax.eval_shape(adamw(recipe).init, tree))
+    arguments = (tree, opt_state, params, loss_params, rows)
     parts = step.recipe.accumulate
     size = words(batch, "item") + (f" in {parts} parts" if parts > 1 else "")
     pairs = batch * mesh.size * job.pictures * job.captions * recipe.timesteps
@@ -211,7 +212,7 @@ def abstract_batch(job: Job, recipe: Recipe, mesh: Mesh | AbstractMesh, items: i
     )
     numbers = rows(dtype=jnp.int32)
     return Batch(
-        Rows(rows(pictures, *job.latent), texts, numbers, rows(), {}, rows(pictures, times)),
+        BatchItems(rows(pictures, *job.latent), texts, numbers, rows(), {}, rows(pictures, times)),
         alike(times),
         alike(times),
         alike(),
@@ -224,35 +225,36 @@ def least_of_item(job: Job, recipe: Recipe) -> int:
     Those candidates that the loss does not depend on are scored, too, but have no gradient.
     """
     job, mesh = replace(job, fsdp=1), _one_device()
-    step = Step(network(job, learning.wanted_by(job.unet, recipe, {})), recipe, mesh)
-    tree = jax.eval_shape(lambda: learning.init(job.unet, recipe, 0))
+    step = TrainStepConfig(network(job, outputs_of_losses(job.unet, recipe)), recipe, mesh)
+    tree = jax.eval_shape(lambda: init_prompts(job.unet, recipe, 0))
     params = place(job, mesh, abstract_params(job.unet))
     batch = abstract_batch(job, recipe, mesh, 1)
-    spreads = dict.fromkeys(recipe.methods, 1.0)
+    loss_params = LossParams(dict.fromkeys(recipe.methods, 1.0))
 
     def loss(tree: Any, params: Any, batch: Batch) -> jax.Array:
-        few = hardest_candidates(step, tree, {}, params, batch, spreads)
-        return batch_loss(step, tree, {}, params, few, spreads)
+        inputs = TrainInputs(tree, params, loss_params, batch)
+        return batch_loss(step, inputs._replace(batch=hardest_candidates(step, inputs)))
 
     return least_training_flops(loss, 0, tree, params, batch)
 
 
 def flops_of_step(job: Job, recipe: Recipe, program: Program) -> int:
     """Floating-point operations of a training step's products, what is recomputed included."""
-    rows, mesh = program.arguments[3].rows, _one_device()
+    items, mesh = program.arguments[4].items, _one_device()
     remat = "blocks" if job.fsdp > 1 and recipe.remat == "nothing" else recipe.remat
     job = replace(job, fsdp=1)
-    wanted = learning.wanted_by(job.unet, recipe, {})
+    wanted = outputs_of_losses(job.unet, recipe)
     recipe = recipe.model_copy(update={"accumulate": 1})
-    step = Step(network(job, wanted, remat), recipe, mesh)
-    tree = jax.eval_shape(lambda: learning.init(job.unet, recipe, 0))
+    step = TrainStepConfig(network(job, wanted, remat), recipe, mesh)
+    tree = jax.eval_shape(lambda: init_prompts(job.unet, recipe, 0))
     params = place(job, mesh, abstract_params(job.unet))
-    batch, spreads = abstract_batch(job, recipe, mesh, 1), dict.fromkeys(recipe.methods, 1.0)
+    batch = abstract_batch(job, recipe, mesh, 1)
+    loss_params = LossParams(dict.fromkeys(recipe.methods, 1.0))
 
     def run(tree: Any, params: Any, batch: Batch) -> Any:
-        return gradient(step, tree, {}, params, batch, spreads)
+        return gradient(step, TrainInputs(tree, params, loss_params, batch))
 
-    return len(rows.share) * forward_flops(run, tree, params, batch)
+    return len(items.loss_weight) * forward_flops(run, tree, params, batch)
 
 
 def _forward(program: Program) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from dsd_jax.clip.caption_ids import without_padding
+from dsd_jax.clip.clip_model import without_padding
 from dsd_jax.config.pretrain_config import ClipPretrainConfig
 from dsd_jax.diffusion.tokenization import tokenize
 from dsd_jax.distributed import sharding
@@ -15,7 +15,7 @@ from dsd_jax.pretraining.network_shapes import clip_config
 from dsd_jax.pretraining.products import bundled_tokenizer
 from dsd_jax.pretraining.scene_batches import training_stream
 from dsd_jax.training.checkpoints import Checkpoints
-from dsd_jax.training.loop import fit
+from dsd_jax.training.loop import LoopOptions, fit
 
 
 def train_clip(config: ClipPretrainConfig, workdir: Path) -> Any:
@@ -41,13 +41,15 @@ def train_clip(config: ClipPretrainConfig, workdir: Path) -> Any:
         del identity["contrast"][changeable]
     with Checkpoints(workdir / "clip", {**identity, "projection": config.projection}) as saved:
         state = fit(
-            "clip",
             state,
             clip_step.update_function(shape, transform),
             batch,
             settings.steps,
-            saved,
-            workdir / "metrics.jsonl",
-            save_seconds=config.save_seconds,
+            LoopOptions(
+                "clip",
+                saved,
+                workdir / "metrics.jsonl",
+                save_seconds=config.save_seconds,
+            ),
         )
     return jax.device_get(state.average)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dsd_jax.clip.normalisation import Normaliser
+from dsd_jax.clip.clip_model import Normalizer
 from dsd_jax.data.synthetic.scenes import caption
 from dsd_jax.models.clip import CLIP, CLIPConfig, unit
 from dsd_jax.pretraining.denoiser_phase import Latents, State
@@ -48,10 +48,10 @@ def update_function(config: CLIPConfig, transform: optax.GradientTransformation)
 
     The batch may be split over devices.
     """
-    model, normalise = CLIP(config), Normaliser()
+    model, normalize = CLIP(config), Normalizer()
 
     def objective(params: Any, rows: Batch) -> tuple[jax.Array, dict]:
-        texts, images = model.apply({"params": params}, rows.ids, normalise(rows.pictures))
+        texts, images = model.apply({"params": params}, rows.ids, normalize(rows.pictures))
         scale = jnp.exp(jnp.minimum(params["logit_scale"], HIGHEST))
         loss, found = contrastive(unit(images), unit(texts), scale)
         return loss, {"loss": loss, "found": found, "scale": scale}

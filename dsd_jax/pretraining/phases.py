@@ -16,9 +16,9 @@ from dsd_jax.pretraining import autoencoder_phase, denoiser_phase, reading_task
 from dsd_jax.pretraining.network_shapes import schedule, text_config, unet_config, vae_config
 from dsd_jax.pretraining.products import bundled_tokenizer
 from dsd_jax.pretraining.scene_batches import to_pixels, training_stream
+from dsd_jax.training.checkpoint_integrity import digest
 from dsd_jax.training.checkpoints import Checkpoints
-from dsd_jax.training.loop import fit
-from dsd_jax.training.state_digest import digest
+from dsd_jax.training.loop import LoopOptions, fit
 
 
 def train_vae(config: PretrainConfig, workdir: Path) -> Any:
@@ -35,16 +35,18 @@ def train_vae(config: PretrainConfig, workdir: Path) -> Any:
     with Checkpoints(workdir / "vae", settings.model_dump()) as checkpoints:
         for name, steps, rows, decoder in parts:
             state = fit(
-                name,
                 state,
                 autoencoder_phase.update_function(vae, transform, decoder=decoder),
                 lambda step, rows=rows: sharding.shard_rows(
                     mesh, autoencoder_phase.batch(stream, config.seed, rows, step)
                 ),
                 steps,
-                checkpoints,
-                workdir / "metrics.jsonl",
-                save_seconds=config.save_seconds,
+                LoopOptions(
+                    name,
+                    checkpoints,
+                    workdir / "metrics.jsonl",
+                    save_seconds=config.save_seconds,
+                ),
             )
     params = autoencoder_phase.whiten(jax.device_get(state.average["vae"]), vae, sample)
     print(f"vae: {autoencoder_phase.psnr(params, vae, sample[:512]):.1f} dB on seen artists")
@@ -76,14 +78,16 @@ def train_reader(config: PretrainConfig, workdir: Path, first: Any) -> Any:
     identity = {"start": config.start, "text": settings.model_dump()}
     with Checkpoints(workdir / "text", identity) as checkpoints:
         state = fit(
-            "text",
             state,
             reading_task.update_function(text, transform),
             batch,
             settings.steps,
-            checkpoints,
-            workdir / "metrics.jsonl",
-            save_seconds=config.save_seconds,
+            LoopOptions(
+                "text",
+                checkpoints,
+                workdir / "metrics.jsonl",
+                save_seconds=config.save_seconds,
+            ),
         )
     return jax.device_get(state.params)
 
@@ -128,14 +132,16 @@ def train_denoiser(
     }
     with Checkpoints(workdir / "denoiser", identity) as checkpoints:
         state = fit(
-            "denoiser",
             state,
             denoiser_phase.update_function(loss, transform, mesh, config.seed),
             batch,
             settings.steps,
-            checkpoints,
-            workdir / "metrics.jsonl",
-            save_seconds=config.save_seconds,
+            LoopOptions(
+                "denoiser",
+                checkpoints,
+                workdir / "metrics.jsonl",
+                save_seconds=config.save_seconds,
+            ),
         )
     average = jax.device_get(state.average)
     return {part: average[part] for part in ("text", "unet")}

@@ -1,5 +1,7 @@
-"""What all training shares: the loop, checkpoints, early stopping, losses and the metrics log.
+"""The parts that all training shares: the loop, checkpoints, early stopping, losses, the log.
 
-Step functions and states enter; trained states leave. Imports `io`, `distributed` and `statistics`;
-`few_shot`, `clip` and `pretraining` may import it.
+States, update functions and batches enter; trained states leave. The loop (`loop.fit`) saves on
+SIGTERM and resumes; `few_shot_fit.fit_few_shot` adds held-out checks, and the veto on params that
+gain too little. Imports `io`, `distributed` and `statistics`; `few_shot`, `clip` and `pretraining`
+may import it.
 """

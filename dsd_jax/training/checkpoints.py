@@ -1,86 +1,140 @@
-"""Checkpoints of a run through Orbax: newest whole one wins, a damaged one is passed over aloud.
+"""Checkpoints of a run: restores the newest intact one; damaged ones are reported and skipped.
 
-Orbax neither notices a flipped byte nor an empty folder with a step's name, so every checkpoint
+Orbax neither notices a flipped byte nor an empty folder with a step's name, so each checkpoint
 carries the SHA-256 of each part of its state and of its description, and restoring tries the newest
-step first. What could not be read is renamed, not deleted, when the next checkpoint is saved.
+step first. A damaged checkpoint is renamed, not deleted, when the next one is saved.
 """
 
 import json
 import logging
+import math
 import os
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from dsd_jax.distributed import processes
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.io.storage import absolute, is_remote, storage_errors
-from dsd_jax.training.best_checkpoint import Best
-from dsd_jax.training.finite_state import is_finite
-from dsd_jax.training.same_run import check_identity
-from dsd_jax.training.state_digest import check_seal, digests, seal
+from dsd_jax.training.checkpoint_integrity import (
+    check_seal,
+    differences,
+    digests,
+    is_finite,
+    seal,
+)
 
 KEEP = 2
 _NOTE = "_CHECKPOINT_METADATA"  # Orbax's file in every step, without which it opens it as well
 
 
+class BestByMetric:
+    """Orbax's policy to preserve the step with the lowest metric, the newer of equals.
+
+    Folders with a step's name whose metric can't be read are preserved, too. Orbax's own `BestN`
+    keeps metrics in files of their own, and opens no checkpoint where one of these is damaged.
+    """
+
+    def __init__(self):
+        """Start without metrics."""
+        self.metrics: dict[int, float] = {}
+        self.unknown: set[int] = set()
+
+    @property
+    def lowest(self) -> float:
+        """The lowest metric, infinite where no step has one."""
+        return min(self.metrics.values(), default=math.inf)
+
+    def read(self, folder: epath.Path, steps: Iterable[int]) -> None:
+        """Read the metrics that steps were saved with; those that can't be read have none."""
+        for step in steps:
+            try:
+                self.add(step, _read_meta(folder / str(step), step)["metric"])
+            except (OSError, ValueError, LookupError):  # restoring reports it
+                self.unknown.add(step)
+
+    def add(self, step: int, metric: float | None) -> None:
+        """Record that a step is saved, with its metric if it has one."""
+        self.unknown.discard(step)
+        if metric is not None:
+            self.metrics[step] = float(metric)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Return for each existing checkpoint whether to preserve it."""
+        del context
+        steps = [info.step for info in checkpoints if info.step in self.metrics]
+        best = min(steps, key=lambda step: (self.metrics[step], -step), default=None)
+        return [info.step == best or info.step in self.unknown for info in checkpoints]
+
+
+def _read_meta(folder: epath.Path, step: int) -> dict[str, Any]:
+    """Return a step's description; OSError, ValueError or LookupError for a damaged one."""
+    meta = json.loads((folder / "meta" / "metadata").read_text())
+    check_seal(meta)
+    if meta["step"] != step:
+        raise ValueError(f"it is a copy of step {meta['step']}")
+    return meta
+
+
 class Checkpoints:
-    """The checkpoints of one run in one folder, as a context manager.
+    """A context manager of the checkpoints of one run in one folder.
 
     The last `KEEP` are kept, and the one with the lowest metric.
 
     Args:
         folder: a path or gs://BUCKET/FOLDER; created if need be.
-        identity: what must be equal for a run to be continued (its config); JSON values.
+        identity: JSON values that must be equal for a run to be resumed, such as its config.
 
     Raises:
-        UserError: it is not possible to write there, now or when saving.
+        UserError: the folder can't be written to, now or when saving.
     """
 
     def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
-        """Open the folder; no state is read yet."""
+        """Open the folder without reading a state."""
         self.folder = absolute(folder)
         # As it will be read back: tuples are lists.
         self.identity = json.loads(json.dumps(identity))
-        self._best = Best()
+        self._best = BestByMetric()
         self._damaged: list[int] = []
         self._newest: int | None = None  # step that was restored or saved last
-        with self._explained("opened"):
+        with self._storage_errors("opened"):
             self._killed = self._find_killed()  # before Orbax tidies up
             self._manager = self._open()
         self._best.read(self.folder, self._manager.all_steps())
-        logging.getLogger("absl").addFilter(_is_not_raised_anyway)
+        logging.getLogger("absl").addFilter(_is_not_orbax_error)
 
     def __enter__(self) -> "Checkpoints":
         """Return itself."""
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        """Wait for saves under way; a failed one is an error, unless there is a worse one."""
+        """Wait for saves under way; raise if one failed, unless a worse error is under way."""
         try:
-            with self._explained("saved"):
+            with self._storage_errors("saved"):
                 self._manager.close()
         except UserError as failure:
             if error is None or isinstance(error, Preempted):
                 raise
-            if not isinstance(error, UserError):  # which is this very failure, most likely
+            if not isinstance(error, UserError):  # which most likely is this failure
                 print(failure, file=sys.stderr)
         finally:
-            logging.getLogger("absl").removeFilter(_is_not_raised_anyway)
+            logging.getLogger("absl").removeFilter(_is_not_orbax_error)
 
     @property
     def best(self) -> float:
-        """The lowest metric of all checkpoints, infinite where none has one."""
+        """The lowest metric of all checkpoints, infinite without any."""
         return self._best.lowest
 
     def newest(self) -> int | None:
         """Return the step that `restore` would return now, after waiting for saves under way.
 
-        None where there is no whole checkpoint, or `restore` was never called.
+        None where there is no intact checkpoint, or `restore` was never called.
 
         Raises:
             UserError: a save under way failed.
@@ -96,13 +150,13 @@ class Checkpoints:
         Args:
             step: the number of steps done, which is also the number of the next batch.
             state: arrays, sharded in any way, and numbers.
-            examples: how many were seen in these steps.
-            metric: of this very state, the lower the better.
+            examples: how many were seen in these steps, for the description.
+            metric: of this state, the lower the better.
 
         Raises:
             UserError: this or an earlier save failed.
         """
-        with self._explained("saved"):
+        with self._storage_errors("saved"):
             self._set_damaged_aside()
             if step in self._manager.all_steps():
                 return
@@ -119,20 +173,16 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**args))
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
-        """The newest whole checkpoint as (steps done, state), placed and shaped as `like`.
+        """Return the newest intact checkpoint as (steps done, state), placed and shaped as `like`.
 
-        It does not matter on how many devices or hosts it was saved. All hosts must call it
-        together.
-
-        Returns:
-            None where there is no checkpoint that can be read.
+        It may have been saved on another number of devices or hosts. All hosts must call it
+        together. None where no checkpoint can be read.
 
         Raises:
             UserError: the folder belongs to a run with another config or other weights.
         """
         for step in self._killed:
-            why = "its save was killed"
-            self._tell(f"checkpoint {step} in {self.folder} is unfinished, passed over: {why}")
+            self._print_skipped(step, "unfinished", "its save was killed")
         self._killed.clear()
         self._wait()
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -141,48 +191,53 @@ class Checkpoints:
                 self._newest = step
                 return step, state
             self._damaged.append(step)
-            why = flaw or "another host cannot read it"
-            self._tell(f"checkpoint {step} in {self.folder} is damaged, passed over: {why}")
+            self._print_skipped(step, "damaged", flaw or "another host cannot read it")
         return None
 
     def _read(self, step: int, like: Any) -> tuple[Any, str]:
         """Return the state of a step, and what is wrong with it: "" for a whole one."""
         state, meta, flaw = None, {}, ""
         try:
-            meta = self._read_meta(step)
-            check_identity(self.folder, meta["identity"], self.identity)
+            meta = self._check_files(step)
+            if different := differences(meta["identity"], self.identity):
+                raise UserError(
+                    f"{self.folder} holds a run with {different}; take another --workdir or the "
+                    "same config."
+                )
             args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
             state = self._manager.restore(step, args=args).state
         except Exception as error:
-            if not _is_of_damage(error):
+            if not _means_damage(error):
                 raise
             flaw = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        # What follows all hosts must do together, or none.
+        # The rest is collective: all hosts do it, or none.
         if not processes.all_agree(not flaw):
             return None, flaw
-        found = digests(state)
-        parts = [part for part, digest in meta["digests"].items() if found.get(part) != digest]
+        actual = digests(state)
+        parts = [part for part, digest in meta["digests"].items() if actual.get(part) != digest]
         if parts:
             return None, f"the digest of {parts[0]} does not match its content"
-        # As earlier versions saved it: going on from there would end at once, for ever.
+        # Earlier versions saved such states, from which no run can go on.
         return state, "" if is_finite(state) else "its state is not finite"
 
-    def _read_meta(self, step: int) -> dict[str, Any]:
-        """Return a step's description; OSError, ValueError or LookupError for a damaged one."""
+    def _check_files(self, step: int) -> dict[str, Any]:
+        """Check the JSON files that Orbax trusts; return the step's description.
+
+        Raises:
+            OSError, ValueError, LookupError: one is damaged.
+        """
         folder = self.folder / str(step)
         arrays = folder / "state" / "array_metadatas"
-        files = [folder / "state" / "_METADATA", *(arrays.iterdir() if arrays.exists() else ())]
-        for file in files:  # whose content Orbax believes
+        for file in [
+            folder / "state" / "_METADATA",
+            *(arrays.iterdir() if arrays.exists() else ()),
+        ]:
             if file.exists() and not isinstance(json.loads(file.read_text()), dict):
                 raise ValueError(f"{file.name} is no JSON object")
-        meta = json.loads((folder / "meta" / "metadata").read_text())
-        check_seal(meta)
-        if meta["step"] != step:
-            raise ValueError(f"it is a copy of step {meta['step']}")
-        return meta
+        return _read_meta(folder, step)
 
     def _open(self) -> ocp.CheckpointManager:
-        """Open Orbax's manager, past notes on single steps that it can't read."""
+        """Open Orbax's manager; set aside its notes on single steps if it can't read them."""
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(KEEP), self._best]),
             cleanup_tmp_directories=True,
@@ -197,24 +252,24 @@ class Checkpoints:
                 raise
             processes.barrier("all have seen the notes")
             if processes.is_main():
-                for note in notes:  # on times alone
+                for note in notes:  # they hold times alone
                     note.rename(note.with_name(f"damaged{_NOTE}-{time.time_ns()}"))
             processes.barrier("the notes are set aside")
             return ocp.CheckpointManager(self.folder, options=options)
 
     def _find_killed(self) -> list[int]:
-        """Steps whose saving was cut short: Orbax never takes them for whole."""
-        found = []
+        """Return steps whose saving was cut short, which Orbax does not list."""
+        killed = []
         for place in self.folder.iterdir() if self.folder.exists() else ():
             name, unfinished, _ = place.name.partition(".orbax-checkpoint-tmp")
             if is_remote(place):  # buckets can't rename: a file in the folder says that it's whole
                 unfinished = not (place / "commit_success.txt").exists()
             if name.isdecimal() and unfinished:
-                found.append(int(name))
-        return found
+                killed.append(int(name))
+        return killed
 
     def _set_damaged_aside(self) -> None:
-        """Rename what could not be read: Orbax silently saves no step before its newest one."""
+        """Rename damaged checkpoints: Orbax silently saves no step before its newest one."""
         if not self._damaged:
             return
         if processes.is_main():
@@ -229,29 +284,30 @@ class Checkpoints:
 
     def _wait(self) -> None:
         """Wait for saves under way."""
-        with self._explained("saved"):
+        with self._storage_errors("saved"):
             self._manager.wait_until_finished()
 
-    def _explained(self, done: str) -> AbstractContextManager[None]:
+    def _storage_errors(self, done: str) -> AbstractContextManager[None]:
         return storage_errors(
             f"checkpoints in {self.folder} cannot be {done}",
-            "what was computed since the last one is not kept: make room or allow it, then resume "
-            "with the same command",
+            "steps since the last one are lost: make room or allow it, then resume with the same "
+            "command",
         )
 
-    def _tell(self, line: str) -> None:
+    def _print_skipped(self, step: int, flaw: str, reason: str) -> None:
         if processes.is_main():
+            line = f"checkpoint {step} in {self.folder} is {flaw}, passed over: {reason}"
             print(line, file=sys.stderr)
 
 
-def _is_of_damage(error: Exception) -> bool:
-    """Return whether reading a damaged file raises it; a `UserError` or a bug is not of these."""
+def _means_damage(error: Exception) -> bool:
+    """Return whether the error is one that reading a damaged file raises."""
     if isinstance(error, UserError):
         return False
     # Orbax raises a plain Exception for arrays that TensorStore can't read.
     return isinstance(error, OSError | ValueError | LookupError) or type(error) is Exception
 
 
-def _is_not_raised_anyway(record: logging.LogRecord) -> bool:
-    """Orbax logs failed saves with their tracebacks, before it raises what we say in a sentence."""
+def _is_not_orbax_error(record: logging.LogRecord) -> bool:
+    """Drop Orbax's tracebacks of failed saves, which it also raises and `UserError` reports."""
     return record.levelno != logging.ERROR or "orbax" not in record.pathname

@@ -1,18 +1,14 @@
-"""What the held-out part of the few shots decides: when learning stops, and whether it is kept.
+"""Decisions from the losses of held-out items: when training stops, and whether it is kept.
 
-What is learned is kept if it gains more than its standard error on the held-out items. That takes
-items enough: the standard error of n is itself known to 1 / sqrt(2 (n - 1)), and all n gain by
-chance once in 2^n times. With 3 that is one half and once in 8, with `LEAST`, 5, a third and once
-in 32. Fewer decide nothing, so nothing is learned then.
-
-A course of learning is any NamedTuple with `held_out`, (checks + 1, items) float32, the losses
-zero-shot and at every check, NaN ahead; and with `best` and `best_check`, what was learned at the
-check with the lowest mean, and its number.
+Trained params are kept if their mean gain on the held-out items exceeds its standard error. That
+takes enough items: the standard error of n is itself known to 1 / sqrt(2 (n - 1)), and all n gain
+by chance once in 2^n times. With 3 that is one half and once in 8, with `LEAST`, 5, a third and
+once in 32. Fewer decide nothing, so nothing is trained then.
 """
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,31 +16,71 @@ import numpy as np
 
 from dsd_jax.distributed import processes
 from dsd_jax.statistics.standard_errors import cluster_ids
+from dsd_jax.training.loop import CheckResult
 
-Course = TypeVar("Course")
 LEAST = 5  # independent held-out items that can tell a gain of one standard error
 
 
-def first_losses(zero_shot: np.ndarray, steps: int, check_every: int) -> np.ndarray:
-    """`held_out` before the first step, from the losses of the frozen model: (items,)."""
-    history = np.full((1 - (-steps // check_every), len(zero_shot)), np.nan, np.float32)
-    history[0] = zero_shot
-    return history
+class CheckSchedule(Protocol):
+    """The fields of a recipe that say when held-out items are checked."""
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps, at most."""
+        ...
+
+    @property
+    def check_every(self) -> int:
+        """The number of steps between checks."""
+        ...
+
+    @property
+    def patience(self) -> int:
+        """The number of checks without improvement before stopping."""
+        ...
 
 
-def look(
-    course: Course, step: int, losses: np.ndarray, learned: Any, recipe: Any
-) -> tuple[Course, bool, float]:
-    """The course after a check with `losses` (items,) of what is `learned`; whether the recipe's
-    patience has come to its end; the mean loss.
+class TrainState(NamedTuple):
+    """All that a resumed few-shot run needs.
+
+    Attributes:
+        params: trained.
+        opt_state: of the optimizer.
+        best: params at the check with the lowest mean loss.
+        best_check: () int, the index of that check; 0 is zero-shot.
+        held_out: (checks + 1, n) float32, losses of n items zero-shot and at every check; NaN for
+            checks not reached yet.
     """
-    number = -(-step // recipe.check_every)
-    course.held_out[number] = losses
-    mean = float(course.held_out[number].mean())
-    if mean < course.held_out[int(course.best_check)].mean():
-        best = jax.tree.map(jnp.copy, learned)
-        course = course._replace(best=best, best_check=np.asarray(number))
-    return course, number - int(course.best_check) >= recipe.patience, mean
+
+    params: Any
+    opt_state: Any
+    best: Any
+    best_check: np.ndarray
+    held_out: np.ndarray
+
+
+def start(
+    params: Any, opt_state: Any, zero_shot_losses: np.ndarray, schedule: CheckSchedule
+) -> TrainState:
+    """Return the state before the first step, from the frozen model's losses (n,)."""
+    checks = -(-schedule.steps // schedule.check_every)
+    held_out = np.full((1 + checks, len(zero_shot_losses)), np.nan, np.float32)
+    held_out[0] = zero_shot_losses
+    best = jax.tree.map(jnp.copy, params)
+    return TrainState(params, opt_state, best, np.asarray(0), held_out)
+
+
+def update(
+    state: TrainState, step: int, losses: np.ndarray, schedule: CheckSchedule
+) -> CheckResult:
+    """Record a check with `losses` (n,) of the state's params; stop if patience has ended."""
+    check = -(-step // schedule.check_every)
+    state.held_out[check] = losses
+    mean = float(state.held_out[check].mean())
+    if mean < state.held_out[int(state.best_check)].mean():
+        best = jax.tree.map(jnp.copy, state.params)
+        state = state._replace(best=best, best_check=np.asarray(check))
+    return CheckResult(state, check - int(state.best_check) >= schedule.patience, mean)
 
 
 def can_tell(clusters: Sequence[Any] | np.ndarray) -> bool:
@@ -52,8 +88,8 @@ def can_tell(clusters: Sequence[Any] | np.ndarray) -> bool:
     return len(np.unique(clusters)) >= LEAST
 
 
-def tell_too_few(name: str, shots: int) -> None:
-    """Warn that so few shots are not learned from, on the main host."""
+def warn_too_few(name: str, shots: int) -> None:
+    """Warn, on the main host, that so few shots are not learned from."""
     if processes.is_main():
         warnings.warn(
             f"{name}: {shots} shots hold out fewer than {LEAST} independent items, which can't "
@@ -64,7 +100,7 @@ def tell_too_few(name: str, shots: int) -> None:
 
 
 def is_gain(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> bool:
-    """Return whether gains (n,) exceed zero on average by their standard error.
+    """Return whether the mean of gains (n,) exceeds its standard error.
 
     Items of one cluster are not independent: their gains count together. Fewer than `LEAST`
     clusters tell nothing, so they are no gain.
@@ -77,21 +113,21 @@ def is_gain(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> bool:
     return bool(mean > error)
 
 
-def verdict(
-    course: Any, recipe: Any, clusters: Sequence[Any] | np.ndarray
+def best_if_significant(
+    state: TrainState, schedule: CheckSchedule, clusters: Sequence[Any] | np.ndarray
 ) -> tuple[dict[int, float], int]:
-    """Return {step: mean held-out loss}, and the step whose weights are kept.
+    """Return {step: mean held-out loss}, and the step whose params are kept.
 
-    That is 0, the frozen model, unless the best gains more than its standard error. `clusters` are
-    those of the held-out items.
+    That is 0, the frozen model, unless the best gain is significant; `clusters` (n,) are those of
+    the held-out items.
     """
     checks = {
-        min(number * recipe.check_every, recipe.steps): float(value)
-        for number, value in enumerate(course.held_out.mean(axis=1))
-        if not np.isnan(value)
+        min(check * schedule.check_every, schedule.steps): float(loss)
+        for check, loss in enumerate(state.held_out.mean(axis=1))
+        if not np.isnan(loss)
     }
-    best = int(course.best_check)
-    gains = course.held_out[0] - course.held_out[best]
+    best = int(state.best_check)
+    gains = state.held_out[0] - state.held_out[best]
     return checks, list(checks)[best] if is_gain(gains, clusters) else 0
 
 

@@ -1,4 +1,4 @@
-"""Losses over the candidates of an item, the matching one first; float32."""
+"""Losses over an item's candidates, the matching one first: hinge, cross-entropy, contrastive."""
 
 import jax
 import jax.numpy as jnp
@@ -8,27 +8,27 @@ _TEMPERATURES = np.geomspace(0.1, 4.0, 30)  # times the root mean square of the 
 
 
 def hinge(scores: jax.Array, margin: float = 0.1) -> jax.Array:
-    """The authors' max(0, max_j s_j - s_0 + margin) of each item: (B, J) -> (B,)."""
+    """Return the authors' hinge loss, max(0, max_j s_j - s_0 + margin): (B, J) -> (B,)."""
     return jnp.maximum(0.0, scores[:, 1:].max(axis=1) - scores[:, 0] + margin)
 
 
 def cross_entropy(scores: jax.Array) -> jax.Array:
-    """-log softmax(scores) at the matching candidate: (B, J) -> (B,)."""
+    """Return -log softmax(scores) of the matching candidate: (B, J) -> (B,)."""
     return jax.nn.logsumexp(scores, axis=1) - scores[:, 0]
 
 
 def contrastive(
     images: jax.Array, texts: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """CLIP's symmetric cross-entropy between B pairs (Radford et al. 2021, figure 3).
+    """Return CLIP's symmetric cross-entropy of B pairs (Radford et al. 2021, figure 3).
 
     Args:
         images: unit vectors (B, E).
         texts: unit vectors (B, E) of their captions.
-        scale: of the cosines.
+        scale: factor from cosines to logits.
 
     Returns:
-        The mean over pictures and captions; the part of them that are closest to their own.
+        The mean loss over images and captions; the fraction of them that are closest to their own.
     """
     logits = scale * images @ texts.T
     labels = jnp.arange(len(logits))

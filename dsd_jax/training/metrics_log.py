@@ -1,4 +1,4 @@
-"""A run's log: JSON lines, of which a kill loses none that a checkpoint comes after."""
+"""A run's log: JSON lines, of which a kill loses none written before a checkpoint."""
 
 import json
 import math
@@ -15,40 +15,40 @@ from dsd_jax.io.storage import is_remote, storage_errors, write_file
 _SECONDS_BETWEEN_UPLOADS = 30.0
 
 
-class Log:
-    """One file of JSON lines, which are added to those of earlier runs; a context manager.
+class MetricsLog:
+    """A context manager that appends JSON lines to a file.
 
     On a disk a line is written at once. In a bucket the whole object is replaced, so lines wait for
-    `flush`, or half a minute. Call `flush` before each checkpoint: what is lost by a kill after it
-    belongs to steps that the resumed run takes, and logs, again.
+    `flush`, or half a minute. Call `flush` before each checkpoint: lines that a kill loses after it
+    belong to steps that the resumed run repeats.
 
     Args:
-        file: None for a log that keeps nothing.
+        file: where, or None to drop all lines.
     """
 
     def __init__(self, file: str | os.PathLike | None):
-        """Nothing is read or written yet."""
+        """Start without reading or writing."""
         self._file = None if file is None else epath.Path(file)
         self._waiting: list[str] = []
         self._written = time.monotonic()
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> "MetricsLog":
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what waits."""
+        """Write the waiting lines."""
         self.flush()
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line, in which null stands for a number that is not finite: JSON has none."""
+        """Add a line, with null for numbers that are not finite, which JSON lacks."""
         self._waiting.append(json.dumps(_finite(line)) + "\n")
         recently = time.monotonic() - self._written < _SECONDS_BETWEEN_UPLOADS
         if self._file and not (is_remote(self._file) and recently):
             self.flush()
 
     def flush(self) -> None:
-        """Write all lines that wait.
+        """Write the waiting lines.
 
         Raises:
             UserError: there is no room, or writing is not allowed.
@@ -67,12 +67,12 @@ class Log:
 
 
 def _append(file: str, text: bytes) -> None:
-    """Add whole lines to a file: all of them or none, and never to the half of another."""
+    """Append lines to a file, all or none, after the end of its last line."""
     with open(file, "ab+", buffering=0) as lines:
         size = lines.seek(0, os.SEEK_END)
         if size:
             lines.seek(size - 1)
-            if lines.read(1) != b"\n":  # of a run that was killed while it wrote
+            if lines.read(1) != b"\n":  # a run was killed while it wrote
                 text = b"\n" + text
         try:
             while text:

@@ -8,9 +8,8 @@ from dsd_jax.benchmarks.table_scores import EvalPlan, candidate_scores
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.diffusion.device_memory import Device, even_size, explain_out_of_memory, forward_rows
 from dsd_jax.errors import UserError
-from dsd_jax.few_shot import batches, learning, score_weights, train_step
-from dsd_jax.few_shot.held_out_losses import HeldOut
-from dsd_jax.few_shot.support_set import look_at
+from dsd_jax.few_shot import batches, prompt_training, score_weights, train_step
+from dsd_jax.few_shot.support_set import cache_frozen_outputs
 from dsd_jax.matching import batching, score_functions
 from dsd_jax.matching.batching import CallPlan, Sets, set_parts
 from dsd_jax.matching.match_scores import match_scores
@@ -31,7 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def seen(model):
-    return look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
+    return cache_frozen_outputs(model, telling_items(model), TIMESTEPS, 0, noises=NOISES)
 
 
 @pytest.fixture
@@ -96,16 +95,17 @@ def test_plans_have_no_more_rows_than_they_may(rows, devices, uncond, items, sha
 def test_every_stage_keeps_to_the_rows(model, seen, few_rows):
     """Frozen outputs of the shots, the held-out check, evaluation, the match matrix."""
     few = {}
-    again = look_at(model, seen.items, TIMESTEPS, 0, NOISES)
+    again = cache_frozen_outputs(model, seen.items, TIMESTEPS, 0, noises=NOISES)
     few["shots"] = list(few_rows)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), again.terms, seen.terms)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), again.outputs, seen.outputs
+    )
     few_rows.clear()
     settings = recipe(model)
-    spreads = dict.fromkeys(settings.methods, 1.0)
-    held = HeldOut(seen, np.arange(7), settings, {}, spreads)
-    held.under(
-        model, learning.wanted_by(model.unet, settings, {}), learning.init(model.unet, settings, 0)
-    )
+    loss_params = train_step.LossParams(dict.fromkeys(settings.methods, 1.0))
+    held_out = prompt_training.HeldOutLoss(seen, np.arange(7), settings, loss_params)
+    wanted = prompt_training.outputs_of_losses(model.unet, settings)
+    held_out.with_prompts(model, wanted, prompt_training.init_prompts(model.unet, settings, 0))
     few["held-out"] = list(few_rows)
     few_rows.clear()
     layers = score_functions.chosen_layers(model.unet)
@@ -121,34 +121,33 @@ def test_every_stage_keeps_to_the_rows(model, seen, few_rows):
 
 def test_held_out_losses_are_those_of_one_call(model, seen, few_rows):
     settings = recipe(model)
-    tree = learning.init(model.unet, settings, 0)
+    tree = prompt_training.init_prompts(model.unet, settings, 0)
     tree = jax.tree.map(lambda x: x + 0.05, tree)
-    spreads = dict.fromkeys(settings.methods, 0.7)
-    net = learning.ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}))
+    loss_params = train_step.LossParams(dict.fromkeys(settings.methods, 0.7))
+    net = prompt_training.ForwardConfig.of(
+        model, prompt_training.outputs_of_losses(model.unet, settings)
+    )
     rows, expected = np.array([7, 2, 5, 3]), []
     for noise in range(NOISES):
-        batch = batches.draw(model.mesh, seen, rows, noise)
-        terms = train_step.batch_terms(net, model.params["unet"], tree, batch)
-        expected.append(train_step.item_losses(terms, len(rows), {}, settings, spreads))
-    found = HeldOut(seen, rows, settings, {}, spreads).under(model, net.wanted, tree)
+        batch = batches.make_batch(model.mesh, seen, rows, noise)
+        inputs = train_step.TrainInputs(tree, model.params["unet"], loss_params, batch)
+        terms = train_step.batch_outputs(net, inputs)
+        expected.append(train_step.item_losses(terms, len(rows), settings, loss_params))
+    held_out = prompt_training.HeldOutLoss(seen, rows, settings, loss_params)
+    found = held_out.with_prompts(model, net.wanted, tree)
     assert len(few_rows) > 4
     np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=0, atol=1e-6)
 
 
 def inputs_of(model, seen, settings, count=8):
-    net = learning.ForwardConfig.of(
-        model, learning.wanted_by(model.unet, settings, {}), settings.remat
+    net = prompt_training.ForwardConfig.of(
+        model, prompt_training.outputs_of_losses(model.unet, settings), settings.remat
     )
-    setting = train_step.Step(net, settings, model.mesh)
-    batch = batches.draw(model.mesh, seen, np.arange(count), 0)
-    spreads = dict.fromkeys(settings.methods, 1.0)
-    return setting, (
-        learning.init(model.unet, settings, 0),
-        {},
-        model.params["unet"],
-        batch,
-        spreads,
-    )
+    setting = train_step.TrainStepConfig(net, settings, model.mesh)
+    batch = batches.make_batch(model.mesh, seen, np.arange(count), 0)
+    loss_params = train_step.LossParams(dict.fromkeys(settings.methods, 1.0))
+    prompts = prompt_training.init_prompts(model.unet, settings, 0)
+    return setting, train_step.TrainInputs(prompts, model.params["unet"], loss_params, batch)
 
 
 def test_a_step_is_computed_in_parts_that_fit(model, seen):
@@ -176,7 +175,8 @@ def test_recomputing_needs_less(model, seen):
 def test_more_parts_are_said_once(model, seen, capsys):
     setting, inputs = inputs_of(model, seen, recipe(model))
     device = Device.of("tpu", int(2.1 * train_step.item_bytes(setting, inputs) / 0.85))
-    found = learning.in_parts(setting, inputs, device, 0, "lora-256-0")
+    found = prompt_training.divide_into_parts(setting, inputs, device, 0)
+    prompt_training.print_parts(found, setting.recipe, device, "lora-256-0")
     assert found.recipe.accumulate == 4
     said = capsys.readouterr().err
     assert (
@@ -185,13 +185,13 @@ def test_more_parts_are_said_once(model, seen, capsys):
 
 
 def test_weights_are_fitted_to_what_there_is_room_for(seen, monkeypatch, capsys):
-    size = sum(x.nbytes for x in jax.tree.leaves(seen.terms)) // COUNT
+    size = sum(x.nbytes for x in jax.tree.leaves(seen.outputs)) // COUNT
     monkeypatch.setattr(score_weights, "FITTED", int(6.5 * size))
-    some = score_weights.fitted_to(seen, "relative", 0)
-    assert some.items.count == 6 and len(some.terms.error) == 12
+    some = score_weights.limit_to_memory(seen, "relative", 0)
+    assert some.items.count == 6 and len(some.outputs.error) == 12
     assert f"fitted to 6 of {COUNT} shots" in capsys.readouterr().err
     monkeypatch.setattr(score_weights, "FITTED", (COUNT + 1) * size)
-    assert score_weights.fitted_to(seen, "relative", 0) is seen
+    assert score_weights.limit_to_memory(seen, "relative", 0) is seen
     assert capsys.readouterr().err == ""
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import dsd_jax
 from dsd_jax import convert, plan
-from dsd_jax.clip.clip_loading import load_clip
+from dsd_jax.clip.clip_files import load_clip
 from dsd_jax.distributed.devices import check_devices
 from dsd_jax.errors import DeviceError, UserError
 

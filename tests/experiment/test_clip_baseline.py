@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.benchmarks.splits import ShotDraw, Split
-from dsd_jax.clip.tuning import Tuned
+from dsd_jax.clip.fine_tuning import TunedClip
 from dsd_jax.config.data_config import EmojiData
 from dsd_jax.config.recipes import RecipeConfig
 from dsd_jax.config.run_config import RunConfig
@@ -59,10 +59,10 @@ def test_the_shots_are_those_of_the_prompts(clip):
 def test_every_draw_of_shots_is_tuned_on(clip, tmp_path, monkeypatch):
     seen = []
 
-    def fine_tune(clip, pixels, captions, recipe, seed, progress, *, clusters, checkpoints):
-        seen.append((progress, seed, captions, recipe.learning_rate))
+    def fine_tune(clip, pixels, captions, recipe, seed, *, clusters, options):
+        seen.append((options.name, seed, captions, recipe.learning_rate))
         assert len(clusters) == len(captions)
-        return Tuned(clip, {}, 0)
+        return TunedClip(clip, {}, 0)
 
     monkeypatch.setattr(clip_baseline, "fine_tune", fine_tune)
     config = RunConfig(
@@ -77,7 +77,7 @@ def test_every_draw_of_shots_is_tuned_on(clip, tmp_path, monkeypatch):
     experiment = SimpleNamespace(config=config, folder=tmp_path, clip=clip, benchmark=BENCHMARK)
     tuned = clip_baseline.clip_sweep(experiment)
     assert {label: len(clips) for label, clips in tuned.items()} == {"tuned-4": 2, "tuned-6": 2}
-    assert [progress for progress, *_ in seen] == [
+    assert [name for name, *_ in seen] == [
         *("clip-4-5", "clip-4-6", "clip-6-5", "clip-6-6"),
     ]
     for _, seed, captions, rate in seen:

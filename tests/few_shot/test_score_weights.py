@@ -8,7 +8,7 @@ import pytest
 from dsd_jax.benchmarks.encoded_items import EncodedItems
 from dsd_jax.config.recipes import Recipe
 from dsd_jax.few_shot import score_weights, support_set
-from dsd_jax.few_shot.support_set import Shots
+from dsd_jax.few_shot.support_set import SupportSet
 from dsd_jax.matching.forward import Terms
 from tests.few_shots import LORA
 
@@ -49,18 +49,18 @@ def with_shift(terms: Terms, layer: str, head: int, by: float) -> Terms:
     return terms._replace(lse={**terms.lse, layer: lse})
 
 
-def as_shots(terms: Terms) -> Shots:
+def as_shots(terms: Terms) -> SupportSet:
     rows = np.arange(COUNT)
     items = EncodedItems(None, None, np.stack([rows, rows], axis=1), rows[:, None], rows, rows)
     terms = jax.tree.map(jnp.asarray, terms)
-    return Shots(items, np.arange(TIMES), np.arange(NOISES), terms)
+    return SupportSet(items, np.arange(TIMES), np.arange(NOISES), terms)
 
 
-def accuracy(seen: Shots, name: str, weights: dict | None) -> float:
-    tree = {} if weights is None else {"weights": {name: weights}}
+def accuracy(seen: SupportSet, name: str, weights: dict | None) -> float:
+    score_weights_of = {} if weights is None else {name: weights}
     every = [
-        support_set.scores_of(terms, COUNT, name, RECIPE, tree)
-        for terms in score_weights.noise_terms(seen)
+        support_set.item_scores(terms, COUNT, name, RECIPE, score_weights_of)
+        for terms in score_weights.outputs_by_noise(seen)
     ]
     return float(np.mean([scores[:, 0] > scores[:, 1] for scores in every]))
 
@@ -108,31 +108,35 @@ def test_noise_is_not_learned():
 
 def test_folds_leave_every_item_out_once():
     for count in (80, 16, 3):
-        apart = score_weights.in_folds(range(count), 0)
+        apart = score_weights.left_out_by_fold(range(count), 0)
         assert apart.shape == (min(score_weights.FOLDS, count), count)
         assert (apart.sum(axis=0) == 1).all()
         assert np.ptp(apart.sum(axis=1)) <= 1
-    assert (score_weights.in_folds(range(80), 0) != score_weights.in_folds(range(80), 1)).any()
+    assert (
+        score_weights.left_out_by_fold(range(80), 0) != score_weights.left_out_by_fold(range(80), 1)
+    ).any()
 
 
 def test_items_left_out_are_not_learned_from():
     """What a fold learns does not depend on the items that it leaves out."""
-    terms, apart = random_terms(0), score_weights.in_folds(range(COUNT), 0)
+    terms, apart = random_terms(0), score_weights.left_out_by_fold(range(COUNT), 0)
     found = []
     for by in (0.0, 5.0):
         lse = terms.lse["up"].copy()
         lse[2 * np.flatnonzero(apart[0])] += by
         seen = as_shots(terms._replace(lse={**terms.lse, "up": lse}))
-        units = score_weights.unit_weights(as_shots(terms), RECIPE, "attention")
-        every = score_weights.noise_terms(seen)
-        found.append(score_weights._regress(RECIPE, "attention", every, units, 1.0, 1.0, ~apart[0]))
+        temperature = support_set.zero_shot_temperature(as_shots(terms), "attention", RECIPE)
+        units = score_weights.weight_units(as_shots(terms), "attention", temperature)
+        every = score_weights.outputs_by_noise(seen)
+        data = score_weights.Regression(every, units, 1.0)
+        found.append(score_weights._regress(RECIPE, "attention", data, 1.0, ~apart[0]))
     for one, other in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_folds_keep_clusters_whole():
     clusters = np.repeat(np.arange(12), 3)
-    apart = score_weights.in_folds(clusters, 0)
+    apart = score_weights.left_out_by_fold(clusters, 0)
     assert (apart.sum(axis=0) == 1).all()
     for fold in apart:
         assert not set(clusters[fold]) & set(clusters[~fold])

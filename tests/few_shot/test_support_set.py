@@ -23,7 +23,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def seen(model):
-    return support_set.look_at(model, random_items(model), TIMESTEPS, 0, 2)
+    return support_set.cache_frozen_outputs(model, random_items(model), TIMESTEPS, 0, noises=2)
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,24 @@ def test_another_seed_holds_out_others():
 def test_noises_are_no_seeds_of_evaluation_and_no_other_runs(model, seen, monkeypatch):
     """Seeds of runs are 0, 1, 2..., and their noise is what is scored."""
     monkeypatch.setattr(support_set, "stacked", lambda parts, rows: None)
-    every = [support_set.look_at(model, seen.items, TIMESTEPS, seed, 4).seeds for seed in range(5)]
+    every = [
+        support_set.cache_frozen_outputs(model, seen.items, TIMESTEPS, seed, noises=4).seeds
+        for seed in range(5)
+    ]
     assert len(set(np.concatenate(every)) - set(range(100))) == 20
 
 
 def test_only_what_recipes_read_is_kept_and_on_the_host(model, seen):
     settings = recipe(model, methods=("relative",), denoise=0.0)
-    wanted = support_set.read_by(model.unet, [settings])
+    wanted = support_set.outputs_read_by(model.unet, [settings])
     assert wanted == OutputSpec((), error=True, uncond=True)
-    some = support_set.look_at(model, seen.items, TIMESTEPS, 0, 2, wanted)
-    assert (some.terms.lse, some.terms.lse_uncond, some.terms.norms) == ({}, {}, {})
-    np.testing.assert_allclose(some.terms.error, seen.terms.error, rtol=1e-5, atol=1e-5)
-    assert all(type(x) is np.ndarray for x in jax.tree.leaves(some.terms))
-    assert all(type(x) is np.ndarray for x in jax.tree.leaves(seen.terms))
+    some = support_set.cache_frozen_outputs(
+        model, seen.items, TIMESTEPS, 0, noises=2, wanted=wanted
+    )
+    assert (some.outputs.lse, some.outputs.lse_uncond, some.outputs.norms) == ({}, {}, {})
+    np.testing.assert_allclose(some.outputs.error, seen.outputs.error, rtol=1e-5, atol=1e-5)
+    assert all(type(x) is np.ndarray for x in jax.tree.leaves(some.outputs))
+    assert all(type(x) is np.ndarray for x in jax.tree.leaves(seen.outputs))
 
 
 @pytest.mark.parametrize(
@@ -99,51 +104,55 @@ def test_what_recipes_read(model, changes, layers, error, uncond, norms):
         "chosen": score_functions.chosen_layers(model.unet),
         "all": cross_attention_layers(model.unet),
     }
-    found = support_set.read_by(model.unet, [recipe(model, **changes)])
+    found = support_set.outputs_read_by(model.unet, [recipe(model, **changes)])
     assert found == OutputSpec(expected[layers], error, uncond, norms)
 
 
 def test_mapped_and_in_pieces_is_the_same(model, seen, monkeypatch):
-    """The spread, the batches and the weights that are made of it, too."""
+    """The temperature, the batches and the weights that are made of it, too."""
     monkeypatch.setattr(host_arrays, "IN_MEMORY", 0)
-    size = sum(x.nbytes for x in jax.tree.leaves(seen.terms)) // COUNT
+    size = sum(x.nbytes for x in jax.tree.leaves(seen.outputs)) // COUNT
     monkeypatch.setattr(support_set, "TOGETHER", 3 * size)
-    mapped = support_set.look_at(model, seen.items, TIMESTEPS, 0, 2)
-    assert all(isinstance(x, np.memmap) for x in jax.tree.leaves(mapped.terms))
-    assert len(mapped.pieces(COUNT)) == -(-COUNT // 3)
+    mapped = support_set.cache_frozen_outputs(model, seen.items, TIMESTEPS, 0, noises=2)
+    assert all(isinstance(x, np.memmap) for x in jax.tree.leaves(mapped.outputs))
+    assert len(mapped.ranges(COUNT)) == -(-COUNT // 3)
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-    jax.tree.map(close, mapped.terms, seen.terms)
+    jax.tree.map(close, mapped.outputs, seen.outputs)
     settings = recipe(model)
     for name in settings.methods:
-        close(support_set.spread(mapped, name, settings), support_set.spread(seen, name, settings))
+        one, other = (support_set.zero_shot_temperature(x, name, settings) for x in (mapped, seen))
+        close(one, other)
     one, other = (
-        batches.training_batch(model.mesh, x, np.arange(8), settings, 0, 3) for x in (mapped, seen)
+        batches.BatchSampler(model.mesh, x, np.arange(8), settings, 0).batch(3)
+        for x in (mapped, seen)
     )
-    jax.tree.map(close, one.rows, other.rows)
+    jax.tree.map(close, one.items, other.items)
 
 
 def test_terms_of_all_noises(seen):
-    assert seen.terms.error.shape == (2 * COUNT, 1, 2 * len(TIMESTEPS))
+    assert seen.outputs.error.shape == (2 * COUNT, 1, 2 * len(TIMESTEPS))
     assert len(set(seen.seeds)) == 2
-    second = support_set.noise_slice(seen.terms, 1, len(TIMESTEPS))
-    np.testing.assert_array_equal(second.error, seen.terms.error[:, :, 2:])
-    np.testing.assert_array_equal(second.error_uncond, seen.terms.error_uncond[:, 2:])
+    second = seen.for_noise(1)
+    np.testing.assert_array_equal(second.error, seen.outputs.error[:, :, 2:])
+    np.testing.assert_array_equal(second.error_uncond, seen.outputs.error_uncond[:, 2:])
     for layer, lse in second.lse.items():
-        np.testing.assert_array_equal(lse, seen.terms.lse[layer][:, :, 2:])
-        np.testing.assert_array_equal(second.lse_uncond[layer], seen.terms.lse_uncond[layer][:, 2:])
-    assert np.abs(seen.terms.error[:, :, :2] - seen.terms.error[:, :, 2:]).min() > 0
+        np.testing.assert_array_equal(lse, seen.outputs.lse[layer][:, :, 2:])
+        np.testing.assert_array_equal(
+            second.lse_uncond[layer], seen.outputs.lse_uncond[layer][:, 2:]
+        )
+    assert np.abs(seen.outputs.error[:, :, :2] - seen.outputs.error[:, :, 2:]).min() > 0
 
 
 def test_some_of_the_shots(seen):
     some = seen.take(np.array([3, 0]))
     np.testing.assert_array_equal(some.items.indices, [3, 0])
-    np.testing.assert_array_equal(some.terms.error, seen.terms.error[np.array([6, 7, 0, 1])])
+    np.testing.assert_array_equal(some.outputs.error, seen.outputs.error[np.array([6, 7, 0, 1])])
 
 
 def test_scores(model, seen):
     settings = recipe(model)
-    terms = support_set.noise_slice(seen.terms, 1, len(TIMESTEPS))
-    scores = support_set.scores_of(terms, COUNT, "relative", settings, {})
+    terms = seen.for_noise(1)
+    scores = support_set.item_scores(terms, COUNT, "relative", settings)
     assert scores.shape == (COUNT, 2)
     expected = score_functions.score(terms, "relative", settings.layers)
     np.testing.assert_array_equal(scores.ravel(), expected[:, 0])
@@ -158,17 +167,17 @@ def test_unit_of_margins(model, seen, monkeypatch, mean, unit, size):
     margins = np.random.default_rng(0).normal(mean, 1, 10_000)
     margins += mean - margins.mean()
     scores = size * np.stack([margins, np.zeros_like(margins)], axis=1)
-    monkeypatch.setattr(support_set.Shots, "frozen_scores", lambda *_: scores)
-    found = support_set.spread(seen, "relative", recipe(model))
+    monkeypatch.setattr(support_set.SupportSet, "frozen_scores", lambda *_: scores)
+    found = support_set.zero_shot_temperature(seen, "relative", recipe(model))
     np.testing.assert_allclose(found, size * unit, rtol=0.1)
 
 
 def test_learned_weights_count_for_their_method(model, seen):
-    settings, layer = recipe(model), next(iter(seen.terms.lse))
-    tree = {"weights": {"noise": {"lse": {layer: np.ones(2, np.float32)}}}}
-    terms = support_set.noise_slice(seen.terms, 0, len(TIMESTEPS))
+    settings, layer = recipe(model), next(iter(seen.outputs.lse))
+    weights = {"noise": {"lse": {layer: np.ones(2, np.float32)}}}
+    terms = seen.for_noise(0)
     for name, changes in (("noise", True), ("relative", False)):
         learned, frozen = (
-            support_set.scores_of(terms, COUNT, name, settings, x) for x in (tree, {})
+            support_set.item_scores(terms, COUNT, name, settings, x) for x in (weights, {})
         )
         assert (np.abs(learned - frozen).max() > 1e-3) == changes

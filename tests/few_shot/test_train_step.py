@@ -9,15 +9,15 @@ from dsd_jax.benchmarks.encoded_items import encode
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.data.examples import Examples
 from dsd_jax.errors import UserError
-from dsd_jax.few_shot import batches, learning, train_step
-from dsd_jax.few_shot.support_set import look_at
+from dsd_jax.few_shot import batches, prompt_training, train_step
+from dsd_jax.few_shot.support_set import cache_frozen_outputs
 from dsd_jax.matching.forward import ForwardConfig
 from tests.few_shots import NOISES, TIMESTEPS, few_model, recipe
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SEED, COUNT, CANDIDATES = 0, 4, 5
-SPREADS = {"attention": 0.1, "dsd": 1.0}
+LOSS_PARAMS = train_step.LossParams({"attention": 0.1, "dsd": 1.0})
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,9 @@ def shots_of(model, pictures, captions):
     names = ["all"] * COUNT
     examples = Examples(texts, keys, names, range(COUNT), lambda key, size: images[key])
     items = encode(Encoders(model), examples, range(COUNT))
-    return look_at(model, items._replace(latents=9 * items.latents), TIMESTEPS, SEED, NOISES)
+    return cache_frozen_outputs(
+        model, items._replace(latents=9 * items.latents), TIMESTEPS, SEED, noises=NOISES
+    )
 
 
 @pytest.fixture(scope="module", params=["pictures", "captions"])
@@ -46,13 +48,15 @@ def shots(model, request):
 def gradient(model, shots, fun=train_step.gradient, **changes):
     """Loss and gradient of all items as one step sees them, prompts already trained a little."""
     settings = recipe(model, methods=("attention", "dsd"), margin=0.7, **changes)
-    net = ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}), settings.remat)
-    step = train_step.Step(net, settings, model.mesh)
-    tree = learning.init(model.unet, settings, SEED)
+    net = ForwardConfig.of(
+        model, prompt_training.outputs_of_losses(model.unet, settings), settings.remat
+    )
+    step = train_step.TrainStepConfig(net, settings, model.mesh)
+    tree = prompt_training.init_prompts(model.unet, settings, SEED)
     tree = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), tree)
-    batch = batches.draw(model.mesh, shots, np.arange(COUNT), 1)
-    run = jax.jit(lambda *inputs: fun(step, *inputs))
-    return run(tree, {}, model.params["unet"], batch, SPREADS)
+    batch = batches.make_batch(model.mesh, shots, np.arange(COUNT), 1)
+    inputs = train_step.TrainInputs(tree, model.params["unet"], LOSS_PARAMS, batch)
+    return jax.jit(lambda inputs: fun(step, inputs))(inputs)
 
 
 def assert_close(found, expected, tolerance=1e-5):
@@ -61,8 +65,10 @@ def assert_close(found, expected, tolerance=1e-5):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * scale)
 
 
-def all_candidates(step, tree, *rest):
-    return jax.value_and_grad(lambda tree: train_step.batch_loss(step, tree, *rest))(tree)
+def all_candidates(step, inputs):
+    return jax.value_and_grad(
+        lambda prompts: train_step.batch_loss(step, inputs._replace(prompts=prompts))
+    )(inputs.prompts)
 
 
 def test_hinge_without_the_candidates_that_do_not_matter(model, shots):
@@ -74,14 +80,16 @@ def test_hinge_without_the_candidates_that_do_not_matter(model, shots):
 
 def test_hinge_differentiates_few_candidates(model, shots):
     settings = recipe(model, methods=("dsd",), loss="hinge")
-    net = ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}))
-    batch = batches.draw(model.mesh, shots, np.arange(COUNT), 1)
-    inputs = {}, {}, model.params["unet"], batch, SPREADS
-    few = train_step.hardest_candidates(train_step.Step(net, settings, model.mesh), *inputs).rows
+    net = ForwardConfig.of(model, prompt_training.outputs_of_losses(model.unet, settings))
+    batch = batches.make_batch(model.mesh, shots, np.arange(COUNT), 1)
+    inputs = train_step.TrainInputs({}, model.params["unet"], LOSS_PARAMS, batch)
+    step = train_step.TrainStepConfig(net, settings, model.mesh)
+    few = train_step.hardest_candidates(step, inputs).items
     assert few.latents.shape[1] * few.texts.states.shape[1] == 2
-    np.testing.assert_array_equal(few.latents[:, 0], batch.rows.latents[:, 0])
+    np.testing.assert_array_equal(few.latents[:, 0], batch.items.latents[:, 0])
     other = recipe(model, methods=("dsd",), loss="cross_entropy")
-    same = train_step.hardest_candidates(train_step.Step(net, other, model.mesh), *inputs)
+    step = train_step.TrainStepConfig(net, other, model.mesh)
+    same = train_step.hardest_candidates(step, inputs)
     assert same is batch
 
 
@@ -95,23 +103,27 @@ def test_parts_of_a_batch_add_up(model):
     shots = shots_of(model, 2, 1)
     expected = gradient(model, shots)
     for parts in (2, 4):
-        assert_close(gradient(model, shots, train_step.accumulated, accumulate=parts), expected)
+        assert_close(
+            gradient(model, shots, train_step.accumulated_gradient, accumulate=parts), expected
+        )
 
 
 def test_what_fills_a_batch_up_has_no_share(model):
     shots = shots_of(model, 2, 1)
-    three = batches.draw(model.mesh, shots, np.arange(3), 0, multiple=2)
-    assert three.rows.share.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    three = batches.make_batch(model.mesh, shots, np.arange(3), 0, multiple=2)
+    assert three.items.loss_weight.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
     settings = recipe(model, methods=("attention", "dsd"))
-    net = ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}))
+    net = ForwardConfig.of(model, prompt_training.outputs_of_losses(model.unet, settings))
     step, tree = (
-        train_step.Step(net, settings, model.mesh),
-        learning.init(model.unet, settings, SEED),
+        train_step.TrainStepConfig(net, settings, model.mesh),
+        prompt_training.init_prompts(model.unet, settings, SEED),
     )
     run = jax.jit(
-        lambda batch: train_step.gradient(step, tree, {}, model.params["unet"], batch, SPREADS)
+        lambda batch: train_step.gradient(
+            step, train_step.TrainInputs(tree, model.params["unet"], LOSS_PARAMS, batch)
+        )
     )
-    assert_close(run(three), run(batches.draw(model.mesh, shots, np.arange(3), 0)))
+    assert_close(run(three), run(batches.make_batch(model.mesh, shots, np.arange(3), 0)))
 
 
 def test_16_bit_weights_have_gradients_near_those_of_32(model):

@@ -15,10 +15,10 @@ from dsd_jax.io.storage import make_folder, make_local_folder, write_file
 from dsd_jax.prompts.prompt_files import is_complete, read_metadata, read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import init_tokens
 from dsd_jax.report import report_files
-from dsd_jax.training import metrics_log as log_file
+from dsd_jax.training import metrics_log
 from dsd_jax.training.checkpoints import Checkpoints
-from dsd_jax.training.loop import fit
-from dsd_jax.training.metrics_log import Log
+from dsd_jax.training.loop import LoopOptions, fit
+from dsd_jax.training.metrics_log import MetricsLog
 from tests.buckets import bucket
 from tests.prompts.test_prompt_files import ABOUT
 from tests.random_model import random_model
@@ -95,15 +95,15 @@ def test_prompts(folder):
 
 def test_log_waits_for_flush_or_half_a_minute(folder, monkeypatch):
     file = folder / "metrics.jsonl"
-    with Log(file) as log:
+    with MetricsLog(file) as log:
         log.write({"step": 1})
         assert not file.exists()
         log.flush()
         log.write({"step": 2})
-        monkeypatch.setattr(log_file, "_SECONDS_BETWEEN_UPLOADS", 0.0)
+        monkeypatch.setattr(metrics_log, "_SECONDS_BETWEEN_UPLOADS", 0.0)
         log.write({"step": 3})
         assert len(file.read_text().splitlines()) == 3
-    with Log(file) as log:  # a resumed run
+    with MetricsLog(file) as log:  # a resumed run
         log.write({"step": 4})
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3, 4]
 
@@ -121,10 +121,15 @@ def learn(folder, stop: int | None = None):
         return {"x": x}, {"loss": x.sum()}
 
     with Checkpoints(folder / "checkpoints", {}) as checkpoints:
-        return fit(
-            "toy", {"x": jnp.zeros(3)}, update, batch, 7, checkpoints, folder / "metrics.jsonl",
-            save_seconds=0, log_every=1, progress=False,
-        )  # fmt: skip
+        options = LoopOptions(
+            "toy",
+            checkpoints,
+            folder / "metrics.jsonl",
+            save_seconds=0,
+            log_every=1,
+            progress=False,
+        )
+        return fit({"x": jnp.zeros(3)}, update, batch, 7, options)
 
 
 def test_stopped_and_resumed_is_the_same(folder, tmp_path):
@@ -139,7 +144,7 @@ def test_stopped_and_resumed_is_the_same(folder, tmp_path):
 
 def test_the_log_is_uploaded_before_a_checkpoint(folder, monkeypatch):
     """So that a kill, after which nothing is written, loses only lines of steps that are redone."""
-    monkeypatch.setattr(Log, "__exit__", lambda *_: None)
+    monkeypatch.setattr(MetricsLog, "__exit__", lambda *_: None)
     learn(folder)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 8))

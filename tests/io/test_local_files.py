@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsd_jax.benchmarks.encoding import Encoders
-from dsd_jax.clip import clip_folder
+from dsd_jax.clip import clip_files
 from dsd_jax.conversion.source import find_source
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import cache_folder, expand, read_json, read_regular_file
@@ -98,7 +98,7 @@ def test_paths_are_expanded(home, monkeypatch):
         expand("~nosuchuser/a")
 
 
-@pytest.mark.parametrize("find", [model_folder.find, clip_folder.find, find_source])
+@pytest.mark.parametrize("find", [model_folder.find, clip_files.find_clip, find_source])
 def test_models_in_the_home_of_nobody_are_one_sentence(find):
     with pytest.raises(UserError, match="no home folder is known for '~nosuchuser'"):
         find("~nosuchuser/model")

@@ -14,10 +14,8 @@ from flax import traverse_util
 from flax.serialization import msgpack_restore
 from safetensors.numpy import load_file
 
-from dsd_jax.clip import clip_folder as clip_folder
-from dsd_jax.clip.clip_component import COMPONENT, PREPROCESSOR
-from dsd_jax.clip.clip_loading import load_clip
-from dsd_jax.clip.preprocessor_file import read_normaliser
+from dsd_jax.clip import clip_files
+from dsd_jax.clip.clip_files import COMPONENT, PREPROCESSOR, load_clip, read_normalizer
 from dsd_jax.models.components import components
 from dsd_jax.weights.component_files import read_config
 from dsd_jax.weights.model_folder import find, read_index, read_schedule, subfolders
@@ -136,12 +134,12 @@ def test_headers_of_safetensors(models, tmp_path, tried):
 @pytest.mark.parametrize("name", ["config.json", PREPROCESSOR])
 def test_values_in_configs_of_clips(name, tmp_path, tried):
     clip = load_clip("tiny-clip")
-    folder = shutil.copytree(clip_folder.BUNDLED, tmp_path / "clip")
+    folder = shutil.copytree(clip_files.BUNDLED, tmp_path / "clip")
 
     def checked_clip():
-        config, normalise = read_config(folder, COMPONENT), read_normaliser(folder / PREPROCESSOR)
+        config, normalize = read_config(folder, COMPONENT), read_normalizer(folder / PREPROCESSOR)
         fitting(folder, {COMPONENT: config})
-        return dataclasses.replace(clip, config=config, normalise=normalise)
+        return dataclasses.replace(clip, config=config, normalize=normalize)
 
     content = json.loads((folder / name).read_text())
     rng = generator(name)
@@ -149,8 +147,8 @@ def test_values_in_configs_of_clips(name, tmp_path, tried):
         (folder / name).write_text(dumped(mutated(rng, content, VALUES)))
         found = tried(checked_clip)
         if found is not None:
-            assert np.isfinite([*found.normalise.mean, *found.normalise.std]).all()
-            same = (found.config, found.normalise) == (clip.config, clip.normalise)
+            assert np.isfinite([*found.normalize.mean, *found.normalize.std]).all()
+            same = (found.config, found.normalize) == (clip.config, clip.normalize)
             assert same == (found.settings() == clip.settings())
 
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from dsd_jax.clip.clip_folder import BUNDLED
-from dsd_jax.clip.clip_loading import load_clip
+from dsd_jax.clip.clip_files import BUNDLED, load_clip
 from tests.random_clip import TOKENIZER
 
 TOLERANCE = 1e-4

@@ -9,8 +9,8 @@ import pytest
 from dsd_jax.config.config_files import read_config
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.diffusion.device_memory import GIB, Device, bytes_per_device, forward_bytes
-from dsd_jax.few_shot.learning import init, wanted_by
-from dsd_jax.few_shot.train_step import Step, item_bytes
+from dsd_jax.few_shot.prompt_training import init_prompts, outputs_of_losses
+from dsd_jax.few_shot.train_step import LossParams, TrainInputs, TrainStepConfig, item_bytes
 from dsd_jax.models.unet import abstract_params
 from dsd_jax.planning.inference_stages import all_weights, network, place
 from dsd_jax.planning.plan_job import read_job
@@ -36,10 +36,12 @@ def test_items_with_gradients_need_no_more_than_estimated():
     """And the recipe's two parts fit a v5e: a run of the config says nothing of more."""
     job = planned("sd21")
     recipe = job.recipes["prompts"]
-    step = Step(network(job, wanted_by(job.unet, recipe, {}), recipe.remat), recipe, MESH)
-    tree = jax.eval_shape(lambda: init(job.unet, recipe, 0))
+    wanted = outputs_of_losses(job.unet, recipe)
+    step = TrainStepConfig(network(job, wanted, recipe.remat), recipe, MESH)
+    tree = jax.eval_shape(lambda: init_prompts(job.unet, recipe, 0))
     params = place(job, MESH, abstract_params(job.unet))
-    inputs = tree, {}, params, abstract_batch(job, recipe, MESH, 8), {"dsd": 1.0}
+    batch = abstract_batch(job, recipe, MESH, 8)
+    inputs = TrainInputs(tree, params, LossParams({"dsd": 1.0}), batch)
     size = item_bytes(step, inputs)
     assert 1.0 <= size / GIB / COMPILED["sd21"][1] <= 1.3
     room = Device.of("tpu", int(15.75 * GIB)).room(bytes_per_device(all_weights(job, MESH)))

@@ -12,8 +12,8 @@ from dsd_jax.diffusion.device_memory import Device, bytes_per_device
 from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.distributed.sharding import AXES
 from dsd_jax.errors import UserError
-from dsd_jax.few_shot.learning import wanted_by
-from dsd_jax.few_shot.train_step import Step, item_bytes
+from dsd_jax.few_shot.prompt_training import outputs_of_losses
+from dsd_jax.few_shot.train_step import TrainInputs, TrainStepConfig, item_bytes
 from dsd_jax.matching.forward import OutputSpec
 from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.models.text_encoder import TextConfig
@@ -112,8 +112,10 @@ def test_a_batch_that_does_not_fit_is_planned_in_parts():
     planned = job(recipes={"lora": recipe(batch=64)})
     whole = made(planned, "train")
     assert whole.size == "8 items" and whole.pairs == 8 * 8 * 2
-    inputs, settings = (whole.arguments[0].prompts, *whole.arguments[1:]), planned.recipes["lora"]
-    step = Step(network(planned, wanted_by(planned.unet, settings, {}), "products"), settings, MESH)
+    prompts, _, *others = whole.arguments
+    inputs, settings = TrainInputs(prompts, *others), planned.recipes["lora"]
+    wanted = outputs_of_losses(planned.unet, settings)
+    step = TrainStepConfig(network(planned, wanted, "products"), settings, MESH)
     memory = int((2.5 * item_bytes(step, inputs) + 2**20) / 0.85)
     assert made(planned, "train", memory=memory).size == "8 items in 4 parts"
     assert made(planned, "train", memory=memory, split=False).size == "8 items"

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from dsd_jax.cli import run_command
-from dsd_jax.clip import tuning
+from dsd_jax.clip import fine_tuning
 from dsd_jax.config.recipes import ClipRecipe
 from dsd_jax.distributed import processes
 from dsd_jax.distributed.devices import check_devices
@@ -31,7 +31,7 @@ def tune(fsdp: int) -> dict[str, np.ndarray]:
     recipe = ClipRecipe(
         steps=STEPS, batch=8, learning_rate=2e-3, contrast=0.5, held_out=0.35, check_every=2
     )
-    tuned = tuning.fine_tune(random_clip(fsdp), pixels.astype(np.uint8), captions, recipe, 0)
+    tuned = fine_tuning.fine_tune(random_clip(fsdp), pixels.astype(np.uint8), captions, recipe, 0)
     assert tuned.kept
     leaves = jax.tree_util.tree_leaves_with_path(tuned.clip.params)
     weights = {f"weights{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     simulate_cpu_devices(1)
     processes.join()
     check_devices()
-    folder, compiled, original = Path(argv[0]), [], tuning.update_function
+    folder, compiled, original = Path(argv[0]), [], fine_tuning.update_function
 
     def update_function(*arguments: Any) -> Any:
         step = original(*arguments)
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
 
         return update
 
-    tuning.update_function = update_function
+    fine_tuning.update_function = update_function
     found = tune(int(argv[1]))
     if processes.is_main():
         np.savez(folder / "found.npz", **found)

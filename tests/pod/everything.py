@@ -22,16 +22,16 @@ def main(argv: list[str]) -> None:
     processes.join()
     import dsd_jax
     from dsd_jax.benchmarks.encoded_items import gather_outputs, item_outputs
-    from dsd_jax.few_shot import learning
-    from dsd_jax.few_shot.support_set import look_at
+    from dsd_jax.few_shot import prompt_training
+    from dsd_jax.few_shot.support_set import cache_frozen_outputs
     from dsd_jax.matching import score_functions
     from tests.few_shots import COUNT, NOISES, TIMESTEPS, few_model, pictures, recipe, telling_items
 
     model = few_model(fsdp)
     items = telling_items(model)
-    shots = look_at(model, items, TIMESTEPS, 0, NOISES)
+    shots = cache_frozen_outputs(model, items, TIMESTEPS, 0, noises=NOISES)
     settings = recipe(model, learning_rate=RATE)
-    found = learning.learn(model, shots, settings, 0)
+    found = prompt_training.train_prompts(model, shots, settings, 0)
     mine = item_outputs(
         model,
         items.take(processes.local_range(COUNT)),

@@ -13,14 +13,17 @@ from dsd_jax.cli import run_command
 from dsd_jax.distributed import processes
 from dsd_jax.distributed.devices import check_devices
 from dsd_jax.distributed.sharding import simulate_cpu_devices
-from dsd_jax.few_shot import learning
-from dsd_jax.few_shot.support_set import look_at
+from dsd_jax.few_shot import prompt_training
+from dsd_jax.few_shot.batches import BatchSampler
+from dsd_jax.few_shot.support_set import cache_frozen_outputs
 from dsd_jax.prompts.prompt_files import write_prompts
 from dsd_jax.training.checkpoints import Checkpoints
+from dsd_jax.training.loop import LoopOptions
 from tests.few_shots import NOISES, TIMESTEPS, few_model, recipe, telling_items
 
 RATE = 0.002  # that of configs/emoji.py: Adam blows up the noise of tiny gradients as rates do
 STEPS = 40
+SAVE_SECONDS = 300.0
 
 
 def main(argv: list[str]) -> None:
@@ -29,18 +32,19 @@ def main(argv: list[str]) -> None:
     processes.join()
     check_devices()
     model = few_model()
-    shots = look_at(model, telling_items(model), TIMESTEPS, 0, NOISES)
+    shots = cache_frozen_outputs(model, telling_items(model), TIMESTEPS, 0, noises=NOISES)
     settings = recipe(model, learning_rate=RATE, steps=STEPS, check_every=20, patience=9)
-    original = learning.training_batch
+    original = BatchSampler.batch
 
-    def training_batch(*arguments):
-        if arguments[-1] == stop and jax.process_index() == jax.process_count() - 1:
+    def batch(sampler, step):
+        if step == stop and jax.process_index() == jax.process_count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
+        return original(sampler, step)
 
-    learning.training_batch = training_batch
+    BatchSampler.batch = batch
     with Checkpoints(folder / "checkpoints", {}) as checkpoints:
-        found = learning.learn(model, shots, settings, 0, checkpoints=checkpoints, progress="few")
+        options = LoopOptions("few", checkpoints, save_seconds=SAVE_SECONDS)
+        found = prompt_training.train_prompts(model, shots, settings, 0, options=options)
     if processes.is_main():
         write_prompts(folder / "prompts", found.prompts, {"held_out": found.checks})
 

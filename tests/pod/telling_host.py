@@ -1,10 +1,9 @@
 """`few_shot_host` that saves often and tells what it does: python -m tests.pod.telling_host DIR."""
 
 import time
-from functools import partial
 
 from dsd_jax.cli import run_command
-from dsd_jax.few_shot import learning
+from dsd_jax.few_shot.batches import BatchSampler
 from dsd_jax.training.checkpoints import Checkpoints
 from tests.pod import few_shot_host
 
@@ -25,15 +24,15 @@ class TellingCheckpoints(Checkpoints):
 
 
 def main(argv: list[str]) -> None:
-    original = learning.training_batch
+    original = BatchSampler.batch
 
-    def training_batch(*arguments):
-        print("step", arguments[-1], flush=True)
+    def batch(sampler, step):
+        print("step", step, flush=True)
         time.sleep(PAUSE)
-        return original(*arguments)
+        return original(sampler, step)
 
-    learning.training_batch = training_batch
-    learning.fit = partial(learning.fit, save_seconds=SAVE_SECONDS)
+    BatchSampler.batch = batch
+    few_shot_host.SAVE_SECONDS = SAVE_SECONDS
     few_shot_host.Checkpoints = TellingCheckpoints
     few_shot_host.main(argv)
 

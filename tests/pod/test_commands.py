@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from dsd_jax.clip.clip_saving import save_clip
+from dsd_jax.clip.clip_files import save_clip
 from dsd_jax.weights.model_saving import save
 from tests.few_shots import few_model
 from tests.pod.hosts import run, start

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dsd_jax.clip.clip_component import COMPONENT
+from dsd_jax.clip.clip_files import COMPONENT
 from tests import full_size
 from tests.conftest import GOLDENS, write_tokenizer
 from tests.synthetic import torch_shapes, write_random

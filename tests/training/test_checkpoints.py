@@ -15,8 +15,8 @@ import pytest
 
 from dsd_jax.errors import UserError
 from dsd_jax.io.storage import storage_errors
+from dsd_jax.training.checkpoint_integrity import digest
 from dsd_jax.training.checkpoints import KEEP, Checkpoints
-from dsd_jax.training.state_digest import digest
 
 # After an error in one file Orbax leaves the reading of others unfinished, and Python says so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -12,7 +12,7 @@ import pytest
 from dsd_jax.errors import UserError
 from dsd_jax.training import loop
 from dsd_jax.training.checkpoints import Checkpoints
-from dsd_jax.training.loop import Preempted, fit
+from dsd_jax.training.loop import LoopOptions, Preempted, fit
 
 STEPS = 7
 
@@ -29,9 +29,11 @@ def numbers(step: int) -> np.ndarray:
 
 def run(checkpoints=None, log=None, batch=numbers, **options):
     start = {"x": np.zeros(3)}
-    options = {"steps": STEPS, "progress": False} | options
-    return fit("toy", start, options.pop("update", update), batch, checkpoints=checkpoints,
-               log=log, **options)  # fmt: skip
+    steps, used_update = options.pop("steps", STEPS), options.pop("update", update)
+    names = {"save_seconds", "log_every", "progress"} & options.keys()
+    shown = {"progress": False} | {name: options.pop(name) for name in names}
+    settings = LoopOptions("toy", checkpoints, log, **shown)
+    return fit(start, used_update, batch, steps, settings, **options)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +188,7 @@ def test_the_state_of_the_best_check_is_kept(open_folder, tmp_path):
     metrics = {1: 3.0, 2: 1.0, 3: 2.0, 4: 2.5, 5: 1.5, 6: 4.0, 7: 5.0}
     with open_folder() as checkpoints:
         run(checkpoints, check=lambda done, state: (state, False, metrics[done]), save_seconds=0,
-            examples=4)  # fmt: skip
+            batch_size=4)  # fmt: skip
         assert checkpoints.best == 1.0
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "6", "7"]
     meta = json.loads((tmp_path / "checkpoints" / "2" / "meta" / "metadata").read_text())
@@ -258,12 +260,12 @@ def test_a_state_that_is_not_finite_is_never_saved_whatever_the_loss(open_folder
     start = {"x": jnp.zeros(3)}
     message = "toy: what is trained is no longer finite at step 5; .* goes on from step 4[.]"
     with open_folder() as checkpoints, pytest.raises(UserError, match=message):
-        fit("toy", start, exploding_at(4), numbers, STEPS, checkpoints, progress=False,
-            save_seconds=0)  # fmt: skip
+        options = LoopOptions("toy", checkpoints, progress=False, save_seconds=0)
+        fit(start, exploding_at(4), numbers, STEPS, options)
     asked, sound = [], exploding_at(STEPS)
     with open_folder() as checkpoints:  # the message is true
-        found = fit("toy", start, sound, lambda step: asked.append(step) or numbers(step), STEPS,
-                    checkpoints, progress=False)  # fmt: skip
+        options = LoopOptions("toy", checkpoints, progress=False)
+        found = fit(start, sound, lambda step: asked.append(step) or numbers(step), STEPS, options)
     assert asked == [4, 5, 6] and np.isfinite(found["x"]).all()
 
 
@@ -271,7 +273,8 @@ def test_a_state_that_is_not_finite_is_never_saved_whatever_the_loss(open_folder
 def test_without_checkpoints_it_ends_as_loudly(step):
     message = "toy: (the loss is not a number|what is .*) at step 7; .* from the start, for there"
     with pytest.raises(UserError, match=message):
-        fit("toy", {"x": jnp.zeros(3)}, exploding_at(step), numbers, STEPS, progress=False)
+        options = LoopOptions("toy", progress=False)
+        fit({"x": jnp.zeros(3)}, exploding_at(step), numbers, STEPS, options)
 
 
 def test_a_number_that_is_none_does_not_reach_the_log(open_folder, tmp_path):

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsd_jax.clip.tuning import fine_tune
+from dsd_jax.clip.fine_tuning import fine_tune
 from dsd_jax.config.recipes import ClipRecipe
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.training import loop
 from dsd_jax.training.checkpoints import Checkpoints
+from dsd_jax.training.loop import LoopOptions
 from tests.random_clip import random_clip
 
 RECIPE = ClipRecipe(
@@ -146,10 +147,12 @@ def test_stopped_and_resumed_is_the_same(clip, tmp_path, monkeypatch):
 
     def tune():
         with Checkpoints(tmp_path / "run", {}) as saved:
-            return fine_tune(clip, pixels, captions, RECIPE, seed=0, checkpoints=saved)
+            return fine_tune(
+                clip, pixels, captions, RECIPE, seed=0, options=LoopOptions("fine-tuning", saved)
+            )
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "told_to_stop", stop_after(12))
+        patch.setattr(loop, "preemption_guard", stop_after(12))
         with pytest.raises(Preempted):
             tune()
     resumed = tune()

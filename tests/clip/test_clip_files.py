@@ -1,9 +1,12 @@
-"""Every form in which a CLIP may lie in a folder loads to the same; what doesn't fit is said."""
+"""A CLIP's folder: where it is looked for, each form in which it loads, what is saved."""
 
 import dataclasses
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -12,12 +15,90 @@ import pytest
 from flax import serialization
 from safetensors.numpy import load_file, save_file
 
-from dsd_jax.clip.clip_loading import load_clip
-from dsd_jax.clip.normalisation import Normaliser
+from dsd_jax.clip.clip_files import BUNDLED, find_clip, load_clip, save_clip
+from dsd_jax.clip.clip_model import Normalizer
 from dsd_jax.distributed.sharding import host_mesh
 from dsd_jax.errors import UserError
 from tests.files import replace_by
 from tests.random_clip import CLIP, random_clip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """That of the random CLIP in float32, which a test may change."""
+    save_clip(random_clip(), tmp_path / "clip", np.float32)
+    return tmp_path / "clip"
+
+
+# All of openai/clip-vit-large-patch14 but the folders of git.
+PUBLISHED = [
+    "README.md",
+    "config.json",
+    "flax_model.msgpack",
+    "merges.txt",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "pytorch_model.bin",
+    "special_tokens_map.json",
+    "tf_model.h5",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+]
+UNNEEDED = {"README.md", "flax_model.msgpack", "pytorch_model.bin", "tf_model.h5"}
+
+
+def test_the_bundled_clip():
+    assert find_clip("tiny-clip") == BUNDLED
+
+
+def test_a_folder(folder):
+    assert find_clip(folder) == folder
+
+
+def test_nothing_of_that_name():
+    with pytest.raises(
+        UserError, match="There is no CLIP at 'tiny'; expected \"tiny-clip\", a fol"
+    ):
+        find_clip("tiny")
+
+
+def test_a_diffusion_model():
+    with pytest.raises(UserError, match="is a diffusion pipeline and no CLIP"):
+        find_clip(BUNDLED.parent / "tiny")
+
+
+def test_a_folder_without_a_model(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="is no CLIP: expected a folder with .* found notes.txt"):
+        find_clip(tmp_path)
+
+
+def test_what_is_fetched_from_the_hub(folder, monkeypatch):
+    asked = []
+
+    def download(repo, revision, allow_patterns):
+        asked.append((repo, revision, set(allow_patterns)))
+        return str(folder)
+
+    files = [SimpleNamespace(rfilename=name) for name in PUBLISHED]
+    info = SimpleNamespace(siblings=files)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_clip("openai/clip@main").image_size == 8
+    small, everything = asked
+    assert everything == ("openai/clip", "main", set(PUBLISHED) - UNNEEDED)
+    assert "config.json" in small[2] and "model.safetensors" not in small[2]
+
+
+def test_a_hub_out_of_reach(monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match="no route.*; or give a folder with config.json, model.saf"):
+        find_clip("openai/clip")
 
 
 def change(folder, edit):
@@ -145,9 +226,9 @@ def test_a_config_that_we_can_not_do(folder, tower, values, message):
 def test_how_pixels_are_normalised(folder):
     file = folder / "preprocessor_config.json"
     change_json(file, image_mean=[0.5, 0.25, 0], image_std=[1, 2, 3])
-    assert load_clip(folder).normalise == ((0.5, 0.25, 0), (1, 2, 3))
+    assert load_clip(folder).normalize == ((0.5, 0.25, 0), (1, 2, 3))
     file.unlink()  # OpenAI's numbers
-    assert load_clip(folder).normalise == random_clip().normalise
+    assert load_clip(folder).normalize == random_clip().normalize
 
 
 @pytest.mark.parametrize(
@@ -182,7 +263,7 @@ def test_settings_tell_what_changes_numbers():
     text = dataclasses.replace(clip.config.text, activation="gelu")
     others = [
         dataclasses.replace(clip, config=dataclasses.replace(clip.config, text=text)),
-        dataclasses.replace(clip, normalise=Normaliser(std=(1.0, 1.0, 1.0))),
+        dataclasses.replace(clip, normalize=Normalizer(std=(1.0, 1.0, 1.0))),
     ]
     assert random_clip().settings() == clip.settings()
     assert len({clip.settings(), *(other.settings() for other in others)}) == 3
@@ -197,3 +278,32 @@ def test_captions_are_cut_where_the_tower_ends(folder):
 def test_weights_go_where_the_mesh_says(folder):
     mesh = host_mesh()
     assert load_clip(folder, mesh=mesh).mesh == mesh
+
+
+def test_round_trip(tmp_path):
+    clip = random_clip()
+    save_clip(clip, tmp_path)
+    found = load_clip(tmp_path)
+    assert (found.config, found.normalize) == (clip.config, clip.normalize)
+    assert found.tokenize(["a cat"]).tolist() == clip.tokenize(["a cat"]).tolist()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, np.asarray(b).astype(np.float16)),
+        found.params,
+        clip.params,
+    )
+
+
+def test_what_does_not_fit_leaves_the_folder_as_it_was(folder):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    clip = random_clip()
+    clip.params["visual_projection"]["kernel"] = jnp.full((12, 8), 1e6)
+    with pytest.raises(UserError, match="visual_projection/kernel holds numbers that are not fin"):
+        save_clip(clip, folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_other_files_stay(folder):
+    (folder / "README.md").write_text("mine")
+    save_clip(random_clip(), folder)
+    assert (folder / "README.md").read_text() == "mine"
+    assert not list(folder.glob(".unfinished-*"))

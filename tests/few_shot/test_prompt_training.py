@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import Preempted
-from dsd_jax.few_shot import batches, learning, train_step
-from dsd_jax.few_shot.support_set import look_at, noise_slice, scores_of
+from dsd_jax.few_shot import batches, prompt_training, train_step
+from dsd_jax.few_shot.support_set import cache_frozen_outputs, item_scores, zero_shot_temperature
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import Terms
 from dsd_jax.prompts.prompt_files import read_prompts, write_prompts
@@ -18,6 +18,8 @@ from dsd_jax.prompts.prompt_params import attention_shapes
 from dsd_jax.training import losses
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.early_stopping import split
+from dsd_jax.training.few_shot_fit import adamw
+from dsd_jax.training.loop import LoopOptions
 from tests.few_shots import (
     COUNT,
     LORA,
@@ -46,7 +48,7 @@ def items(model):
 
 @pytest.fixture(scope="module")
 def seen(model, items):
-    return look_at(model, items, TIMESTEPS, 0, NOISES)
+    return cache_frozen_outputs(model, items, TIMESTEPS, 0, noises=NOISES)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,9 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def learned(model, seen, log):
     before = jax.tree.map(np.array, model.params)
-    found = learning.learn(model, seen, recipe(model), SEED, log=log)
+    found = prompt_training.train_prompts(
+        model, seen, recipe(model), SEED, options=LoopOptions("learning", log=log)
+    )
     jax.tree.map(np.testing.assert_array_equal, model.params, before)  # frozen, to the bit
     return found
 
@@ -68,16 +72,24 @@ def contradicted(model, items):
     pictures = np.array(items.images)
     pictures[HELD_OUT] = pictures[HELD_OUT, ::-1]
     items = items._replace(images=pictures)
-    return look_at(model, items, TIMESTEPS, 0, NOISES)
+    return cache_frozen_outputs(model, items, TIMESTEPS, 0, noises=NOISES)
 
 
 def step_of(model, settings):
-    net = learning.ForwardConfig.of(model, learning.wanted_by(model.unet, settings, {}))
-    return train_step.Step(net, settings, model.mesh)
+    net = prompt_training.ForwardConfig.of(
+        model, prompt_training.outputs_of_losses(model.unet, settings)
+    )
+    return train_step.TrainStepConfig(net, settings, model.mesh)
+
+
+def inputs_of(model, prompts, batch, temperatures=None):
+    loss_params = train_step.LossParams(temperatures or {})
+    return train_step.TrainInputs(prompts, model.params["unet"], loss_params, batch)
 
 
 def terms_of(model, settings, tree, batch):
-    return train_step.batch_terms(step_of(model, settings).net, model.params["unet"], tree, batch)
+    forward = step_of(model, settings).forward
+    return train_step.batch_outputs(forward, inputs_of(model, tree, batch))
 
 
 def margins(model, seen, tree, name):
@@ -86,8 +98,8 @@ def margins(model, seen, tree, name):
     settings = recipe(model)
     for noise in range(len(seen.seeds)):
         for rows in np.arange(COUNT).reshape(-1, 4):
-            batch = batches.draw(model.mesh, seen, rows, noise)
-            scores = scores_of(terms_of(model, settings, tree, batch), 4, name, settings, tree)
+            batch = batches.make_batch(model.mesh, seen, rows, noise)
+            scores = item_scores(terms_of(model, settings, tree, batch), 4, name, settings)
             found.append(scores[:, 0] - scores[:, 1])
     return np.concatenate(found)
 
@@ -120,35 +132,40 @@ def test_decisions_on_the_shots_improve(model, seen, learned):
 
 def test_a_step_lowers_the_loss_of_its_batch(model, seen):
     settings = recipe(model)
-    tree = learning.init(model.unet, settings, SEED)
-    state = train_step.State(tree, train_step.optimiser(settings).init(tree))
-    batch = batches.draw(model.mesh, seen, LEARN[:4], 0)
-    spreads = {name: learning.spread(seen, name, settings) for name in settings.methods}
+    tree = prompt_training.init_prompts(model.unet, settings, SEED)
+    opt_state = adamw(settings).init(tree)
+    batch = batches.make_batch(model.mesh, seen, LEARN[:4], 0)
+    temperatures = {name: zero_shot_temperature(seen, name, settings) for name in settings.methods}
+    loss_params = train_step.LossParams(temperatures)
     update, values = train_step.update_function(step_of(model, settings)), []
     for _ in range(5):
-        state, value = update(state, {}, model.params["unet"], batch, spreads)
+        tree, opt_state, value = update(tree, opt_state, model.params["unet"], loss_params, batch)
         values.append(float(value))
     assert values[-1] < values[1] < values[0]
 
 
 def test_loss_is_what_the_recipe_says(model, seen):
-    """Cross-entropy over both candidates in units of the spread, the mean of the methods."""
+    """Cross-entropy over both candidates at the temperatures, the mean of the methods."""
     settings = recipe(model)
-    terms = noise_slice(seen.terms, 1, len(TIMESTEPS))
-    spreads = {"attention": 0.5, "relative": 2.0}
+    terms = seen.for_noise(1)
+    temperatures = {"attention": 0.5, "relative": 2.0}
     expected = 0.0
     for name in settings.methods:
-        scores = score_functions.score(terms, name, settings.layers).reshape(-1, 2) / spreads[name]
+        scores = (
+            score_functions.score(terms, name, settings.layers).reshape(-1, 2) / temperatures[name]
+        )
         expected += losses.cross_entropy(scores) / 2
     np.testing.assert_allclose(
-        train_step.item_losses(terms, COUNT, {}, settings, spreads), expected, rtol=1e-6
+        train_step.item_losses(terms, COUNT, settings, train_step.LossParams(temperatures)),
+        expected,
+        rtol=1e-6,
     )
     settings, expected = recipe(model, loss="hinge", margin=0.7, methods=("relative",)), []
     for first, second in (
         score_functions.score(terms, "relative", settings.layers).reshape(-1, 2) / 2
     ):
         expected.append(max(0.0, second - first + 0.7))
-    found = train_step.item_losses(terms, COUNT, {}, settings, spreads)
+    found = train_step.item_losses(terms, COUNT, settings, train_step.LossParams(temperatures))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -163,7 +180,7 @@ def test_denoising_loss_is_of_the_matching_pictures():
 def test_only_lora_is_learned_and_all_of_it(model, learned):
     tree = learned.prompts
     assert set(tree) == {"lora"} and set(tree["lora"]) == set(attention_shapes(model.unet))
-    start = learning.init(model.unet, recipe(model), SEED)
+    start = prompt_training.init_prompts(model.unet, recipe(model), SEED)
     assert jax.tree.structure(tree) == jax.tree.structure(start)
     for one, other in zip(*map(jax.tree.leaves, (tree, start)), strict=True):
         assert np.abs(one - other).max() > 1e-4
@@ -175,7 +192,7 @@ def test_log(learned, log):
 
 
 def test_nothing_is_kept_that_held_out_shots_contradict(model, contradicted):
-    found = learning.learn(model, contradicted, recipe(model), SEED)
+    found = prompt_training.train_prompts(model, contradicted, recipe(model), SEED)
     assert found.prompts == {} and found.kept == 0
     assert list(found.checks) == [0, 2, 4]  # two looks without improvement
     assert found.checks[4] > found.checks[0]
@@ -185,17 +202,19 @@ def test_nothing_is_kept_that_held_out_shots_contradict(model, contradicted):
 def test_stopped_and_resumed_is_never_stopped(model, seen, learned, tmp_path, monkeypatch, stop_at):
     asked = []
 
-    def batch_with_sigterm(*args, original=learning.training_batch):
-        asked.append(args[-1])
-        if args[-1] == stop_at and len(asked) == stop_at + 1:
+    def batch_with_sigterm(sampler, step, original=batches.BatchSampler.batch):
+        asked.append(step)
+        if step == stop_at and len(asked) == stop_at + 1:
             signal.raise_signal(signal.SIGTERM)
-        return original(*args)
+        return original(sampler, step)
 
-    monkeypatch.setattr(learning, "training_batch", batch_with_sigterm)
+    monkeypatch.setattr(batches.BatchSampler, "batch", batch_with_sigterm)
 
     def run():
         with Checkpoints(tmp_path, {}) as checkpoints:
-            return learning.learn(model, seen, recipe(model), SEED, checkpoints=checkpoints)
+            return prompt_training.train_prompts(
+                model, seen, recipe(model), SEED, options=LoopOptions("learning", checkpoints)
+            )
 
     with pytest.raises(Preempted, match=f"stopped at step {stop_at}"):
         run()
@@ -211,7 +230,13 @@ def test_an_early_end_is_final(model, contradicted, tmp_path, monkeypatch):
     for _ in range(2):
         with Checkpoints(tmp_path, {}) as checkpoints:
             every.append(
-                learning.learn(model, contradicted, recipe(model), SEED, checkpoints=checkpoints)
+                prompt_training.train_prompts(
+                    model,
+                    contradicted,
+                    recipe(model),
+                    SEED,
+                    options=LoopOptions("learning", checkpoints),
+                )
             )
     assert every[0].checks == every[1].checks and every[0].kept == every[1].kept == 0
     assert every[0].prompts == every[1].prompts == {}
@@ -225,17 +250,17 @@ def test_batches(model, seen, monkeypatch):
     """Held-out items never among them; the same for the same step; every noise comes up."""
     drawn = []
 
-    def draw(*args, original=batches.draw):
-        drawn.append((sorted(args[2].tolist()), args[3]))
-        return original(*args)
+    def make_batch(mesh, support, chosen, noise, original=batches.make_batch, **options):
+        drawn.append((sorted(chosen.tolist()), noise))
+        return original(mesh, support, chosen, noise, **options)
 
-    def fit(name, course, step, batch, *rest, **options):
-        raise Caught(batch)
+    def fit_few_shot(task, recipe, options):
+        raise Caught(task.batch)
 
-    monkeypatch.setattr(batches, "draw", draw)
-    monkeypatch.setattr(learning, "fit", fit)
+    monkeypatch.setattr(batches, "make_batch", make_batch)
+    monkeypatch.setattr(prompt_training, "fit_few_shot", fit_few_shot)
     with pytest.raises(Caught) as caught:
-        learning.learn(model, seen, recipe(model), SEED)
+        prompt_training.train_prompts(model, seen, recipe(model), SEED)
     (batch,) = caught.value.args
     for step in [*range(30), *range(30)]:
         batch(step)
@@ -248,18 +273,18 @@ def test_batches(model, seen, monkeypatch):
 
 
 def test_a_batch_larger_than_what_there_is(model, seen):
-    batch = batches.training_batch(model.mesh, seen, LEARN[:2], recipe(model), SEED, 0)
-    assert sorted(batch.rows.numbers.tolist()) == sorted([*LEARN[:2], *LEARN[:2]])
-    np.testing.assert_allclose(batch.rows.share, 1 / 4)
+    batch = batches.BatchSampler(model.mesh, seen, LEARN[:2], recipe(model), SEED).batch(0)
+    assert sorted(batch.items.indices.tolist()) == sorted([*LEARN[:2], *LEARN[:2]])
+    np.testing.assert_allclose(batch.items.loss_weight, 1 / 4)
 
 
 def test_a_batch_is_the_frozen_models_terms_and_noise(model, seen):
     """With no prompts, the terms of a batch are those of the look before training."""
     settings = recipe(model)
     rows = np.array([7, 2, 5, 3])
-    batch = batches.draw(model.mesh, seen, rows, 1)
+    batch = batches.make_batch(model.mesh, seen, rows, 1)
     terms = terms_of(model, settings, {}, batch)
-    expected = noise_slice(seen.take(rows).terms, 1, len(TIMESTEPS))
+    expected = seen.take(rows).for_noise(1)
     np.testing.assert_allclose(terms.error, expected.error, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(terms.error_uncond, expected.error_uncond)
     for layer in settings.layers:
@@ -273,7 +298,7 @@ def test_other_kinds(model, seen, kinds, rate, seed, tmp_path):
     settings = recipe(
         model, kinds=kinds, methods=("relative",), denoise=0.0, steps=2, learning_rate=rate
     )
-    found = learning.learn(model, seen, settings, seed)
+    found = prompt_training.train_prompts(model, seen, settings, seed)
     assert found.kept == 2 and set(found.prompts) == set(kinds)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.prompts))
     write_prompts(tmp_path / "prompts", found.prompts, {})
@@ -288,12 +313,12 @@ def test_nothing_is_learned_where_no_gain_can_be_told(model, seen, kinds):
     few = [related] if kinds == ("weights",) else [related, seen.take(np.arange(8))]
     for some in few:
         with pytest.warns(UserWarning, match="so nothing is learned from them"):
-            found = learning.learn(model, some, recipe(model, kinds=kinds), SEED)
+            found = prompt_training.train_prompts(model, some, recipe(model, kinds=kinds), SEED)
         assert (found.prompts, found.checks, found.kept) == ({}, {}, 0)
 
 
 def test_weights_alone_take_no_steps(model, seen):
     settings = recipe(model, kinds=("weights",), methods=("attention",))
-    found = learning.learn(model, seen, settings, SEED)
+    found = prompt_training.train_prompts(model, seen, settings, SEED)
     assert set(found.prompts) == {"weights"} and set(found.prompts["weights"]) == {"attention"}
     assert (found.checks, found.kept) == ({}, 0)

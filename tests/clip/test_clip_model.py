@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from dsd_jax.clip.matcher import Clip
+from dsd_jax.clip.clip_model import Clip
 from dsd_jax.distributed.sharding import AXES
 from dsd_jax.errors import UserError
 from tests.random_clip import random_clip
@@ -42,7 +42,7 @@ def test_a_row_does_not_depend_on_the_others(clip):
 def test_more_rows_than_a_chunk(clip, monkeypatch):
     pixels = pictures(7)
     whole = clip.embed_images(pixels)
-    monkeypatch.setattr("dsd_jax.clip.matcher._IMAGE_CHUNK", 0)  # one picture at a time
+    monkeypatch.setattr("dsd_jax.clip.clip_model._IMAGE_CHUNK", 0)  # one picture at a time
     np.testing.assert_allclose(clip.embed_images(pixels), whole, atol=1e-6)
 
 
@@ -62,7 +62,7 @@ def test_16_bits(clip):
         clip.config,
         jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim else x, clip.params),
         clip.tokenizer,
-        clip.normalise,
+        clip.normalize,
     )
     assert half.dtype == jnp.bfloat16
     images = half.embed_images(pictures(3))
@@ -76,7 +76,7 @@ def test_pixels_are_normalised_as_the_clip_says(clip):
         clip.config,
         clip.params,
         clip.tokenizer,
-        clip.normalise._replace(mean=(0.5, 0.5, 0.5)),
+        clip.normalize._replace(mean=(0.5, 0.5, 0.5)),
     )
     difference = clip.embed_images(pictures(3)) - other.embed_images(pictures(3))
     assert np.abs(difference).max() > 1e-3

@@ -1,0 +1,108 @@
+"""Training on a few items, for prompts and CLIP alike: gradient steps with early stopping."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+import optax
+
+from dsd_jax.training import early_stopping
+from dsd_jax.training.early_stopping import TrainState
+from dsd_jax.training.loop import CheckResult, LoopOptions, fit
+
+
+class AdamWSettings(Protocol):
+    """The fields of a recipe that say how params are updated."""
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps, at most."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest learning rate."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """The weight decay."""
+        ...
+
+
+class FewShotRecipe(AdamWSettings, early_stopping.CheckSchedule, Protocol):
+    """The fields of a recipe that `fit_few_shot` reads."""
+
+
+def adamw(settings: AdamWSettings) -> optax.GradientTransformation:
+    """Return AdamW with a cosine schedule; decay pulls LoRA towards the zero-shot model."""
+    schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps, alpha=0.1)
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=settings.weight_decay)
+    )
+
+
+@dataclass(frozen=True)
+class FewShotTask:
+    """The params to train, and how they are updated and judged.
+
+    Attributes:
+        params: before the first step, placed on the devices.
+        opt_state: likewise.
+        update: (params, opt_state, batch) -> (params, opt_state, loss); donates the first two.
+        batch: the batch of a step.
+        batch_size: items of a batch.
+        zero_shot_losses: (n,) of the frozen model on the held-out items.
+        held_out_losses: params -> (n,) losses on the held-out items.
+        clusters: (n,) of the held-out items.
+    """
+
+    params: Any
+    opt_state: Any
+    update: Callable[[Any, Any, Any], tuple[Any, Any, jax.Array]]
+    batch: Callable[[int], Any]
+    batch_size: int
+    zero_shot_losses: np.ndarray
+    held_out_losses: Callable[[Any], np.ndarray]
+    clusters: np.ndarray
+
+
+class FewShotFit(NamedTuple):
+    """The best params, or None where the frozen model stays; and how training went.
+
+    Attributes:
+        params: None where their gain on the held-out items is not significant.
+        checks: {step: mean held-out loss}.
+        kept: the step whose params were kept; 0 is the frozen model.
+    """
+
+    params: Any
+    checks: dict[int, float]
+    kept: int
+
+
+def fit_few_shot(task: FewShotTask, recipe: FewShotRecipe, options: LoopOptions) -> FewShotFit:
+    """Train until the held-out loss stops falling; keep the best params if they gain enough."""
+
+    def update(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        params, opt_state, loss = task.update(state.params, state.opt_state, batch)
+        return state._replace(params=params, opt_state=opt_state), {"loss": loss}
+
+    def check(step: int, state: TrainState) -> CheckResult:
+        losses = task.held_out_losses(state.params)
+        return early_stopping.update(state, step, losses, recipe)
+
+    state = fit(
+        early_stopping.start(task.params, task.opt_state, task.zero_shot_losses, recipe),
+        update,
+        task.batch,
+        recipe.steps,
+        options,
+        check=check,
+        check_every=recipe.check_every,
+        batch_size=task.batch_size,
+    )
+    checks, kept = early_stopping.best_if_significant(state, recipe, task.clusters)
+    return FewShotFit(state.best if kept else None, checks, kept)
