@@ -30,8 +30,8 @@ class SupportSet(NamedTuple):
         items: n of them.
         timesteps: (T,).
         seeds: (K,), one of each noise.
-        outputs: of `item_outputs` at K * T (noise, timestep)s, a noise's side by side; in the host's
-            memory, mapped to a file where they are large, and only what the recipes read.
+        outputs: of `item_outputs` at K * T (noise, timestep)s, a noise's side by side; on the host,
+            mapped to a file where they are large, and only those that the recipes read.
     """
 
     items: EncodedItems
