@@ -35,7 +35,7 @@ class Normalizer(NamedTuple):
     def __call__(self, pixels: jax.Array | np.ndarray) -> jax.Array:
         """Normalize uint8 pixels (I, S, S, 3) to float32 of the same shape."""
         mean, std = jnp.asarray(self.mean), jnp.asarray(self.std)
-        return (pixels.astype(jnp.float32) / 255 - mean) / std
+        return (jnp.asarray(pixels).astype(jnp.float32) / 255 - mean) / std
 
 
 def without_padding(ids: np.ndarray, config: TextConfig) -> np.ndarray:
@@ -133,7 +133,7 @@ class Clip:
         texts = self.embed_texts([caption for item in captions for caption in item])
         return self.logit_scale * item_cosines(images, texts, pixels.shape[1], per_item)
 
-    def _chunks(self, rows: np.ndarray, size: int) -> Iterator[jax.Array]:
+    def _chunks(self, rows: np.ndarray, size: int) -> Iterator[Any]:
         """Yield chunks of `size` rows per device, the last one padded, sharded over devices."""
         mesh = self.mesh
         return (shard_rows(mesh, x) for x in padded_chunks(rows, size * mesh.size))
@@ -184,9 +184,11 @@ def _embed_images(
     config: CLIPConfig, dtype: Any, normalize: Normalizer, params: Any, pixels: jax.Array
 ) -> jax.Array:
     model = CLIP(config, dtype)
-    return unit(model.apply({"params": params}, normalize(pixels), method="encode_images"))
+    images: Any = model.apply({"params": params}, normalize(pixels), method="encode_images")
+    return unit(images)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _embed_texts(config: CLIPConfig, dtype: Any, params: Any, ids: jax.Array) -> jax.Array:
-    return unit(CLIP(config, dtype).apply({"params": params}, ids, method="encode_texts"))
+    texts: Any = CLIP(config, dtype).apply({"params": params}, ids, method="encode_texts")
+    return unit(texts)

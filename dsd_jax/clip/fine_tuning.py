@@ -135,12 +135,12 @@ def fine_tune(
         UserError: the items are not of this kind.
     """
     items = _as_batch(clip, pixels, captions)
-    clusters = cluster_ids(range(len(items.ids)) if clusters is None else list(clusters))
-    train, held_out = early_stopping.split(clusters, recipe.held_out, seed)
-    if not early_stopping.can_tell(clusters[held_out]):
-        early_stopping.warn_too_few(options.name, len(clusters))
+    ids = cluster_ids(range(len(items.ids)) if clusters is None else list(clusters))
+    train, held_out = early_stopping.split(ids, recipe.held_out, seed)
+    if not early_stopping.can_tell(ids[held_out]):
+        early_stopping.warn_too_few(options.name, len(ids))
         return TunedClip(clip, {}, 0)
-    task = _task(clip, _SplitItems(items, train, held_out, clusters), recipe, seed)
+    task = _task(clip, _SplitItems(items, train, held_out, ids), recipe, seed)
     best, checks, kept = fit_few_shot(task, recipe, options)
     if not kept:
         return TunedClip(clip, checks, 0)
@@ -158,7 +158,8 @@ def _task(clip: Clip, data: _SplitItems, recipe: ClipRecipe, seed: int) -> FewSh
     scorer = _Scorer(clip, mesh, params, batch_size)
     zero_shot = scorer(trained, data.items)
     temperature = fit_temperature(zero_shot[:, 1:] - zero_shot[:, :1])
-    step = update_function(scorer.program(batch_size), recipe)
+    program = scorer.program(batch_size)
+    step = update_function(program, recipe)  # pyright: ignore[reportArgumentType]: it is hashable
 
     def update(trained: Any, opt_state: Any, batch: ItemBatch) -> tuple[Any, Any, jax.Array]:
         with in_mesh(mesh):
@@ -166,7 +167,7 @@ def _task(clip: Clip, data: _SplitItems, recipe: ClipRecipe, seed: int) -> FewSh
 
     def losses(trained: Any) -> np.ndarray:
         scores = scorer(trained, data.items.take(data.held_out))
-        return np.asarray(cross_entropy(scores / temperature))
+        return np.asarray(cross_entropy(jnp.asarray(scores / temperature)))
 
     def batch(number: int) -> ItemBatch:
         return scorer.place(data.items.take(batch_indices(data.train, batch_size, seed, number)))

@@ -71,9 +71,9 @@ def batch_indices(indices: np.ndarray, batch_size: int, seed: int, step: int) ->
     count = len(indices)
     passes = {
         number: np.random.default_rng([seed, 10, number]).permutation(indices)
-        for number in range(positions[0] // count, positions[-1] // count + 1)
+        for number in range(int(positions[0]) // count, int(positions[-1]) // count + 1)
     }
-    return np.array([passes[position // count][position % count] for position in positions])
+    return np.array([passes[int(n) // count][int(n) % count] for n in positions])
 
 
 def embed(
@@ -87,7 +87,8 @@ def embed(
     captions_per_item, variables = batch.ids.shape[1], {"params": {**params, **trained}}
     pixels = batch.pixels.reshape(-1, *batch.pixels.shape[2:])
     ids = batch.ids.reshape(-1, batch.ids.shape[-1])
-    texts, images = map(unit, model.apply(variables, ids, program.normalize(pixels)))
+    towers: Any = model.apply(variables, ids, program.normalize(pixels))
+    texts, images = map(unit, towers)
     scale = jnp.exp(params["logit_scale"])
     logits = scale * item_cosines(images, texts, images_per_item, captions_per_item)
     return logits.reshape(items, -1), images[::images_per_item], texts[::captions_per_item]

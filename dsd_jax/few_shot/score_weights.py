@@ -62,7 +62,7 @@ def fit_weights(support: SupportSet, recipe: Recipe, method: str, seed: int) -> 
     left_out = left_out_by_fold(clusters, seed)  # (folds, n)
     ridges = np.asarray(recipe.ridges, np.float32)
 
-    def fold_losses(ridge: jax.Array, left_out: jax.Array) -> jax.Array:
+    def fold_losses(ridge: Any, left_out: Any) -> jax.Array:
         weights = _regress(recipe, method, data, ridge, ~left_out)
         return _losses(recipe, method, data, weights, count)
 

@@ -205,7 +205,7 @@ class Checkpoints:
                     "same config."
                 )
             args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-            state = self._manager.restore(step, args=args).state
+            state = self._manager.restore(step, args=args)["state"]
         except Exception as error:
             if not _means_damage(error):
                 raise

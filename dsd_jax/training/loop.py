@@ -172,7 +172,7 @@ def fit(
     state, stopped, _ = run_check(done, state)
     log = MetricsLog(options.log if processes.is_main() else None)
     with preemption_guard() as is_preempted, _progress_bar(options, done, steps) as bar, log:
-        next_batch = batch(done) if done < steps else None
+        next_batch: Any = batch(done) if done < steps else None
         while done < steps and not stopped:
             state, metrics = update(state, next_batch)
             done += 1
