@@ -17,6 +17,7 @@ from dsd_jax.clip.clip_model import Clip, check_items, check_pixels
 from dsd_jax.clip.fine_tuning_step import (
     ItemBatch,
     Program,
+    StepInputs,
     batch_indices,
     scores_function,
     update_function,
@@ -163,7 +164,7 @@ def _task(clip: Clip, data: _SplitItems, recipe: ClipRecipe, seed: int) -> FewSh
 
     def update(trained: Any, opt_state: Any, batch: ItemBatch) -> tuple[Any, Any, jax.Array]:
         with in_mesh(mesh):
-            return step(trained, opt_state, params, batch, temperature)
+            return step(trained, opt_state, StepInputs(params, batch, temperature))
 
     def losses(trained: Any) -> np.ndarray:
         scores = scorer(trained, data.items.take(data.held_out))

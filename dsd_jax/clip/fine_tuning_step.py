@@ -42,6 +42,20 @@ class ItemBatch(NamedTuple):
         return ItemBatch(self.pixels[indices], self.ids[indices])
 
 
+class StepInputs(NamedTuple):
+    """The arrays of a step beside the trained params and the optimizer's state.
+
+    Attributes:
+        params: all of the CLIP's, frozen.
+        batch: of all devices, or a device's part of it.
+        temperature: () of the scores.
+    """
+
+    params: Any
+    batch: ItemBatch
+    temperature: Any
+
+
 class Program(NamedTuple):
     """The static (hashable) arguments of the jitted functions.
 
@@ -111,21 +125,21 @@ def scores_function(program: Program) -> Callable[[Any, Any, ItemBatch], jax.Arr
 def update_function(program: Program, recipe: ClipRecipe) -> Any:
     """Return the jitted update; it donates `trained` and `opt_state`.
 
-    It is (trained, opt_state, params, batch, temperature) -> (trained, opt_state, loss).
+    It is (trained, opt_state, inputs) -> (trained, opt_state, loss).
     """
     optimizer = adamw(recipe)
 
-    def local_gradient(trained: Any, params: Any, batch: ItemBatch, temperature: jax.Array):
+    def local_gradient(trained: Any, inputs: StepInputs):
         objective = partial(_objective, program, recipe.contrast)
-        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
-            trained, params, batch, temperature
-        )
+        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(trained, inputs)
         return jax.lax.psum((loss, grads), "data") if program.parts > 1 else (loss, grads)
 
-    gradient = _by_device(program, local_gradient, (WHOLE, WHOLE, _ROWS, WHOLE), WHOLE)
+    gradient = _by_device(
+        program, local_gradient, (WHOLE, StepInputs._make((WHOLE, _ROWS, WHOLE))), WHOLE
+    )
 
-    def update(trained: Any, opt_state: Any, params: Any, batch: ItemBatch, temperature: jax.Array):
-        loss, grads = gradient(trained, params, batch, temperature)
+    def update(trained: Any, opt_state: Any, inputs: StepInputs):
+        loss, grads = gradient(trained, inputs)
         updates, opt_state = optimizer.update(grads, opt_state, trained)
         return optax.apply_updates(trained, updates), opt_state, loss
 
@@ -133,21 +147,16 @@ def update_function(program: Program, recipe: ClipRecipe) -> Any:
 
 
 def _objective(
-    program: Program,
-    contrast: float,
-    trained: Any,
-    params: Any,
-    batch: ItemBatch,
-    temperature: jax.Array,
+    program: Program, contrast: float, trained: Any, inputs: StepInputs
 ) -> tuple[jax.Array, jax.Array]:
     """Return a value with this device's part of the loss's gradient, and its part of the loss."""
-    scores, images, texts = embed(program, params, trained, batch)
-    own = cross_entropy(scores / temperature).mean() / program.parts
+    scores, images, texts = embed(program, inputs.params, trained, inputs.batch)
+    own = cross_entropy(scores / inputs.temperature).mean() / program.parts
     if not contrast:
         return own, own
     if program.parts > 1:
         images, texts = _gather_constants(images, texts)
-    between, _ = contrastive(images, texts, jnp.exp(params["logit_scale"]))
+    between, _ = contrastive(images, texts, jnp.exp(inputs.params["logit_scale"]))
     # Every device has the whole of it, but its gradient for its own vectors alone.
     return own + contrast * between, own + contrast * between / program.parts
 

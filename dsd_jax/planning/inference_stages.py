@@ -143,7 +143,8 @@ def tuning_step(job: Job, mesh: Mesh | AbstractMesh) -> Program:
         jax.ShapeDtypeStruct((items, job.captions, POSITIONS), jnp.int32, sharding=place_rows),
     )
     spread = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, WHOLE))
-    arguments = (masters, _alike(mesh, moments, masters), params, batch, spread)
+    inputs = clip_steps.StepInputs(params, batch, spread)
+    arguments = (masters, _alike(mesh, moments, masters), inputs)
     here = items // mesh.size if items % mesh.size == 0 else items
     dtype, divided = jnp.dtype(job.dtype), mesh.size > 1 and items % mesh.size == 0
     static = clip_steps.Program(job.clip, dtype, Normalizer(), mesh, divided)

@@ -45,7 +45,7 @@ def train_clip(config: ClipPretrainConfig, workdir: Path) -> Any:
             clip_step.update_function(shape, transform),
             batch,
             settings.steps,
-            LoopOptions(
+            options=LoopOptions(
                 "clip",
                 saved,
                 workdir / "metrics.jsonl",

@@ -41,7 +41,7 @@ def train_vae(config: PretrainConfig, workdir: Path) -> Any:
                     mesh, autoencoder_phase.batch(stream, config.seed, rows, step)
                 ),
                 steps,
-                LoopOptions(
+                options=LoopOptions(
                     name,
                     checkpoints,
                     workdir / "metrics.jsonl",
@@ -82,7 +82,7 @@ def train_reader(config: PretrainConfig, workdir: Path, first: Any) -> Any:
             reading_task.update_function(text, transform),
             batch,
             settings.steps,
-            LoopOptions(
+            options=LoopOptions(
                 "text",
                 checkpoints,
                 workdir / "metrics.jsonl",
@@ -136,7 +136,7 @@ def train_denoiser(
             denoiser_phase.update_function(loss, transform, mesh, config.seed),
             batch,
             settings.steps,
-            LoopOptions(
+            options=LoopOptions(
                 "denoiser",
                 checkpoints,
                 workdir / "metrics.jsonl",

@@ -22,22 +22,17 @@ LEAST = 5  # independent held-out items that can tell a gain of one standard err
 
 
 class CheckSchedule(Protocol):
-    """The fields of a recipe that say when held-out items are checked."""
+    """The fields of a recipe that say when held-out items are checked.
 
-    @property
-    def steps(self) -> int:
-        """The number of optimizer steps, at most."""
-        ...
+    Attributes:
+        steps: of the optimizer, at most.
+        check_every: steps between checks.
+        patience: checks without improvement before stopping.
+    """
 
-    @property
-    def check_every(self) -> int:
-        """The number of steps between checks."""
-        ...
-
-    @property
-    def patience(self) -> int:
-        """The number of checks without improvement before stopping."""
-        ...
+    steps: int
+    check_every: int
+    patience: int
 
 
 class TrainState(NamedTuple):
@@ -134,25 +129,25 @@ def best_if_significant(
 def split(
     clusters: Sequence[Any] | np.ndarray, part: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the items to learn from, and of those held out.
+    """Return the indices of the items to train on, and of those held out.
 
     A part of the items is held out: of at least `LEAST` clusters as far as half of them are that
-    many, and at most half. Clusters stay whole, lest what is learned from is held out, too.
+    many, and at most half. Clusters stay whole: none is both trained on and held out.
     """
-    number = cluster_ids(list(clusters))
-    sizes = np.bincount(number)
-    members = np.split(np.argsort(number, kind="stable"), np.cumsum(sizes)[:-1])
-    count, half = len(number), len(number) // 2
+    ids = cluster_ids(list(clusters))
+    sizes = np.bincount(ids)
+    members = np.split(np.argsort(ids, kind="stable"), np.cumsum(sizes)[:-1])
+    count, half = len(ids), len(ids) // 2
     wanted = int(np.clip(round(part * count), min(LEAST, half), half))
     least = min(LEAST, len(members) // 2)
-    learn: list[int] = []
-    held: list[int] = []
+    train: list[int] = []
+    held_out: list[int] = []
     clusters_held = 0
-    for one in np.random.default_rng([seed, 6]).permutation(len(members)):
-        fits = len(held) + sizes[one] <= half
-        if fits and (len(held) < wanted or clusters_held < least):
-            held += members[one].tolist()
+    for cluster in np.random.default_rng([seed, 6]).permutation(len(members)):
+        fits = len(held_out) + sizes[cluster] <= half
+        if fits and (len(held_out) < wanted or clusters_held < least):
+            held_out += members[cluster].tolist()
             clusters_held += 1
         else:
-            learn += members[one].tolist()
-    return np.array(learn, np.int64), np.array(held, np.int64)
+            train += members[cluster].tolist()
+    return np.array(train, np.int64), np.array(held_out, np.int64)

@@ -16,20 +16,9 @@ from dsd_jax.training.loop import CheckResult, LoopOptions, fit
 class AdamWSettings(Protocol):
     """The fields of a recipe that say how params are updated."""
 
-    @property
-    def steps(self) -> int:
-        """The number of optimizer steps, at most."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """The highest learning rate."""
-        ...
-
-    @property
-    def weight_decay(self) -> float:
-        """The weight decay."""
-        ...
+    steps: int
+    learning_rate: float
+    weight_decay: float
 
 
 class FewShotRecipe(AdamWSettings, early_stopping.CheckSchedule, Protocol):
@@ -99,7 +88,7 @@ def fit_few_shot(task: FewShotTask, recipe: FewShotRecipe, options: LoopOptions)
         update,
         task.batch,
         recipe.steps,
-        options,
+        options=options,
         check=check,
         check_every=recipe.check_every,
         batch_size=task.batch_size,

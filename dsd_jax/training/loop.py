@@ -54,6 +54,10 @@ class CheckResult(NamedTuple):
     metric: float | None
 
 
+# Of (steps done, state).
+Check = Callable[[int, Any], CheckResult]
+
+
 @contextmanager
 def preemption_guard() -> Iterator[Callable[[int], bool]]:
     """Yield a function of the steps done that says whether to stop there; SIGTERM no longer kills.
@@ -80,47 +84,81 @@ def is_time_to_save(done: int, saved: float, seconds: float) -> bool:
     return done % _CLOCK_EVERY == 0 and processes.broadcast_from_main(late)
 
 
-class _Saver:
-    """A saver of a run's finite states, when it is time or when it must."""
+class _Run:
+    """A run's checks, its log, its progress bar and its checkpoints."""
 
-    def __init__(self, options: LoopOptions, batch_size: int):
-        self._options, self._batch_size = options, batch_size
+    def __init__(
+        self,
+        options: LoopOptions,
+        steps: int,
+        *,
+        check: Check | None,
+        check_every: int,
+        batch_size: int,
+    ):
+        self._options, self._steps, self._batch_size = options, steps, batch_size
+        self._check, self._check_every = check, check_every
         self._saved = time.monotonic()
+        self.log = MetricsLog(options.log if processes.is_main() else None)
+
+    def progress_bar(self, done: int) -> tqdm:
+        """Return a bar that starts at the steps done, which do not count for its ETA."""
+        return tqdm(
+            initial=done,
+            total=self._steps,
+            desc=self._options.name,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not (self._options.progress and processes.is_main()),
+        )
+
+    def check(self, done: int, state: Any) -> CheckResult:
+        """Run the check of this step, if there is one."""
+        last = done == self._steps
+        if self._check and done and (done % self._check_every == 0 or last):
+            return CheckResult(*self._check(done, state))
+        return CheckResult(state, False, None)
+
+    def show(self, bar: tqdm, done: int, metrics: Mapping[str, Any], last: bool) -> None:
+        """Advance the bar; show and log the metrics every `log_every` steps and at the end."""
+        bar.update()
+        if done % self._options.log_every == 0 or last:
+            values = self._finite(done, metrics)
+            bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
+            line = {"phase": self._options.name, "step": done, "time": time.time(), **values}
+            self.log.write(line)
 
     def is_due(self, done: int, metric: float | None) -> bool:
-        """Return whether enough time has passed; a tenth of it for the lowest metric so far."""
+        """Return whether it is time to save; ten times as often at the lowest metric so far."""
         checkpoints, seconds = self._options.checkpoints, self._options.save_seconds
         if not checkpoints:
             return False
         best = metric is not None and metric < checkpoints.best
         return is_time_to_save(done, self._saved, seconds / (10 if best else 1))
 
-    def save(self, done: int, state: Any, metric: float | None) -> None:
+    def save(self, done: int, state: Any, metrics: Mapping[str, Any], metric: float | None) -> None:
         """Save where there are checkpoints.
 
         Raises:
-            UserError: the state is not finite, whatever the loss was that led to it.
+            UserError: the loss is not finite, or the state, whatever the loss was that led to it.
         """
+        self._finite(done, metrics)
+        self.log.flush()
         if not is_finite(state):
-            self.refuse("what is trained is no longer finite", done)
+            self._refuse("what is trained is no longer finite", done)
         if self._options.checkpoints:
             examples = done * self._batch_size
             self._options.checkpoints.save(done, state, examples=examples, metric=metric)
             self._saved = time.monotonic()
 
-    def finite(self, done: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Return the metrics as Python's numbers, waiting for the device.
-
-        Raises:
-            UserError: one is not finite.
-        """
+    def _finite(self, done: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Return the metrics as Python's numbers, waiting for the device."""
         values = {key: float(value) for key, value in metrics.items()}
         if not all(map(math.isfinite, values.values())):
-            self.refuse("the loss is not a number", done)
+            self._refuse("the loss is not a number", done)
         return values
 
-    def refuse(self, reason: str, done: int) -> NoReturn:
-        """Raise `UserError` with the reason and the step from which the next run goes on."""
+    def _refuse(self, reason: str, done: int) -> NoReturn:
         newest = self._options.checkpoints and self._options.checkpoints.newest()
         where = "the start, for there is no checkpoint" if newest is None else f"step {newest}"
         raise UserError(
@@ -134,9 +172,9 @@ def fit(
     update: Callable[[State, Batch], tuple[State, Mapping[str, Any]]],
     batch: Callable[[int], Batch],
     steps: int,
-    options: LoopOptions,
     *,
-    check: Callable[[int, State], CheckResult] | None = None,
+    options: LoopOptions,
+    check: Check | None = None,
     check_every: int = 1,
     batch_size: int = 0,
 ) -> State:
@@ -150,58 +188,31 @@ def fit(
             same data. Called while the device works on the step before.
         steps: in total, those of earlier runs included.
         options: name, checkpoints, log.
-        check: of (steps done, state), every `check_every` steps and at the end; repeated on a
-            restored state, so that a run that it ended stays ended: it must be idempotent.
+        check: every `check_every` steps and at the end; repeated on a restored state, so that a
+            run that it ended stays ended: it must be idempotent.
         check_every: steps between checks.
         batch_size: items of a batch; checkpoints say how many were seen.
 
     Raises:
         Preempted: SIGTERM arrived; the state is saved.
-        UserError: the loss or the state is no longer finite, and so not saved; names the step of
-            the newest intact checkpoint.
+        UserError: the loss or the state is no longer finite, and so not saved.
     """
-    checkpoints, saver = options.checkpoints, _Saver(options, batch_size)
-    done, state = (checkpoints and checkpoints.restore(state)) or (0, state)
-
-    def run_check(done: int, state: Any) -> CheckResult:
-        due = check and done and (done % check_every == 0 or done == steps)
-        return (
-            CheckResult(*check(done, state)) if check and due else CheckResult(state, False, None)
-        )
-
-    state, stopped, _ = run_check(done, state)
-    log = MetricsLog(options.log if processes.is_main() else None)
-    with preemption_guard() as is_preempted, _progress_bar(options, done, steps) as bar, log:
+    done, state = (options.checkpoints and options.checkpoints.restore(state)) or (0, state)
+    run = _Run(options, steps, check=check, check_every=check_every, batch_size=batch_size)
+    state, stopped, _ = run.check(done, state)
+    with preemption_guard() as is_preempted, run.progress_bar(done) as bar, run.log:
         next_batch: Any = batch(done) if done < steps else None
         while done < steps and not stopped:
             state, metrics = update(state, next_batch)
             done += 1
             next_batch = batch(done) if done < steps else None  # while the device is busy
-            bar.update()
-            state, stopped, metric = run_check(done, state)
+            state, stopped, metric = run.check(done, state)
             last = stopped or done == steps
-            if done % options.log_every == 0 or last:
-                values = saver.finite(done, metrics)
-                bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
-                log.write({"phase": options.name, "step": done, "time": time.time(), **values})
+            run.show(bar, done, metrics, last)
             preempted = is_preempted(done)
-            if preempted or last or saver.is_due(done, metric):
-                saver.finite(done, metrics)
-                log.flush()
-                saver.save(done, state, metric)
+            if preempted or last or run.is_due(done, metric):
+                run.save(done, state, metrics, metric)
             if preempted:
-                raise Preempted(
-                    f"{options.name}: stopped at step {done}; resume with the same command."
-                )
+                name = options.name
+                raise Preempted(f"{name}: stopped at step {done}; resume with the same command.")
     return state
-
-
-def _progress_bar(options: LoopOptions, done: int, steps: int) -> tqdm:
-    return tqdm(
-        initial=done,
-        total=steps,
-        desc=options.name,
-        unit="step",
-        dynamic_ncols=True,
-        disable=not (options.progress and processes.is_main()),
-    )

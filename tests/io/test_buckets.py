@@ -129,7 +129,7 @@ def learn(folder, stop: int | None = None):
             log_every=1,
             progress=False,
         )
-        return fit({"x": jnp.zeros(3)}, update, batch, 7, options)
+        return fit({"x": jnp.zeros(3)}, update, batch, 7, options=options)
 
 
 def test_stopped_and_resumed_is_the_same(folder, tmp_path):

@@ -33,7 +33,7 @@ def run(checkpoints=None, log=None, batch=numbers, **options):
     names = {"save_seconds", "log_every", "progress"} & options.keys()
     shown = {"progress": False} | {name: options.pop(name) for name in names}
     settings = LoopOptions("toy", checkpoints, log, **shown)
-    return fit(start, used_update, batch, steps, settings, **options)
+    return fit(start, used_update, batch, steps, options=settings, **options)
 
 
 @pytest.fixture(scope="module")
@@ -261,11 +261,13 @@ def test_a_state_that_is_not_finite_is_never_saved_whatever_the_loss(open_folder
     message = "toy: what is trained is no longer finite at step 5; .* goes on from step 4[.]"
     with open_folder() as checkpoints, pytest.raises(UserError, match=message):
         options = LoopOptions("toy", checkpoints, progress=False, save_seconds=0)
-        fit(start, exploding_at(4), numbers, STEPS, options)
+        fit(start, exploding_at(4), numbers, STEPS, options=options)
     asked, sound = [], exploding_at(STEPS)
     with open_folder() as checkpoints:  # the message is true
         options = LoopOptions("toy", checkpoints, progress=False)
-        found = fit(start, sound, lambda step: asked.append(step) or numbers(step), STEPS, options)
+        found = fit(
+            start, sound, lambda step: asked.append(step) or numbers(step), STEPS, options=options
+        )
     assert asked == [4, 5, 6] and np.isfinite(found["x"]).all()
 
 
@@ -274,7 +276,7 @@ def test_without_checkpoints_it_ends_as_loudly(step):
     message = "toy: (the loss is not a number|what is .*) at step 7; .* from the start, for there"
     with pytest.raises(UserError, match=message):
         options = LoopOptions("toy", progress=False)
-        fit({"x": jnp.zeros(3)}, exploding_at(step), numbers, STEPS, options)
+        fit({"x": jnp.zeros(3)}, exploding_at(step), numbers, STEPS, options=options)
 
 
 def test_a_number_that_is_none_does_not_reach_the_log(open_folder, tmp_path):
