@@ -67,7 +67,7 @@ class Encoders:
         return (np.concatenate(parts),)
 
     def _latents(self, pixels: np.ndarray, rows: list[int]) -> np.ndarray:
-        return np.asarray(self.model.latents(pixels[rows]))
+        return np.asarray(self.model.latents(list(pixels[rows])))
 
     def _encode_captions(self, captions: list[str]) -> Rows:
         length, width = self.model.tokenizer.model_max_length, self.model.unet.cross_attention_dim

@@ -40,8 +40,8 @@ def items(model):
 
 
 def scores_of(model, items, *labels):
-    asked = EvalPlan(parse_all(labels, 4), score_functions.chosen_layers(model.unet), 4, 0, {})
-    found = candidate_scores(model, items, asked)
+    plan = EvalPlan(parse_all(labels, 4), score_functions.chosen_layers(model.unet), 4, 0, {})
+    found = candidate_scores(model, items, plan)
     return [found[label, "", 0] for label in labels]
 
 
@@ -136,9 +136,9 @@ def test_methods_with_the_same_timesteps_share_passes(model, items, monkeypatch)
         return original(model, items, times, seeds, **rest)
 
     monkeypatch.setattr(score_jobs, "item_outputs", recorded)
-    asked = parse_all(["itm@4", "noise@20", "attention@4"], 4)
+    specs = parse_all(["itm@4", "noise@20", "attention@4"], 4)
     candidate_scores(
-        model, items, EvalPlan(asked, score_functions.chosen_layers(model.unet), 4, 0, {})
+        model, items, EvalPlan(specs, score_functions.chosen_layers(model.unet), 4, 0, {})
     )
     every = [time for call in calls for time in call]
     assert len(every) == len(set(every)) == 20
