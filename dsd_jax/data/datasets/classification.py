@@ -89,41 +89,29 @@ def load_folders(root: Path, templates: Sequence[str], fit: str, split: str) -> 
         UserError: there are not two classes with images, or a folder can't be read.
     """
     place = root / split if split != "all" else root
-    names = sorted(list_names(place, folders_only=True).difference(_NO_CLASSES))
-    classes = [name for name in names if not is_hidden(name)]
-    images, others = {}, []
+    folders = sorted(list_names(place, folders_only=True))
+    classes = [name for name in folders if name not in _NO_CLASSES and not name.startswith(".")]
+    images: dict[str, list[str]] = {}
+    others: list[str] = []
     for label in classes:
-        names = [name for name in sorted(list_names(place / label)) if not is_hidden(name)]
-        folders = list_names(place / label, folders_only=True)
-        images[label] = [name for name in names if is_image(name) and name not in folders]
-        chosen = set(images[label])
-        others += [f"{label}/{name}" for name in names if name not in chosen]
+        names = [name for name in sorted(list_names(place / label)) if not name.startswith(".")]
+        deeper = list_names(place / label, folders_only=True)
+        images[label] = [
+            name for name in names if name.lower().endswith(image_endings()) and name not in deeper
+        ]
+        others += [f"{label}/{name}" for name in sorted(set(names).difference(images[label]))]
     classes = [label for label in classes if images[label]]
     if len(classes) < 2:
+        hint = f" Its folders are {', '.join(folders[:10])}." if folders else ""
         raise UserError(
             f"{place} has {len(classes)} folders with images (.jpg, .png, ...); expected one for "
-            f"each of two or more classes.{_name_folders(place)}"
+            f"each of two or more classes.{hint}"
         )
     _report_others(place, others)
     labels = [number for number, label in enumerate(classes) for _ in images[label]]
     keys = [f"{label}/{file}" for label in classes for file in images[label]]
     items = to_items(labels, keys, class_names(root, classes), templates)
     return Examples.from_items(items, image_reader(place, fit))
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file is named as Pillow's formats are."""
-    return name.lower().endswith(image_endings())
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a name is one of those that programs make and people do not see."""
-    return name.startswith(".")
-
-
-def _name_folders(place: Path) -> str:
-    folders = sorted(list_names(place, folders_only=True))
-    return f" Its folders are {', '.join(folders[:10])}." if folders else ""
 
 
 def _report_others(place: Path, others: Sequence[str]) -> None:

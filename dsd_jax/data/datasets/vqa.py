@@ -126,25 +126,6 @@ def image_name(year: str, number: int) -> str:
     return f"COCO_{year}_{number:012d}.jpg"
 
 
-class Question(NamedTuple):
-    """A question about an image.
-
-    image: the name of its file. cluster: its number.
-    given: all that annotators answered; answer: what most of them did.
-    question_type: how the question starts, such as "what color is the".
-    answer_type: "yes/no", "number" or "other".
-    """
-
-    number: int
-    text: str
-    image: str
-    cluster: int
-    answer: str
-    given: frozenset[str]
-    question_type: str
-    answer_type: str
-
-
 class QuestionRow(FileRow):
     """An entry of the questions' file."""
 
@@ -167,6 +148,29 @@ class AnnotationRow(FileRow):
     question_type: AnyText
     answer_type: Text
     answers: list[AnswerRow]
+
+
+class Question(NamedTuple):
+    """A question, the name of the image that it is about, and what was answered."""
+
+    text: str
+    image: str
+    row: AnnotationRow
+
+    @property
+    def answer(self) -> str:
+        """Return what most annotators answered."""
+        return self.row.multiple_choice_answer
+
+    @property
+    def caption(self) -> tuple[str, str]:
+        """Return the parts of the right caption."""
+        return self.text, self.answer
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Return all that annotators answered."""
+        return frozenset([self.answer, *(given.answer for given in self.row.answers)])
 
 
 class Header(FileRow):
@@ -198,7 +202,7 @@ def load_official(folder: DataFolder, split: str, year: str, negatives: Negative
     asked, answered = folder.find([RequiredFile((f"v2_{name}", name), SOURCE) for name in names])
     questions = read_questions(asked, answered, year)
     is_binary = split.endswith("/binary")
-    selected = [q for q in questions if (q.answer_type == "yes/no") == is_binary]
+    selected = [q for q in questions if (q.row.answer_type == "yes/no") == is_binary]
     not_empty(answered, selected)
     return (binary_items if is_binary else other_items)(selected, negatives)
 
@@ -220,19 +224,7 @@ def read_questions(questions: Path, annotations: Path, year: str) -> list[Questi
                 f"{annotations} answers question {row.question_id}, which {questions} does not "
                 "ask; take both files from the same release."
             )
-        answer = row.multiple_choice_answer
-        joined.append(
-            Question(
-                number=row.question_id,
-                text=texts[row.question_id],
-                image=image_name(year, row.image_id),
-                cluster=row.image_id,
-                answer=answer,
-                given=frozenset([answer, *(given.answer for given in row.answers)]),
-                question_type=row.question_type,
-                answer_type=row.answer_type,
-            )
-        )
+        joined.append(Question(texts[row.question_id], image_name(year, row.image_id), row))
     return joined
 
 
@@ -262,7 +254,7 @@ class CaptionedImage(NamedTuple):
 def binary_items(questions: Sequence[Question], negatives: Negatives) -> list[Example]:
     """Return items of one caption, its image and others."""
     return with_wrong_images(
-        [CaptionedImage(q.number, (q.text, q.answer), q.image, q.cluster) for q in questions],
+        [CaptionedImage(q.row.question_id, q.caption, q.image, q.row.image_id) for q in questions],
         negatives,
     )
 
@@ -283,16 +275,18 @@ def with_wrong_images(pairs: Sequence[CaptionedImage], negatives: Negatives) -> 
 
 def other_items(questions: Sequence[Question], negatives: Negatives) -> list[Example]:
     """Return items of one image, the question with its answer and with others."""
-    by_question_type = frequent((q.question_type, q.answer) for q in questions)
-    by_answer_type = frequent((q.answer_type, q.answer) for q in questions)
+    by_question_type = frequent((q.row.question_type, q.answer) for q in questions)
+    by_answer_type = frequent((q.row.answer_type, q.answer) for q in questions)
     items = []
     for q in questions:
-        pool = by_question_type[q.question_type]
-        if len(set(pool) - q.given) < negatives.count:
-            pool = by_answer_type[q.answer_type]
-        wrong = negatives.draw(q.number, pool, lambda x, g=q.given: x not in g, "other answers")
+        given = q.given
+        pool = by_question_type[q.row.question_type]
+        if len(set(pool) - given) < negatives.count:
+            pool = by_answer_type[q.row.answer_type]
+        number, kind, cluster = q.row.question_id, q.row.answer_type, q.row.image_id
+        wrong = negatives.draw(number, pool, lambda x, g=given: x not in g, "other answers")
         captions = tuple(f"{q.text} {answer}" for answer in (q.answer, *wrong))
-        items.append(Example(captions, (q.image,), q.answer_type, q.cluster))
+        items.append(Example(captions, (q.image,), kind, cluster))
     return items
 
 
