@@ -14,12 +14,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dsd_jax.errors import DeviceError, Preempted, UserError
 from dsd_jax.io.local_files import cache_folder
 from dsd_jax.io.terminal import OutputError, guarded_terminal, show_warning, tell
 from dsd_jax.version import __version__
+
+if TYPE_CHECKING:
+    from dsd_jax.config.fields import ConfigClass
 
 # Exit codes.
 MISTAKE = 2  # of the user
@@ -167,7 +170,7 @@ class ConfigParser(Parser):
     overrides applied and every field checked.
     """
 
-    def __init__(self, name: str, purpose: str, example: str, *, kind: Any):
+    def __init__(self, name: str, purpose: str, example: str, *, kind: "ConfigClass"):
         """Take what `Parser` does; `kind` is the class that checks the config."""
         super().__init__(name, purpose, example)
         self.kind = kind
@@ -175,7 +178,7 @@ class ConfigParser(Parser):
             "--config",
             required=True,
             metavar="FILE[:ARG]",
-            help="Python file with a get_config function, and what to hand to it",
+            help="Python file with a get_config function, and the argument for it",
         )
         self.add_argument(
             "--config.FIELD",
@@ -186,7 +189,7 @@ class ConfigParser(Parser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         """Parse as `argparse` does; raise `UserError` for any mistake in arguments or config."""
-        from dsd_jax.config import config_files  # here and below: what takes long to import
+        from dsd_jax.config import config_files  # heavy: not for --help alone
 
         arguments = list(sys.argv[1:] if args is None else args)
         arguments, overrides = split_overrides(arguments)
@@ -201,8 +204,8 @@ class ConfigParser(Parser):
 class RunParser(ConfigParser):
     """A `ConfigParser` that takes `--workdir`, too: an `epath.Path` to a folder or in a bucket."""
 
-    def __init__(self, name: str, purpose: str, example: str, *, kind: Any):
-        """As `ConfigParser`."""
+    def __init__(self, name: str, purpose: str, example: str, *, kind: "ConfigClass"):
+        """Take what `ConfigParser` does."""
         super().__init__(name, purpose, example, kind=kind)
         self.add_argument(
             "--workdir",
@@ -259,7 +262,7 @@ def check_text(text: str, option: str) -> None:
         ) from error
 
 
-def _fields_help(arguments: Sequence[str], kind: Any) -> str:
+def _fields_help(arguments: Sequence[str], kind: "ConfigClass") -> str:
     """Return the part of `--help` on the fields of the config that the arguments name, if any."""
     from dsd_jax.config.config_files import load_config
     from dsd_jax.config.fields import describe
