@@ -3,16 +3,13 @@
 import json
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from dsd_jax.errors import UserError
-from dsd_jax.models.components import UNET
-from dsd_jax.tensor_files import msgpack_file, safetensors_file
-from dsd_jax.weights.component_files import read_config, read_headers
-from dsd_jax.weights.model_folder import find
-from tests.files import replace_by
+from dsd_jax.tensor_files import safetensors_file
 
 
 def write(file, header, content: bytes = bytes(8)):
@@ -94,68 +91,18 @@ def test_files_are_closed(tmp_path):
     assert again <= before + 1 and len(os.listdir("/proc/self/fd")) <= before
 
 
-def flax(shape: bytes, content: bytes, dtype: bytes = b"\xa7float32") -> bytes:
-    """A checkpoint of one array `a`, whose shape is given as msgpack."""
-    inner = b"\x93" + shape + dtype + b"\xc4" + bytes([len(content)]) + content
-    return b"\x81\xa1a\xc7" + bytes([len(inner)]) + b"\x01" + inner
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        flax(b"\x92\xff\xff", bytes(4)),  # -1, -1
-        flax(b"\x91\xcb" + bytes(8), bytes(0)),  # 0.0
-        flax(b"\x91\xa11", bytes(4)),  # "1"
-        flax(b"\x91\x02", bytes(4)),  # two numbers in four bytes
-        flax(b"\x91\x01", bytes(12)),
-        flax(b"\x01", bytes(4)),
-        flax(b"\x91\x01", bytes(4), dtype=b"\x91\xa1f"),
-        b"\x81\xa1a" * 5_000,
-    ],
-)
-def test_msgpack_that_lies(tmp_path, content):
-    (tmp_path / "x.msgpack").write_bytes(content)
-    with pytest.raises(UserError, match=r"x.msgpack is (not a Flax checkpoint|cut off)"):
-        msgpack_file.read_header(tmp_path / "x.msgpack")
-
-
-def test_msgpack_that_does_not(tmp_path):
-    (tmp_path / "x.msgpack").write_bytes(flax(b"\x91\x01", np.float32(3).tobytes()))
-    assert msgpack_file.read_header(tmp_path / "x.msgpack")["a"].read() == [3]
-
-
-@pytest.fixture
-def unet(tmp_path):
-    """A folder with a config and weights of a UNet that nobody reads further than the header."""
-    part = tmp_path / "model" / "unet"
-    part.mkdir(parents=True)
-    (part / "config.json").write_text("{}")
-    save_file({"a": np.zeros(3, np.float32)}, part / "diffusion_pytorch_model.safetensors")
-    return part
-
-
-@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "loop"])
-@pytest.mark.parametrize("name", ["config.json", "diffusion_pytorch_model.safetensors"])
-def test_files_that_are_none(unet, name, kind):
-    replace_by(unet / name, kind)
-    with pytest.raises(UserError) as error:
-        read_headers(unet, UNET)
-        read_config(unet.parent, UNET)
-    said = {"fifo": "is no regular file", "folder": "is a folder", "link": "is missing, a link to"}
-    assert f"{unet / name} {said.get(kind, 'can')}" in str(error.value)
-
-
-@pytest.mark.parametrize("shard", ["x" * 300, "../../etc/passwd", "/etc/passwd", ""])
-def test_an_index_that_names_no_file_beside_it(unet, shard):
-    file = unet / "diffusion_pytorch_model.safetensors"
-    file.unlink()
-    index = file.with_name(f"{file.name}.index.json")
-    index.write_text(json.dumps({"weight_map": {"a": shard}}))
-    with pytest.raises(UserError, match=r"is missing, though .*index.json names it"):
-        read_headers(unet, UNET)
-
-
-@pytest.mark.parametrize("where", ["x" * 5000, "a\0b", "~nosuchuser/model"])
-def test_names_that_no_folder_can_have(where):
-    with pytest.raises(UserError, match="can't be read|no home folder"):
-        find(where)
+def test_what_is_written(tmp_path):
+    """Any layout in memory; readable for whom other new files are."""
+    tensors = {
+        "a": np.arange(6, dtype=ml_dtypes.bfloat16).reshape(2, 3).T,
+        "b": np.array(3, np.float32),
+    }
+    safetensors_file.write(tmp_path / "x.safetensors", tensors)
+    again = safetensors_file.read_header(tmp_path / "x.safetensors")
+    for name, tensor in tensors.items():
+        assert again[name].shape == tensor.shape and again[name].dtype == tensor.dtype.name
+        np.testing.assert_array_equal(again[name].read(), tensor)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    with pytest.raises(OSError, match="No such file"):
+        safetensors_file.write(tmp_path / "none" / "x.safetensors", tensors)

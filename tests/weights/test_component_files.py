@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from dsd_jax.errors import UserError
 from dsd_jax.models.components import TEXT, UNET
-from dsd_jax.weights.component_files import choose, shards
+from dsd_jax.weights.component_files import choose, read_config, read_headers, shards
 from dsd_jax.weights.model_loading import load
+from tests.files import replace_by
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 3438167540\n"
 PAGE = "\n<!doctype html>\n<html><head><title>Sign in</title></head></html>"
@@ -199,3 +202,34 @@ def test_schedule_of_an_unknown_kind(folder):
     assert "prediction_type" in refusal(folder.path)
     file.unlink()
     assert "scheduler_config.json is missing" in refusal(folder.path)
+
+
+@pytest.fixture
+def unet(tmp_path):
+    """A folder with a config and weights of a UNet that nobody reads further than the header."""
+    part = tmp_path / "model" / "unet"
+    part.mkdir(parents=True)
+    (part / "config.json").write_text("{}")
+    save_file({"a": np.zeros(3, np.float32)}, part / "diffusion_pytorch_model.safetensors")
+    return part
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "loop"])
+@pytest.mark.parametrize("name", ["config.json", "diffusion_pytorch_model.safetensors"])
+def test_files_that_are_none(unet, name, kind):
+    replace_by(unet / name, kind)
+    with pytest.raises(UserError) as error:
+        read_headers(unet, UNET)
+        read_config(unet.parent, UNET)
+    said = {"fifo": "is no regular file", "folder": "is a folder", "link": "is missing, a link to"}
+    assert f"{unet / name} {said.get(kind, 'can')}" in str(error.value)
+
+
+@pytest.mark.parametrize("shard", ["x" * 300, "../../etc/passwd", "/etc/passwd", ""])
+def test_an_index_that_names_no_file_beside_it(unet, shard):
+    file = unet / "diffusion_pytorch_model.safetensors"
+    file.unlink()
+    index = file.with_name(f"{file.name}.index.json")
+    index.write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(UserError, match=r"is missing, though .*index.json names it"):
+        read_headers(unet, UNET)

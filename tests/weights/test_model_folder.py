@@ -127,3 +127,9 @@ def test_other_architectures(folders, message):
     with pytest.raises(UserError, match=message) as error:
         checked_components(folders, "here")
     assert "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize("where", ["x" * 5000, "a\0b", "~nosuchuser/model"])
+def test_names_that_no_folder_can_have(where):
+    with pytest.raises(UserError, match="can't be read|no home folder"):
+        find(where)
