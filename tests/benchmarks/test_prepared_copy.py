@@ -25,7 +25,7 @@ def opened(folder, cache, size=SIDE, **settings):
     return with_prepared_copy(plain, str(cache), {"folder": str(folder)} | settings, size)
 
 
-def test_the_same_items_and_pictures_in_order(made, tmp_path, capfd):
+def test_the_same_items_and_images_in_order(made, tmp_path, capfd):
     plain = comvg.benchmark(str(made)).load("all")
     found = opened(made, tmp_path / "cache").load("all")
     assert found.captions == plain.captions and found.kinds == plain.kinds
@@ -40,7 +40,7 @@ def test_the_same_items_and_pictures_in_order(made, tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_each_picture_is_kept_once(made, tmp_path):
+def test_each_image_is_kept_once(made, tmp_path):
     import tensorflow_datasets as tfds
 
     opened(made, tmp_path / "cache").load("all")
@@ -68,7 +68,7 @@ def test_other_settings_or_sizes_are_other_copies(made, tmp_path):
         found.read_images(found.images[0], SIDE)
 
 
-def test_smaller_pictures_than_prepared(made, tmp_path):
+def test_smaller_images_than_prepared(made, tmp_path):
     """A report shows small ones, and a CLIP may look at smaller ones than the model."""
     found = opened(made, tmp_path, size=64).load("verb")
     small = found.read_images(found.images[0], 24)
@@ -84,13 +84,13 @@ def test_smaller_pictures_than_prepared(made, tmp_path):
         (64, 512, 224, "is 64, but the model takes images of 512 pixels; set it to 512"),
     ],
 )
-def test_pictures_prepared_too_small_are_refused_by_field(side, model, clip, message):
+def test_images_prepared_too_small_are_refused_by_field(side, model, clip, message):
     data = SimpleNamespace(prepared="x", prepared_size=side)
     with pytest.raises(UserError, match=rf"data\.prepared_size {message}"):
         check_prepared(data, model, clip)
 
 
-def test_pictures_prepared_large_enough(capsys):
+def test_images_prepared_large_enough(capsys):
     check_prepared(SimpleNamespace(prepared="x", prepared_size=512), 512, 224)
     check_prepared(SimpleNamespace(prepared="", prepared_size=1), 512, 224)
     check_prepared(SimpleNamespace(), 512)
@@ -128,7 +128,7 @@ def test_a_changed_folder_of_classes_is_told(tmp_path, capsys):
         (folder / "dog" / "new.jpg").touch()
 
 
-def test_a_damaged_picture_leaves_nothing_half_written(made, tmp_path):
+def test_a_damaged_image_leaves_nothing_half_written(made, tmp_path):
     picture = next(made.rglob("*.jpg"))
     whole = picture.read_bytes()
     picture.write_bytes(whole[:500])

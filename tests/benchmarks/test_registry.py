@@ -47,7 +47,7 @@ def test_the_emoji_benchmark_needs_no_folder():
     assert opened(name="emoji").splits == emoji.benchmark().splits
 
 
-def test_damaged_pictures_by_config(folder, capfd):
+def test_damaged_images_by_config(folder, capfd):
     first = f"{folder}/pictures/00.jpg"
     with open(first, "wb") as file:
         file.write(b"no picture")
@@ -88,7 +88,7 @@ def test_settings_that_do_not_serve(settings, message, tmp_path, monkeypatch):
 
 
 def test_the_typed_fields_are_those_of_the_readers():
-    """Neither knows the other: the readers import much, the fields serve --help."""
+    """Readers and fields do not import each other, for --help needs the fields alone."""
     assert list(DATA) == list(READERS)
     for name, reader in READERS.items():
         fields = DATA[name].model_fields

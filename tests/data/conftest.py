@@ -1,4 +1,4 @@
-"""What a caption claims, read by a grammar of the tests' own, and whether a scene bears it out."""
+"""Checks of captions against scenes, with a grammar of the tests' own."""
 
 import re
 
@@ -28,7 +28,7 @@ def sprites():
 
 @pytest.fixture(scope="session")
 def failed_claims():
-    """`failed_claims(text, scene, image, concepts)`: the kinds of claim that aren't true."""
+    """Return `failed_claims(text, scene, image, concepts)`, the kinds of claim that aren't true."""
     return find_failed_claims
 
 
@@ -65,7 +65,7 @@ def holds(relation, first, second):
 
 
 def nearest_color(image, scene):
-    """The color whose RGB is nearest to the mean of the pixels outside all things' squares."""
+    """Return the color that is nearest to the mean of the pixels outside all things' squares."""
     ground = np.ones(image.shape[:2], bool)
     for thing in scene.things:
         ground[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] = False

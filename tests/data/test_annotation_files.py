@@ -150,7 +150,7 @@ def test_values_that_are_as_they_should_be():
 
 
 class Malicious:
-    """As pickled, it asks for a file to be made when it is read."""
+    """An object whose pickle asks for a file to be made when it is read."""
 
     def __init__(self, victim):
         self.victim = victim

@@ -74,7 +74,7 @@ def test_any_text_encodes_as_byte_pair_encoding_says(text, tokenizer, vocabulary
 
 
 def encode(text):
-    """Byte-pair encoding as CLIP's authors wrote it, from the two files alone."""
+    """Encode byte pairs as CLIP's authors wrote it, from the two files alone."""
     import unicodedata
 
     merges = (FOLDER / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]

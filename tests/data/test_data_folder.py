@@ -37,7 +37,7 @@ def test_the_first_folder_that_has_it(root):
     assert locate(root / "b", ("../a",), ["1.jpg"], "") == {"1.jpg": "../a/1.jpg"}
 
 
-def test_folders_are_listed_once_and_no_picture_is_looked_up(root, monkeypatch):
+def test_folders_are_listed_once_and_no_image_is_looked_up(root, monkeypatch):
     listed = []
     scan = os.scandir
     monkeypatch.setattr(data_folder.os, "scandir", lambda f: listed.append(f) or scan(f))

@@ -53,7 +53,7 @@ def test_all_is_well(made, capfd):
     assert "cannot be read" not in capfd.readouterr().err
 
 
-def test_damaged_pictures_are_named_and_their_items_left_out(made, capfd):
+def test_damaged_images_are_named_and_their_items_left_out(made, capfd):
     damage(made, 3, 17)
     (made / "pictures" / "30.jpg").write_text("no picture")
     # Two items of each picture: one wrong picture is the next item's.
@@ -82,7 +82,7 @@ def test_nothing_left(made):
         skip_unreadable(custom.benchmark(str(made)).load("all"), "own all")
 
 
-def test_by_default_the_first_damaged_picture_is_fatal_and_named(made):
+def test_by_default_the_first_damaged_image_is_fatal_and_named(made):
     damage(made, 3)
     examples = custom.benchmark(str(made)).load("all")
     with pytest.raises(UserError, match="image .*03.jpg cannot be read"):

@@ -1,4 +1,4 @@
-"""Pixels: every kind of picture comes out right, and what is none is refused by name."""
+"""Reading images: every kind comes out right, and a file that is none is refused by name."""
 
 import os
 import struct
@@ -112,14 +112,14 @@ def test_levels_of_any_depth(tmp_path, bits, kind):
 
 
 @pytest.mark.parametrize("levels", [[-1, 7], [0, 65_536], [0, 2**31 - 1]])
-def test_levels_that_no_picture_has(tmp_path, levels):
+def test_levels_that_no_image_has(tmp_path, levels):
     image = Image.fromarray(np.resize(np.array(levels, np.int32), (16, 16)))
     with pytest.raises(UserError, match="a.tif has gray levels from .* expected 0 to 65535"):
         open_image(saved(tmp_path / "a.tif", image))
 
 
 def test_levels_as_whole_floats(tmp_path):
-    """As Pillow writes SPIDER's files of grey images."""
+    """Pillow writes SPIDER's files of gray images so."""
     grey = Image.fromarray(noise(16, 16)[..., 0])
     path = saved(tmp_path / "a.spider", grey.convert("F"), format="SPIDER")
     np.testing.assert_array_equal(np.asarray(open_image(path)), np.asarray(grey.convert("RGB")))
@@ -315,12 +315,12 @@ def test_arrays_of_grey_and_transparency():
 
 
 @pytest.mark.parametrize("images", ["a.png", Path("a.png"), Image.new("RGB", (9, 9))])
-def test_one_picture_instead_of_a_list(images):
+def test_one_image_instead_of_a_list(images):
     with pytest.raises(UserError, match="put it in a list"):
         read_images(images, 16)
 
 
-def test_no_pictures():
+def test_no_images():
     with pytest.raises(UserError, match="images is empty"):
         read_images([], 16)
 

@@ -1,4 +1,4 @@
-"""Annotations, tables, pictures and class folders: items that are right, or one sentence."""
+"""Annotations, tables, images and class folders: items that are right, or one sentence."""
 
 import io
 import json
@@ -29,7 +29,7 @@ PARQUET = "data/test-00000-of-00001.parquet"
 
 
 def few(content):
-    """The same with short lists, so that changes hit all sorts of values."""
+    """Return the content with short lists, so that changes hit all sorts of values."""
     if isinstance(content, dict):
         return {key: few(value) for key, value in content.items()}
     return content[:30] if isinstance(content, list) else content
@@ -70,7 +70,7 @@ def read(path):
 
 
 def write(path, content):
-    """Write it, or return False where its kind of file can't hold it."""
+    """Write the content, or return False where its kind of file can't hold it."""
     if path.suffix == ".parquet":
         try:
             table = pyarrow.Table.from_pylist(content)
@@ -87,7 +87,7 @@ def write(path, content):
 
 
 def check(examples):
-    """What every reader promises."""
+    """Check what every reader promises."""
     assert examples.count
     shapes = {(len(c), len(p)) for c, p in zip(examples.captions, examples.images, strict=True)}
     assert len(shapes) == 1
@@ -172,7 +172,7 @@ def pictures():
     return [*files, buffer.getvalue()]
 
 
-def test_bytes_of_pictures(pictures, tmp_path, capsys, tried):
+def test_bytes_of_images(pictures, tmp_path, capsys, tried):
     rng = generator("pictures")
     for i in range(4 * COUNT):
         content = bytearray(pictures[i % len(pictures)])

@@ -21,7 +21,7 @@ def made(tmp_path):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """What tensorflow-datasets prepares of labelled pictures, cifar10 for one."""
+    """A folder as tensorflow-datasets prepares labeled images, cifar10 for one."""
     import tensorflow_datasets as tfds
 
     class Labelled(tfds.core.GeneratorBasedBuilder):
@@ -137,7 +137,7 @@ def fill(root, *names):
         Image.new("RGB", (16, 16), "red").save(root / name, "png")
 
 
-def test_what_programs_put_beside_classes_is_neither_class_nor_picture(tmp_path, capsys):
+def test_what_programs_put_beside_classes_is_neither_class_nor_image(tmp_path, capsys):
     fill(tmp_path, "cat/1.jpg", "cat/._1.jpg", "cat/.1.jpg.swp", "dog/1.jpg", "dog/._2.jpg")
     for name in (".ipynb_checkpoints", ".Trash-0", "@eaDir", "__MACOSX", "lost+found"):
         fill(tmp_path, f"{name}/1.jpg")
@@ -147,7 +147,7 @@ def test_what_programs_put_beside_classes_is_neither_class_nor_picture(tmp_path,
     assert capsys.readouterr().err == ""
 
 
-def test_pictures_of_all_formats_that_can_be_read(tmp_path, capsys):
+def test_images_of_all_formats_that_can_be_read(tmp_path, capsys):
     ends = "jpg jpeg jpe jfif png apng webp gif bmp tif tiff avif jp2 j2k qoi tga ppm JPG PnG ico"
     fill(tmp_path, "dog/1.jpg", *(f"cat/{i:02d}.{end}" for i, end in enumerate(ends.split())))
     examples = classification.benchmark(str(tmp_path)).load("all")
@@ -165,7 +165,7 @@ def test_what_is_left_out_is_counted_and_named_once(tmp_path, capsys):
     assert "cat/3.heic, cat/more, dog/notes.txt; images must lie in the class's folder" in line
 
 
-def test_pictures_one_folder_deeper_are_told(tmp_path):
+def test_images_one_folder_deeper_are_told(tmp_path):
     fill(tmp_path, "photos/cat/1.jpg", "photos/dog/1.jpg")
     with pytest.raises(UserError, match=r"has 0 folders with images.* Its folders are photos\."):
         classification.benchmark(str(tmp_path)).load("all")
@@ -186,7 +186,7 @@ def test_names_of_folders_that_are_no_text(tmp_path):
         classification.benchmark(str(tmp_path)).load("all")
 
 
-def test_a_fifo_is_no_picture_and_is_not_waited_for(tmp_path):
+def test_a_fifo_is_no_image_and_is_not_waited_for(tmp_path):
     fill(tmp_path, "cat/1.jpg", "dog/1.jpg")
     os.mkfifo(tmp_path / "cat" / "2.jpg")
     examples = classification.benchmark(str(tmp_path)).load("all")

@@ -21,7 +21,7 @@ def write(path, content):
 
 
 def draw(path, size=(20, 10)):
-    """Left half black, right half white."""
+    """Save an image whose left half is black and right half white."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     pixels[:, size[0] // 2 :] = 255
@@ -32,7 +32,7 @@ def load(folder, layout, split="all", **options):
     return compositional.benchmark(str(folder), layout, **options).load(split)
 
 
-def test_sugarcrepe_is_one_picture_with_two_captions_of_seven_kinds(sugarcrepe):
+def test_sugarcrepe_is_one_image_with_two_captions_of_seven_kinds(sugarcrepe):
     examples = load(sugarcrepe, "sugarcrepe")
     assert len(Counter(examples.kinds)) == 7 and examples.count == 56
     entry = json.loads((sugarcrepe / "swap_att.json").read_text())
@@ -44,7 +44,7 @@ def test_sugarcrepe_is_one_picture_with_two_captions_of_seven_kinds(sugarcrepe):
     assert swapped.read_images(swapped.images[0], 16).shape == (1, 16, 16, 3)
 
 
-def test_annotations_may_be_in_data_and_pictures_elsewhere(sugarcrepe, tmp_path):
+def test_annotations_may_be_in_data_and_images_elsewhere(sugarcrepe, tmp_path):
     (sugarcrepe / "data").mkdir()
     for path in sugarcrepe.glob("*.json"):
         path.rename(sugarcrepe / "data" / path.name)
@@ -53,7 +53,7 @@ def test_annotations_may_be_in_data_and_pictures_elsewhere(sugarcrepe, tmp_path)
     assert load(sugarcrepe, "sugarcrepe", pictures=str(tmp_path / "coco")).count == 56
 
 
-def test_cola_is_two_pictures_by_link_with_a_caption_each(tmp_path):
+def test_cola_is_two_images_by_link_with_a_caption_each(tmp_path):
     site = "https://cs-people.bu.edu/array/data/vg_gqa_images"
     entries = [
         [f"{site}/{2 * i}.jpg", f"a {i}", f"{site}/{2 * i + 1}.jpg", f"b {i}"] for i in (1, 2)
@@ -144,7 +144,7 @@ def test_entries_that_cannot_be_told_apart_or_are_no_entries(
         load(tmp_path, layout, split)
 
 
-def test_whatsup_is_one_picture_with_four_captions(tmp_path):
+def test_whatsup_is_one_image_with_four_captions(tmp_path):
     places = ("left of", "right of", "on", "under")
     for kind in ("controlled_images", "controlled_clevr"):
         entries = []

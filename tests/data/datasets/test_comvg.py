@@ -16,7 +16,7 @@ FIXTURE = Path(__file__).parents[2] / "fixtures" / "comvg" / f"{comvg.CSV}.xz"
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """The real csv; its pictures are empty files, of which most are in VG_100K."""
+    """The real csv; its images are empty files, of which most are in VG_100K."""
     folder = tmp_path_factory.mktemp("comvg")
     (folder / comvg.CSV).write_bytes(lzma.decompress(FIXTURE.read_bytes()))
     for name in ("VG_100K", "VG_100K_2"):
@@ -71,7 +71,7 @@ def test_the_real_csv_is_as_odd_as_the_docstring_says(real):
     assert {e["pos_image_id"] for e in entries} == {e["neg_image_id"] for e in entries}
 
 
-def test_the_real_csv_is_cut_with_no_right_picture_in_two_parts(real):
+def test_the_real_csv_is_cut_with_no_right_image_in_two_parts(real):
     whole = apply_split_rule(comvg.benchmark(str(real)), SplitRule("apart", 0.05, 100, 3))
     parts = [whole.load(name) for name in ("shots", "validation", "test")]
     assert Counter(parts[0].kinds) == dict.fromkeys(("subject", "verb", "object"), 90)
@@ -81,7 +81,7 @@ def test_the_real_csv_is_cut_with_no_right_picture_in_two_parts(real):
     assert not rights[0] & rights[1] and not rights[0] & rights[2] and not rights[1] & rights[2]
 
 
-def test_pictures_are_of_the_right_then_of_the_wrong_id(made):
+def test_images_are_of_the_right_then_of_the_wrong_id(made):
     examples = comvg.benchmark(str(made)).load("all")
     entry = rows_of(made)[3]
     images = examples.read_images(examples.images[3], 32)
@@ -91,14 +91,14 @@ def test_pictures_are_of_the_right_then_of_the_wrong_id(made):
     assert examples.clusters[3] == ids[0] and examples.kinds[3] == entry["neg_value"]
 
 
-def test_the_authors_folder_of_pictures_serves_too(made):
+def test_the_authors_folder_of_images_serves_too(made):
     (made / "vg_concept").mkdir()
     for picture in list(made.glob("VG_100K*/*.jpg")):
         picture.rename(made / "vg_concept" / picture.name)
     assert comvg.benchmark(str(made)).load("all").images[0][0] == "vg_concept/1.jpg"
 
 
-def test_pictures_may_be_elsewhere(made, tmp_path):
+def test_images_may_be_elsewhere(made, tmp_path):
     elsewhere = tmp_path / "vg"
     elsewhere.mkdir()
     for name in ("VG_100K", "VG_100K_2"):
@@ -128,7 +128,7 @@ def test_missing_column_is_named(made):
         comvg.benchmark(str(made)).load("all")
 
 
-def test_missing_pictures_are_counted_and_named(made):
+def test_missing_images_are_counted_and_named(made):
     for name in ("VG_100K/1.jpg", "VG_100K_2/2.jpg", "VG_100K/3.jpg", "VG_100K_2/4.jpg"):
         (made / name).unlink()
     with pytest.raises(UserError, match=r"4 of 60 images are missing \(.*, \.\.\.\): expected"):

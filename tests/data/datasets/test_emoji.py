@@ -95,7 +95,7 @@ def test_killed_preparation_leaves_nothing_half_written(tmp_path):
 
 
 def test_two_at_once_both_get_the_items(tmp_path, prepared, monkeypatch):
-    """While we prepare, somebody else finishes: theirs stays, ours goes, nobody fails."""
+    """While one process prepares, another finishes: the other's copy stays, and neither fails."""
     from dsd_jax.data.datasets import record_builders
 
     made = record_builders.make_triples

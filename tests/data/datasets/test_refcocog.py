@@ -34,7 +34,7 @@ def test_official_splits_of_both_divisions(made):
     assert google.splits == ("train", "val", "all") and google.load("val").count == 13
 
 
-def test_right_sentence_first_and_the_picture_of_instances_json(made):
+def test_right_sentence_first_and_the_image_of_instances_json(made):
     examples = refcocog.benchmark(str(made)).load("val")
     ref = [ref for ref in refs_of(made) if ref["split"] == "val"][5]
     assert examples.captions[5][0] == ref["sentences"][0]["raw"]
@@ -51,7 +51,7 @@ def test_every_sentence_of_an_object_is_an_item(made):
     assert refcocog.benchmark(str(made)).load("all").captions[1][0] == "one more"
 
 
-def test_wrong_sentences_are_of_other_pictures_and_fixed_by_the_seed(made):
+def test_wrong_sentences_are_of_other_images_and_fixed_by_the_seed(made):
     refs = refs_of(made)
     common = {"sent_id": 500, "raw": "The thing.", "sent": "the thing", "tokens": []}
     for ref in refs[:40:2]:  # said of many pictures, but not the same way
@@ -152,7 +152,7 @@ def test_all_missing_pieces_are_in_one_message(tmp_path):
         refcocog.benchmark(str(tmp_path), split_by="google").load("val")
 
 
-def test_missing_pictures_are_named_with_their_source(made):
+def test_missing_images_are_named_with_their_source(made):
     (made / "images/train2014/COCO_train2014_000000000001.jpg").unlink()
     with pytest.raises(UserError, match=r"1 of 7 images are missing \(COCO.*train2014.zip"):
         refcocog.benchmark(str(made)).load("val")

@@ -1,3 +1,4 @@
+import csv
 import json
 from collections import Counter
 
@@ -27,7 +28,7 @@ def questions_of(folder):
     return {entry["question_id"]: entry for entry in content}
 
 
-def test_binary_is_one_caption_and_ten_pictures(made):
+def test_binary_is_one_caption_and_ten_images(made):
     examples = vqa.benchmark(str(made)).load("val/binary")
     assert Counter(examples.kinds) == {"yes/no": 24}
     assert {len(keys) for keys in examples.images} == {10}
@@ -38,7 +39,7 @@ def test_binary_is_one_caption_and_ten_pictures(made):
     assert all(len(set(keys)) == 10 for keys in examples.images)
 
 
-def test_other_is_one_picture_and_ten_answers(made):
+def test_other_is_one_image_and_ten_answers(made):
     examples = vqa.benchmark(str(made)).load("val/other")
     assert Counter(examples.kinds) == {"other": 24}
     asked = questions_of(made)[1000 * examples.clusters[7] + 1]["question"]
@@ -47,7 +48,7 @@ def test_other_is_one_picture_and_ten_answers(made):
     assert {len(keys) for keys in examples.images} == {1}
 
 
-def test_a_split_is_of_its_own_pictures(made):
+def test_a_split_is_of_its_own_images(made):
     (key,) = vqa.benchmark(str(made)).load("train/other").images[0]
     assert key.startswith("train2014/COCO_train2014_")
 
@@ -61,7 +62,7 @@ def test_candidates_follow_from_the_seed(made):
     assert len(vqa.benchmark(str(made), candidates=4).load("val/other").captions[0]) == 4
 
 
-def test_no_picture_for_which_the_same_question_has_the_same_answer(made):
+def test_no_image_for_which_the_same_question_has_the_same_answer(made):
     def ask_twice(content):
         for entry in content["questions"][::2][:12]:
             entry["question"] = "Is it day?"
@@ -110,7 +111,7 @@ def test_frequent_answers_to_the_same_sort_of_question():
     assert found == {"what": [str(n) for n in range(100)], "how": ["so"]}
 
 
-def test_pictures_in_a_folder_of_images(made, tmp_path):
+def test_images_in_a_folder_of_images(made, tmp_path):
     (tmp_path / "coco" / "images").mkdir(parents=True)
     (made / "val2014").rename(tmp_path / "coco" / "images" / "val2014")
     examples = vqa.benchmark(str(made), pictures=str(tmp_path / "coco")).load("val/other")
@@ -176,7 +177,7 @@ def test_missing_files_are_in_one_message(tmp_path):
         vqa.benchmark(str(tmp_path)).load("val/other")
 
 
-def test_missing_pictures_and_an_empty_split(made):
+def test_missing_images_and_an_empty_split(made):
     next((made / "val2014").iterdir()).unlink()
     with pytest.raises(UserError, match="1 of 24 images are missing .*zips/val2014.zip"):
         vqa.benchmark(str(made)).load("val/binary")
@@ -193,3 +194,91 @@ def test_odd_settings(made):
         vqa.benchmark(str(made), candidates=1)
     with pytest.raises(UserError, match="39 wrong candidates .* other answers"):
         vqa.benchmark(str(made), candidates=40).load("val/other")
+
+
+def load_authors(folder, split, **options):
+    return vqa.benchmark(str(folder), "authors", **options).load(split)
+
+
+def test_sentences_as_they_are_written(made):
+    examples = load_authors(made, "test/other")
+    with open(made / "vqa_text_test.csv", newline="", encoding="utf-8") as file:
+        row = list(csv.DictReader(file))[9]
+    wrong = [row[f"neg_sentence_{i}"] for i in range(1, 10)]
+    assert examples.captions[9] == (row["sentence"], *wrong)
+    assert examples.images[9] == (f"val2014/COCO_val2014_{int(row['pos_image_id']):012d}.jpg",)
+    assert examples.read_images(examples.images[9], 16).shape == (1, 16, 16, 3)
+    assert examples.clusters[9] == row["pos_image_id"]
+
+
+def test_shots_are_the_first_twentieth(made):
+    path = made / "vqa_text_train.csv"
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([header, *lines, *lines]))
+    every, shots = load_authors(made, "train/other"), load_authors(made, "shots/other")
+    assert (every.count, shots.count) == (48, 2)
+    assert shots.captions == every.captions[:2]
+    assert every.images[0][0].startswith("train2014/COCO_train2014_")
+
+
+def test_yes_or_no_lines_alone_with_ten_images(made):
+    lines = (made / "test.txt").read_text().splitlines()
+    picture = lines[0].partition("*")[0]
+    twice = f"{picture}*The question is asking about yes or no: is it: so? it is so"
+    (made / "test.txt").write_text("\n".join([*lines, twice, ""]))
+    examples = load_authors(made, "test/binary", seed=5)
+    assert examples.count == 25
+    assert examples.captions[-1] == ("is it: so? it is so",)
+    assert examples.images[-1][0] == f"val2014/{picture}"
+    assert all(len(set(keys)) == 10 for keys in examples.images)
+    assert load_authors(made, "test/binary", seed=5).images == examples.images
+    assert load_authors(made, "test/binary", seed=6).images != examples.images
+
+
+def test_no_image_of_which_the_same_is_said(made):
+    names = [line.partition("*")[0] for line in (made / "test.txt").read_text().splitlines()]
+    said = "The question is asking about yes or no: is it night? it is night."
+    lines = [f"{name}*{said if i < 12 else said + str(i)}" for i, name in enumerate(names[::2])]
+    (made / "test.txt").write_text("\n".join(lines))
+    examples = load_authors(made, "test/binary")
+    for keys in examples.images[:12]:
+        assert not {f"val2014/{name}" for name in names[:24:2]} & set(keys[1:])
+
+
+def test_the_name_in_their_code_serves_too(made):
+    (made / "test.txt").rename(made / "test3.txt")
+    assert load_authors(made, "test/binary").count == 24
+
+
+@pytest.mark.parametrize("line", ["a.jpg is it?", "a.jpg*is it?", "*"])
+def test_other_lines_are_refused(made, line):
+    (made / "test.txt").write_text((made / "test.txt").read_text() + line)
+    with pytest.raises(UserError, match=r"test.txt, line 49: expected IMAGE\*The question is"):
+        load_authors(made, "test/binary")
+
+
+def test_files_that_are_not_as_they_should_be(made):
+    path = made / "vqa_text_test.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",200,", ",200.0,"))
+    with pytest.raises(
+        UserError, match="line 2: pos_image_id is '200.0', expected the number of an image"
+    ):
+        load_authors(made, "test/other")
+    path.write_text(text.replace("neg_sentence_9", "neg_sentence_10"))
+    with pytest.raises(UserError, match="has no column neg_sentence_9"):
+        load_authors(made, "test/other")
+    path.unlink()
+    with pytest.raises(UserError, match="lacks vqa_text_test.csv or data/vqa_text_test.csv, from"):
+        load_authors(made, "test/other")
+    (made / "test.txt").write_text("a.jpg*The question is asking about others: b")
+    with pytest.raises(UserError, match="test.txt holds no items"):
+        load_authors(made, "test/binary")
+
+
+def test_candidates_are_those_of_the_file(made):
+    assert len(load_authors(made, "test/other", candidates=3).captions[0]) == 3
+    with pytest.raises(UserError, match="candidates is 11; .*vqa_text_test.csv has 2 to 10"):
+        load_authors(made, "test/other", candidates=11)
+    with pytest.raises(UserError, match="candidates is 11; .*vqa_text_train.csv has 2 to 10"):
+        load_authors(made, "shots/other", candidates=11)

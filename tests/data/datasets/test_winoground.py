@@ -36,7 +36,7 @@ def pixels(content):
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def test_two_captions_and_two_pictures_from_parquet(made):
+def test_two_captions_and_two_images_from_parquet(made):
     benchmark = winoground.benchmark(str(made))
     assert (benchmark.name, benchmark.splits) == ("winoground", ("all",))
     examples = benchmark.load("all")
@@ -76,7 +76,7 @@ def test_several_files_and_plain_bytes(made):
     assert winoground.benchmark(str(made / "data")).load("all").count == 48
 
 
-def test_pictures_beside_json_lines_as_it_came_before(made):
+def test_images_beside_json_lines_as_it_came_before(made):
     lines = []
     (made / "data" / "images").mkdir()
     for row in rows_of(made):
@@ -127,7 +127,7 @@ BOMB += struct.pack(">I", zlib.crc32(BOMB[12:])) + b"\0\0\0\0IDAT" + b"\0" * 8
 @pytest.mark.parametrize(
     ("content", "message"), [(BOMB, "is far too large"), (b"", "is not an image"), (b"GIF89a", "")]
 )
-def test_pictures_in_it_are_refused_as_files_are(made, capfd, content, message):
+def test_images_in_it_are_refused_as_files_are(made, capfd, content, message):
     rows = rows_of(made)[:3]
     rows[1]["image_1"]["bytes"] = content
     write(made, rows)

@@ -40,7 +40,7 @@ def batch(sprites):
     return pretraining_batch(np.random.default_rng(0), 2000, sprites)
 
 
-def test_every_caption_is_true_of_its_picture(sprites, batch, failed_claims):
+def test_every_caption_is_true_of_its_image(sprites, batch, failed_claims):
     images, scenes = batch
     rng = np.random.default_rng(1)
     for image, scene in zip(images, scenes, strict=True):
@@ -139,7 +139,7 @@ def test_plans_are_drawn_evenly():
         assert max(shares.values()) < 1.35 * len(values) / count
 
 
-def test_layouts_fulfil_their_plan_inside_the_picture():
+def test_layouts_fulfil_their_plan_inside_the_image():
     rng = np.random.default_rng(3)
     for _ in range(5000):
         plan = sample_plan(rng, [(0, 1)], [0])
@@ -151,8 +151,8 @@ def test_layouts_fulfil_their_plan_inside_the_picture():
 
 
 @pytest.mark.parametrize("relation", range(4))
-def test_neither_thing_has_a_favourite_place(relation):
-    """Turning a relation round mirrors the picture's statistics, so no place gives it away."""
+def test_neither_thing_has_a_favorite_place(relation):
+    """Turning a relation round mirrors the image's statistics, so no place gives it away."""
     rng = np.random.default_rng(4)
     plan = Plan((0, 1), (0, 0), (1, 1), relation, 0)
     axis = 0 if relation < 2 else 1
@@ -202,7 +202,7 @@ def test_one_scene_has_every_wording():
 
 
 def test_same_seed_same_bytes(sprites, batch):
-    """The hash is the promise that every machine draws the same pictures and captions."""
+    """The hash is the promise that every machine draws the same images and captions."""
     images, scenes = pretraining_batch(np.random.default_rng(0), 300, sprites)
     np.testing.assert_array_equal(images, batch[0][:300])
     rng = np.random.default_rng(1)

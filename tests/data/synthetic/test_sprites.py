@@ -38,7 +38,7 @@ def test_every_drawing_is_there_and_fills_its_cell(sprites):
 
 
 def test_no_two_concepts_or_styles_share_a_drawing(sprites):
-    """The nearest two drawings of a style, at 20 pixels on grey, still differ clearly."""
+    """The nearest two drawings of a style, at 20 pixels on gray, still differ clearly."""
     for style, images in zip(STYLES, sprites.images, strict=True):
         small = np.stack([flatten(image) for image in images])
         apart = np.abs(small[:, None] - small[None]).mean(axis=(2, 3, 4))

@@ -17,7 +17,7 @@ def triples(sprites):
 
 
 @pytest.mark.parametrize("group", GROUPS, ids="/".join)
-def test_caption_fits_one_picture_and_fails_on_the_other_by_its_kind(
+def test_caption_fits_one_image_and_fails_on_the_other_by_its_kind(
     group, triples, sprites, failed_claims
 ):
     for triple in triples[group][:300]:
@@ -66,7 +66,7 @@ def test_items_use_only_held_out_pairs_and_their_artists(triples, sprites):
 
 
 def test_no_two_splits_share_a_scene(triples):
-    """Not even the same things in the same relation, sizes and color, whoever drew them."""
+    """No two splits have the same things in the same relation, sizes and color, in any style."""
     facts = collections.defaultdict(set)
     for (_, split), items in triples.items():
         for scene in itertools.chain(*((t.positive, t.negative) for t in items)):
@@ -86,8 +86,8 @@ def told_from_either_thing(plan):
     return tuple(things if place == plan.relation else things[::-1]), place, plan.background
 
 
-def test_the_picture_alone_does_not_tell_which_one_is_meant(triples):
-    """Each value that a kind changes is about as often in the right as in the wrong picture."""
+def test_the_image_alone_does_not_tell_which_one_is_meant(triples):
+    """Each value that a kind changes is about as often in the right as in the wrong image."""
     counts = collections.defaultdict(lambda: [0, 0])
     for triple in itertools.chain(*triples.values()):
         for i, scene in enumerate((triple.positive, triple.negative)):
