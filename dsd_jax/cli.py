@@ -189,7 +189,7 @@ class ConfigParser(Parser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         """Parse as `argparse` does; raise `UserError` for any mistake in arguments or config."""
-        from dsd_jax.config import config_files  # heavy: not for --help alone
+        from dsd_jax.config import config_files  # heavy: only commands with a config need it
 
         arguments = list(sys.argv[1:] if args is None else args)
         arguments, overrides = split_overrides(arguments)

@@ -116,9 +116,4 @@ class RunConfig(Checked):
 
     def to_json(self, indent: int | None = None) -> str:
         """Return all fields as JSON, as `config.json` in a workdir has them."""
-        return to_json(self, indent)
-
-
-def to_json(config: Checked, indent: int | None = None) -> str:
-    """Return the fields of a config or a part of it as JSON."""
-    return json.dumps(config.model_dump(mode="json"), indent=indent, sort_keys=True)
+        return json.dumps(self.model_dump(mode="json"), indent=indent, sort_keys=True)

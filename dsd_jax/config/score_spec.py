@@ -116,7 +116,7 @@ class ScoreSpec:
 
     def new_timesteps(self, stage: int) -> np.ndarray:
         """Return the timesteps of a round that no earlier round has."""
-        earlier = [self.timesteps(number) for number in range(stage)]
+        earlier = [self.timesteps(before) for before in range(stage)]
         return np.setdiff1d(self.timesteps(stage), np.concatenate([np.empty(0, int), *earlier]))
 
     def passes(self, images: int, captions: int) -> int:
@@ -128,9 +128,9 @@ class ScoreSpec:
         """
         empty = self.compat or method_named(self.method).uncond
         total = 0
-        for number, (keep, _) in enumerate(self.stages):
+        for stage, (keep, _) in enumerate(self.stages):
             shape = [min(keep or count, count) for count in (images, captions)]
-            total += len(self.new_timesteps(number)) * (shape[0] * shape[1] + empty * shape[0])
+            total += len(self.new_timesteps(stage)) * (shape[0] * shape[1] + empty * shape[0])
         return total
 
     @property

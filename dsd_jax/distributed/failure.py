@@ -2,8 +2,8 @@
 
 Left alone, the others would wait for it in their next collective operation, and it for them in
 JAX's own shutdown: five minutes, or for ever. So a process that fails writes its reason to the
-key-value store of JAX's coordination service, in which a thread of every process looks once a
-second. A process that dies without a word (SIGKILL) is missed by JAX itself, after `HEARTBEAT`.
+key-value store of JAX's coordination service, which a thread of every process reads once a second.
+JAX itself notices a process that is killed (SIGKILL), after `HEARTBEAT`.
 """
 
 import atexit
@@ -23,10 +23,10 @@ from dsd_jax.io.terminal import tell
 
 BUG = 1  # exit code of Python after a traceback
 HEARTBEAT = 30  # seconds of silence after which JAX takes a process for dead, and ends the others
-_LOOK = 1.0  # seconds between two looks for the failures of others
-_HEARD = 5.0  # seconds that the process with the store waits for the others to have looked
-_END = 300_000  # milliseconds that a process waits at its end for the others to come to theirs
-_FIRST, _HEARD_BY, _LAST = "dsd_jax/failure", "dsd_jax/heard", "dsd_jax/end"
+_POLL_SECONDS = 1.0  # between two reads of the others' failures
+_ACK_SECONDS = 5.0  # the process with the store waits so long for the others to read it
+_END_MILLISECONDS = 300_000  # a process waits so long at its end for the ends of the others
+_FAILURES, _ACKS, _END_BARRIER = "dsd_jax/failure", "dsd_jax/heard", "dsd_jax/end"
 # How transports say that the process at the other end is gone.
 _GONE = re.compile(r"connection (was )?(closed|reset|refused)|socket closed|remote .*closed", re.I)
 
@@ -39,16 +39,16 @@ class Failure(NamedTuple):
     reason: str
 
 
-def listen() -> None:
+def watch_others() -> None:
     """End this process when another one fails; call it once, after JAX's processes have joined."""
     client, stop = _client(), threading.Event()
-    thread = threading.Thread(target=_look, args=(client, stop), daemon=True, name="failures")
+    thread = threading.Thread(target=_watch, args=(client, stop), daemon=True, name="failures")
     thread.start()
 
     def leave() -> None:
         # Until all have come to their end, one of them may fail, in which case the thread ends all.
         with contextlib.suppress(RuntimeError):
-            client.wait_at_barrier(_LAST, _END)
+            client.wait_at_barrier(_END_BARRIER, _END_MILLISECONDS)
         stop.set()
         thread.join()
 
@@ -68,21 +68,21 @@ def end_together(error: BaseException, code: int) -> None:
     if first.process == own.process:
         _show(error, own)
     else:
-        time.sleep(3 * _LOOK)  # the thread hears it and ends the process
+        time.sleep(3 * _POLL_SECONDS)  # the thread reads it and ends the process
         tell("error", _sentence(first))
     _exit(client, first.code)
 
 
-def _look(client: Any, stop: threading.Event) -> None:
-    while not stop.wait(_LOOK):
+def _watch(client: Any, stop: threading.Event) -> None:
+    while not stop.wait(_POLL_SECONDS):
         try:
-            failures = client.key_value_dir_get(_FIRST)
+            failures = client.key_value_dir_get(_FAILURES)
         except RuntimeError:  # the store has ended, of which JAX tells the main thread
             return
         if failures:
             first = Failure(*json.loads(failures[0][1]))
             if first.process == distributed.global_state.process_id:
-                return  # the main thread is at it
+                return  # the main thread ends the process
             tell("error", _sentence(first))
             _exit(client, first.code)
 
@@ -90,9 +90,9 @@ def _look(client: Any, stop: threading.Event) -> None:
 def _report(client: Any, own: Failure) -> Failure:
     """Write a failure into the store; return the first one there, which may have caused it."""
     with contextlib.suppress(RuntimeError):
-        client.key_value_set(f"{_FIRST}/first", json.dumps(own))
+        client.key_value_set(f"{_FAILURES}/first", json.dumps(own))
     with contextlib.suppress(RuntimeError):
-        return Failure(*json.loads(client.key_value_dir_get(_FIRST)[0][1]))
+        return Failure(*json.loads(client.key_value_dir_get(_FAILURES)[0][1]))
     return own
 
 
@@ -100,12 +100,12 @@ def _exit(client: Any, code: int) -> None:
     """End at once: Python's own end would wait for the others."""
     state = distributed.global_state
     with contextlib.suppress(RuntimeError):
-        client.key_value_set(f"{_HEARD_BY}/{state.process_id}", "")
-        until = time.monotonic() + _HEARD
+        client.key_value_set(f"{_ACKS}/{state.process_id}", "")
+        until = time.monotonic() + _ACK_SECONDS
         while state.service is not None and time.monotonic() < until:
-            if len(client.key_value_dir_get(_HEARD_BY)) == state.num_processes:
+            if len(client.key_value_dir_get(_ACKS)) == state.num_processes:
                 break
-            time.sleep(_LOOK / 10)
+            time.sleep(_POLL_SECONDS / 10)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -52,7 +52,7 @@ def join() -> None:
                 )
         except (ValueError, RuntimeError) as error:
             raise UserError(_why_alone(place, error)) from error
-    failure.listen()
+    failure.watch_others()
 
 
 @contextmanager

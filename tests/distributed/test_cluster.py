@@ -93,7 +93,7 @@ def test_a_given_place_is_not_looked_for(environment, monkeypatch):
     """As `launch/run.sh gke --gpu` has it: in Kubernetes, without the package `kubernetes`."""
     calls, listening = [], []
     monkeypatch.setattr("jax.distributed.initialize", lambda *a, **k: calls.append((a, k)))
-    monkeypatch.setattr("dsd_jax.distributed.failure.listen", lambda: listening.append(True))
+    monkeypatch.setattr("dsd_jax.distributed.failure.watch_others", lambda: listening.append(True))
     environment({**IN_KUBERNETES, **GIVEN})
     assert find_place() == Place(**{**GIVEN, "DSD_PROCESSES": 2, "DSD_PROCESS": 1})
     processes.join()
@@ -107,7 +107,7 @@ def test_a_step_of_fewer_tasks_than_the_job_waits_for_no_more(environment, monke
     """JAX itself reads SLURM_NTASKS."""
     calls = []
     monkeypatch.setattr("jax.distributed.initialize", lambda *a, **k: calls.append(k))
-    monkeypatch.setattr("dsd_jax.distributed.failure.listen", lambda: None)
+    monkeypatch.setattr("dsd_jax.distributed.failure.watch_others", lambda: None)
     environment({**FEWER, **named})
     processes.join()
     assert [options["num_processes"] for options in calls] == [2]
