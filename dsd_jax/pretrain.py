@@ -34,14 +34,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def pretrain_stable_diffusion(config: PretrainConfig, workdir: Path) -> None:
-    """Train VAE, text tower and UNet."""
-    from dsd_jax.pretraining import phases
-    from dsd_jax.pretraining.products import starting_weights, write_model, write_samples
+    """Train VAE, text encoder and UNet."""
+    from dsd_jax.pretraining.autoencoder_phase import train_vae
+    from dsd_jax.pretraining.caption_reading_phase import train_reader
+    from dsd_jax.pretraining.denoiser_phase import train_denoiser
+    from dsd_jax.pretraining.export import starting_params, write_model, write_samples
 
-    first = starting_weights(config)
-    vae = first["vae"] if first else phases.train_vae(config, workdir)
-    read = phases.train_reader(config, workdir, first)
-    params = phases.train_denoiser(config, workdir, vae, read, first)
+    start = starting_params(config)
+    vae = start["vae"] if start else train_vae(config, workdir)
+    read = train_reader(config, workdir, start)
+    params = train_denoiser(config, workdir, vae_params=vae, text_params=read, start=start)
     model = write_model(config, workdir, {"vae": vae, **params})
     write_samples(model, workdir)
 
@@ -49,7 +51,7 @@ def pretrain_stable_diffusion(config: PretrainConfig, workdir: Path) -> None:
 def pretrain_clip(config: ClipPretrainConfig, workdir: Path) -> None:
     """Train both towers of a CLIP at once."""
     from dsd_jax.pretraining.clip_phase import train_clip
-    from dsd_jax.pretraining.products import write_clip
+    from dsd_jax.pretraining.export import write_clip
 
     write_clip(config, workdir, train_clip(config, workdir))
 

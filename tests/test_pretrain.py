@@ -13,7 +13,7 @@ import dsd_jax
 from dsd_jax import pretrain
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.pretraining import autoencoder_phase, denoiser_phase
-from dsd_jax.pretraining.scene_batches import Stream
+from dsd_jax.pretraining.scene_batches import SceneStream
 from tests.few_shots import quick_compilation
 
 SETTINGS = {
@@ -61,11 +61,11 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def small_sample():
-    def batch(self, key, count, original=Stream.batch):
+    def batch(self, key, count, original=SceneStream.batch):
         return original(self, key, SAMPLE if count == 2048 else count)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stream, "batch", batch)
+        patch.setattr(SceneStream, "batch", batch)
         yield
 
 

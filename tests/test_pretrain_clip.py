@@ -9,7 +9,7 @@ import pytest
 from dsd_jax import pretrain
 from dsd_jax.clip.clip_files import load_clip
 from dsd_jax.errors import Preempted, UserError
-from dsd_jax.pretraining import clip_step
+from dsd_jax.pretraining import clip_phase
 
 SETTINGS = {
     "cpu_devices": -1,  # as many as this process has
@@ -55,7 +55,7 @@ def test_log(workdir):
 
 
 def test_stopped_and_resumed_is_the_same_model(workdir, tmp_path, monkeypatch):
-    original = clip_step.batch
+    original = clip_phase.batch
 
     def batch(*args):
         if args[-1] == 2:
@@ -63,7 +63,7 @@ def test_stopped_and_resumed_is_the_same_model(workdir, tmp_path, monkeypatch):
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(clip_step, "batch", batch)
+        patch.setattr(clip_phase, "batch", batch)
         with pytest.raises(Preempted, match="clip: stopped at step 2"):
             run(tmp_path)
     run(tmp_path)

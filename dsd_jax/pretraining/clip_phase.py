@@ -1,55 +1,106 @@
-"""Training the bundled CLIP from scratch, resumable as the other phases are."""
+"""The one phase of a CLIP: each image of a batch must find its caption, and the reverse.
 
+Reference: Radford et al. 2021, section 2.3 (the symmetric cross-entropy, the learned temperature
+and its bound).
+"""
+
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from dsd_jax.clip.clip_model import without_padding
+from dsd_jax.clip.caption_ids import without_padding
+from dsd_jax.clip.normalisation import Normaliser
 from dsd_jax.config.pretrain_config import ClipPretrainConfig
+from dsd_jax.data.synthetic.scenes import caption
 from dsd_jax.diffusion.tokenization import tokenize
-from dsd_jax.distributed import sharding
-from dsd_jax.pretraining import clip_step
-from dsd_jax.pretraining.denoiser_phase import Latents, optimiser, start
-from dsd_jax.pretraining.network_shapes import clip_config
-from dsd_jax.pretraining.products import bundled_tokenizer
-from dsd_jax.pretraining.scene_batches import training_stream
-from dsd_jax.training.checkpoints import Checkpoints
-from dsd_jax.training.loop import LoopOptions, fit
+from dsd_jax.models.clip import CLIP, CLIPConfig, unit
+from dsd_jax.pretraining.network_configs import bundled_tokenizer, clip_config
+from dsd_jax.pretraining.scene_batches import ScenePool, training_stream
+from dsd_jax.pretraining.train_phase import (
+    GradientFn,
+    Stage,
+    adamw_with_cooldown,
+    create_state,
+    make_update,
+    run_phase,
+)
+from dsd_jax.training.losses import contrastive
+
+_MAX_LOGIT_SCALE = math.log(100)
+
+
+class Batch(NamedTuple):
+    """A batch of B pairs: images uint8 (B, 64, 64, 3), their captions' ids (B, L)."""
+
+    images: np.ndarray
+    ids: np.ndarray
+
+
+def batch(
+    pool: ScenePool, tokenize: Callable[[list[str]], np.ndarray], count: int, step: int
+) -> Batch:
+    """Return the batch of a step: `count` images of a pool, with fresh captions."""
+    images, scenes = pool.batch(step, count)
+    rng = np.random.default_rng([pool.seed, 5, step])
+    return Batch(images, tokenize([caption(scene, pool.concepts, rng) for scene in scenes]))
+
+
+def init_clip(config: CLIPConfig, seed: int) -> Any:
+    """Return random params."""
+    side = config.vision.image_size
+    ids, pixels = jnp.zeros((1, config.text.positions), jnp.int32), jnp.zeros((1, side, side, 3))
+    return jax.jit(CLIP(config).init)(jax.random.key(seed), ids, pixels)["params"]
+
+
+def clip_gradients(config: CLIPConfig) -> GradientFn:
+    """Build the gradients of the contrast of a whole batch, which may be split over devices.
+
+    The logged scalars are "loss", "found" (the part of images and captions that are closest to
+    their own) and "scale" (of the cosines).
+    """
+    model, normalize = CLIP(config), Normaliser()
+
+    def loss(params: Any, batch: Batch, step: jax.Array) -> tuple[jax.Array, dict]:
+        del step
+        texts, images = model.apply({"params": params}, batch.ids, normalize(batch.images))
+        scale = jnp.exp(jnp.minimum(params["logit_scale"], _MAX_LOGIT_SCALE))
+        value, found = contrastive(unit(images), unit(texts), scale)
+        return value, {"loss": value, "found": found, "scale": scale}
+
+    return jax.grad(loss, has_aux=True)
 
 
 def train_clip(config: ClipPretrainConfig, workdir: Path) -> Any:
-    """Train it on the scenes that the bundled Stable Diffusion saw; returns averaged parameters."""
-    settings, mesh, tokenizer = config.contrast, sharding.host_mesh(), bundled_tokenizer()
-    shape = clip_config(config, tokenizer)
-    transform = optimiser(settings.learning_rate, settings.steps, settings.cooldown)
-    state = sharding.replicate(mesh, start(clip_step.init(shape, config.seed), transform))
-    pool = Latents(lambda x: x, training_stream(), config.seed, settings.pool, settings.passes)
+    """Train a CLIP on the scenes of the bundled Stable Diffusion; return averaged params."""
+    settings, tokenizer = config.contrast, bundled_tokenizer()
+    network = clip_config(config, tokenizer)
+    optimizer = adamw_with_cooldown(settings.learning_rate, settings.steps, settings.cooldown)
+    pool = ScenePool(
+        training_stream(), seed=config.seed, size=settings.pool, passes=settings.passes
+    )
 
-    def batch(step: int) -> clip_step.Batch:
-        rows = clip_step.batch(
-            pool,
-            lambda texts: without_padding(tokenize(tokenizer, texts), shape.text),
-            config.seed,
-            settings.batch,
-            step,
-        )
-        return sharding.shard_rows(mesh, rows)
+    def ids(captions: list[str]) -> np.ndarray:
+        return without_padding(tokenize(tokenizer, captions), network.text)
 
-    identity = config.model_dump(include={"text", "vision", "contrast"})
-    for changeable in ("steps", "cooldown"):  # more steps, or fewer, are still the same run
+    stage = Stage(
+        name="clip",
+        steps=settings.steps,
+        update=make_update(clip_gradients(network), optimizer),
+        batch=lambda step: batch(pool, ids, settings.batch, step),
+    )
+    identity = config.model_dump(include={"text", "vision", "contrast", "projection"})
+    for changeable in ("steps", "cooldown"):  # a longer or shorter run is the same run
         del identity["contrast"][changeable]
-    with Checkpoints(workdir / "clip", {**identity, "projection": config.projection}) as saved:
-        state = fit(
-            state,
-            clip_step.update_function(shape, transform),
-            batch,
-            settings.steps,
-            options=LoopOptions(
-                "clip",
-                saved,
-                workdir / "metrics.jsonl",
-                save_seconds=config.save_seconds,
-            ),
-        )
-    return jax.device_get(state.average)
+    state = run_phase(
+        workdir / "clip",
+        create_state(init_clip(network, config.seed), optimizer),
+        [stage],
+        identity=identity,
+        save_seconds=config.save_seconds,
+    )
+    return state.average

@@ -104,11 +104,11 @@ def test_losses_by_hand(vae):
     error = np.asarray(model.apply({"params": params}, mean, method="decode")) - pixels
     key = jax.random.key(0)
     expected = linear + autoencoder_phase.KL_WEIGHT * kl
-    found, metrics = autoencoder_phase.losses(both, config, pixels, key, False)
+    found, metrics = autoencoder_phase.losses(both, config, pixels, key, decoder=False)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     np.testing.assert_allclose(metrics["linear_psnr"], 10 * np.log10(4 / linear), rtol=1e-4)
     assert set(metrics) == {"linear_psnr"}
-    found, metrics = autoencoder_phase.losses(both, config, pixels, key, True)
+    found, metrics = autoencoder_phase.losses(both, config, pixels, key, decoder=True)
     squared = np.mean(error**2)
     expected += squared + 0.1 * np.mean(np.abs(error))
     np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -1,6 +1,5 @@
 """The denoiser's training: what each step sees depends on its number alone."""
 
-from collections import Counter
 from types import SimpleNamespace
 
 import jax
@@ -11,68 +10,11 @@ import pytest
 from dsd_jax.data.synthetic import scenes
 from dsd_jax.data.synthetic.sprites import load_sprites
 from dsd_jax.diffusion.schedule import Schedule
-from dsd_jax.pretraining import denoiser_phase, reading_task
-from dsd_jax.pretraining.denoiser_phase import DRAWS, Latents
+from dsd_jax.pretraining import denoiser_phase
+from dsd_jax.pretraining.caption_reading_phase import init_reader
+from dsd_jax.pretraining.denoiser_phase import DRAWS
+from dsd_jax.pretraining.train_phase import adamw_with_cooldown
 from tests.random_model import random_model
-
-POOL, BATCH, PASSES = 512, 64, 2
-STEPS = POOL // BATCH  # of one pass over a pool
-
-
-class Numbered:
-    """A stream whose pictures and scenes are numbers, different for each key and place."""
-
-    sprites = SimpleNamespace(concepts=("cat",))
-
-    def __init__(self):
-        self.drawn = []
-
-    def batch(self, key, count):
-        self.drawn.append(tuple(key))
-        first = 10_000 * key[2] + 1_000 * key[3]
-        return np.arange(first, first + count), list(range(first, first + count))
-
-
-def latents():
-    return Latents(lambda images: images.astype(float), Numbered(), 0, POOL, PASSES)
-
-
-@pytest.fixture(scope="module")
-def course():
-    """The pictures of each step for two pools and a bit."""
-    source = latents()
-    return [source.rows(step, BATCH) for step in range(2 * PASSES * STEPS + 1)]
-
-
-def test_each_picture_of_a_pool_is_used_once_a_pass(course):
-    for number in range(2):
-        here = course[number * PASSES * STEPS : (number + 1) * PASSES * STEPS]
-        counts = Counter(picture for rows, _ in here for picture in rows.tolist())
-        assert len(counts) == POOL and set(counts.values()) == {PASSES}
-        first, second = (
-            [picture for rows, _ in part for picture in rows]
-            for part in (here[:STEPS], here[STEPS:])
-        )
-        assert first != second and sorted(first) == sorted(second)
-    assert not {*course[0][0]} & {*course[-1][0]}
-
-
-def test_scenes_go_with_their_pictures(course):
-    for rows, drawn in course:
-        assert rows.tolist() == drawn
-
-
-def test_a_resumed_run_sees_the_same(course):
-    source = latents()
-    for step in (2 * PASSES * STEPS, 5, PASSES * STEPS + 1):
-        np.testing.assert_array_equal(source.rows(step, BATCH)[0], course[step][0])
-
-
-def test_pools_are_drawn_once_while_they_last():
-    source = latents()
-    for step in range(PASSES * STEPS):
-        source.rows(step, BATCH)
-    assert source._stream.drawn == [(0, 3, 0, 0), (0, 3, 0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +25,16 @@ def batch():
     scene = scenes.lay_out(rng, scenes.sample_plan(rng, pairs, [0], single=0))
     texts = []
     source = SimpleNamespace(
-        rows=lambda step, count: (np.zeros((count, 8, 8, 4)), [scene] * count),
+        batch=lambda step, count: (np.zeros((count, 8, 8, 4)), [scene] * count),
         concepts=sprites.concepts,
+        seed=0,
     )
 
     def tokenize(captions):
         texts.extend(captions)
         return np.zeros((len(captions), 77), np.int32)
 
-    return denoiser_phase.batch(source, tokenize, 0, 200, 3), texts
+    return denoiser_phase.batch(source, tokenize, 200, 3), texts
 
 
 def test_captions_are_drawn_anew_and_some_left_out(batch):
@@ -118,7 +61,7 @@ def test_loss_is_of_the_schedules_target_and_a_little_reading():
     params = {
         "text": model.params["text"],
         "unet": jax.tree.map(jnp.zeros_like, model.params["unet"]),
-        "reader": reading_task.init_reader(key, model.text.hidden_size, 5),
+        "reader": init_reader(key, model.text.hidden_size, 5),
     }
     noise = jax.random.normal(key, (pictures * DRAWS, *model.latent_shape))
     for prediction in ("epsilon", "v_prediction"):
@@ -146,11 +89,11 @@ def test_timesteps_are_mostly_in_the_middle(batch):
 
 def test_learning_rate_rises_stays_and_falls():
     """The size of Adam's steps on a constant gradient is the rate, but for the weight decay."""
-    transform = denoiser_phase.optimiser(0.1, 40, 0.25)
+    optimizer = adamw_with_cooldown(0.1, 40, 0.25)
     params = {"x": jnp.zeros(1)}
-    state, sizes = transform.init(params), []
+    state, sizes = optimizer.init(params), []
     for _ in range(40):
-        updates, state = transform.update({"x": jnp.ones(1)}, state, params)
+        updates, state = optimizer.update({"x": jnp.ones(1)}, state, params)
         sizes.append(-float(updates["x"][0]))
     np.testing.assert_allclose(sizes[:5], [0, 0.025, 0.05, 0.075, 0.1], atol=1e-3)
     np.testing.assert_allclose(sizes[4:30], 0.1, atol=1e-3)
@@ -160,6 +103,6 @@ def test_learning_rate_rises_stays_and_falls():
 def test_blocks_start_as_identity():
     tree = {"block": {"conv1": {"kernel": jnp.ones(2)}, "conv2": {"kernel": jnp.ones(2)}},
             "proj_out": {"bias": jnp.ones(2)}, "conv_out": {"kernel": jnp.ones(2)}}  # fmt: skip
-    found = jax.tree_util.tree_map_with_path(denoiser_phase._zero_residual, tree)
-    assert found["block"]["conv1"]["kernel"].sum() == 2
-    assert sum(leaf.sum() for leaf in jax.tree.leaves(found)) == 2
+    params = jax.tree_util.tree_map_with_path(denoiser_phase._zero_residual, tree)
+    assert params["block"]["conv1"]["kernel"].sum() == 2
+    assert sum(leaf.sum() for leaf in jax.tree.leaves(params)) == 2

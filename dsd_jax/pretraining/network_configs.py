@@ -1,6 +1,7 @@
-"""The shapes of the networks that a pre-training config asks for."""
+"""The network configs, schedule and tokenizer that a pre-training config asks for."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig
@@ -11,10 +12,18 @@ from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import VAEConfig
 from dsd_jax.models.vision_encoder import VisionConfig
+from dsd_jax.weights.tokenizer_files import read_tokenizer
+
+_TOKENIZER = Path(__file__).parents[1] / "assets" / "tiny" / "tokenizer"
+
+
+def bundled_tokenizer() -> Any:
+    """Read the tokenizer that `dsd_jax.assets.build_tokenizer` made for the scenes' captions."""
+    return read_tokenizer(_TOKENIZER)
 
 
 def vae_config(config: PretrainConfig) -> VAEConfig:
-    """The VAE's shape; its latents are whitened, so that they need no scale."""
+    """Return the VAE's config; its latents are whitened, so that they need no scale."""
     return VAEConfig(
         block_out_channels=config.vae.block_out_channels,
         layers_per_block=1,
@@ -26,7 +35,7 @@ def vae_config(config: PretrainConfig) -> VAEConfig:
 
 
 def text_config(config: PretrainConfig | ClipPretrainConfig, vocabulary: int) -> TextConfig:
-    """The text tower's shape."""
+    """Return the text encoder's config, without a projection."""
     return TextConfig(
         vocab_size=vocabulary,
         hidden_size=config.text.hidden_size,
@@ -40,7 +49,7 @@ def text_config(config: PretrainConfig | ClipPretrainConfig, vocabulary: int) ->
 
 
 def clip_config(config: ClipPretrainConfig, tokenizer: Any) -> CLIPConfig:
-    """The shape that a pre-training config asks for; the text tower is as Stable Diffusion's."""
+    """Return the CLIP's config; its text encoder is that of Stable Diffusion, with a projection."""
     vision = config.vision
     return CLIPConfig(
         text=replace(
@@ -62,7 +71,7 @@ def clip_config(config: ClipPretrainConfig, tokenizer: Any) -> CLIPConfig:
 
 
 def unet_config(config: PretrainConfig) -> UNetConfig:
-    """The UNet's shape: cross-attention at every resolution."""
+    """Return the UNet's config: cross-attention at every resolution."""
     vae, levels = vae_config(config), len(config.unet.block_out_channels)
     return UNetConfig(
         sample_size=vae.sample_size // vae.downscale,
@@ -83,5 +92,5 @@ def unet_config(config: PretrainConfig) -> UNetConfig:
 
 
 def schedule(config: PretrainConfig) -> Schedule:
-    """The noise schedule: Stable Diffusion's betas, and what the UNet predicts."""
+    """Return the noise schedule: Stable Diffusion's betas, and the UNet's prediction."""
     return Schedule(prediction=config.denoiser.prediction)
