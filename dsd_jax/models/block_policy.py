@@ -5,7 +5,7 @@ What a training step keeps of the forward pass costs memory; what it recomputes 
 most of the memory.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 # convolutions and attention / all but each block's input.
 REMAT = ("nothing", "products", "blocks")
 ATTENDED = "attended"  # the checkpoint name of attention's results
+Block = TypeVar("Block", bound=type[nn.Module])
 
 
 class BlockPolicy(NamedTuple):
@@ -29,7 +30,7 @@ class BlockPolicy(NamedTuple):
     remat: str = "nothing"
     gather: bool = False
 
-    def prepare(self, block: type[nn.Module]) -> type[nn.Module]:
+    def prepare(self, block: Block) -> Block:
         """Return the module class with the policy applied; its params keep their names."""
         if self.gather:
             block = nn.map_variables(block, "params", _all_gather)

@@ -27,11 +27,10 @@ class ResnetBlock(nn.Module):
         rows = max(len(x), 0 if time is None else len(time))
         hidden = conv3x3(self.features, self.dtype, "conv1")(self._activate("norm1", x))
         if time is not None:
-            time = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(
-                jax.nn.silu(time)
-            )
+            project = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")
+            shift = repeat_rows(project(jax.nn.silu(time)), rows)[:, None, None, :]
             # All before is the same for the captions of an image; SDXL's `time` depends on them.
-            hidden = repeat_rows(hidden, rows) + repeat_rows(time, rows)[:, None, None, :]
+            hidden = repeat_rows(hidden, rows) + shift
         hidden = conv3x3(self.features, self.dtype, "conv2")(self._activate("norm2", hidden))
         if x.shape[-1] != self.features:
             x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)

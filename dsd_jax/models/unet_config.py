@@ -80,9 +80,9 @@ class _UNetFile(ConfigFile):
     cross_attention_dim: Width
     sample_size: Side = Field(64, le=_MAX_SIDE)
     layers_per_block: LayersPerBlock = 2
-    attention_head_dim: PerBlock = 8
+    attention_head_dim: PerBlock = 8  # pyright: ignore[reportAssignmentType]  # one for each
     num_attention_heads: PerBlock | None = None
-    transformer_layers_per_block: PerBlock = 1
+    transformer_layers_per_block: PerBlock = 1  # pyright: ignore[reportAssignmentType]
     down_block_types: Names = None
     up_block_types: Names = None
     use_linear_projection: bool | None = False

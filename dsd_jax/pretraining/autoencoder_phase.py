@@ -21,6 +21,7 @@ from dsd_jax.pretraining.train_phase import (
     GradientFn,
     Stage,
     adam_with_cosine,
+    apply,
     create_state,
     make_update,
     run_phase,
@@ -74,14 +75,14 @@ def losses(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the loss of a batch and its PSNRs in dB, without or with the VAE's own decoder."""
     model = AutoencoderKL(config)
-    mean, logvar = model.apply({"params": params["vae"]}, pixels, method="encode")
+    mean, logvar = apply(model, params["vae"], pixels, method="encode")
     latents = mean + jnp.exp(logvar / 2) * jax.random.normal(key, mean.shape)
     linear = latents @ params["patches"]["kernel"] + params["patches"]["bias"]
     linear = jnp.mean(jnp.square(linear - to_patches(pixels, config.downscale)))
     kl = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(logvar) - 1 - logvar)
     total, metrics = linear + KL_WEIGHT * kl, {"linear_psnr": 10 * jnp.log10(4 / linear)}
     if decoder:
-        error = model.apply({"params": params["vae"]}, latents, method="decode") - pixels
+        error = apply(model, params["vae"], latents, method="decode") - pixels
         squared = jnp.mean(jnp.square(error))
         total += squared + 0.1 * jnp.mean(jnp.abs(error))
         metrics["psnr"] = 10 * jnp.log10(4 / squared)
@@ -106,7 +107,7 @@ def whiten(params: Any, config: VAEConfig, pixels: np.ndarray) -> Any:
     channel over `pixels`, which is what a diffusion schedule expects.
     """
     model = AutoencoderKL(config)
-    encode = jax.jit(lambda p, x: model.apply({"params": p}, x, method="encode")[0])
+    encode = jax.jit(lambda p, x: apply(model, p, x, method="encode")[0])
     means = np.concatenate([encode(params, chunk) for chunk in np.split(pixels, len(pixels) // 64)])
     center, scale = means.mean((0, 1, 2)), means.std((0, 1, 2))
     ones = np.ones_like(scale)
@@ -122,7 +123,7 @@ def whiten(params: Any, config: VAEConfig, pixels: np.ndarray) -> Any:
 
 def psnr(params: Any, config: VAEConfig, pixels: np.ndarray) -> float:
     """Return the quality of reconstruction from the posterior's mean in dB."""
-    run = jax.jit(lambda p, x: jnp.clip(AutoencoderKL(config).apply({"params": p}, x), -1, 1))
+    run = jax.jit(lambda p, x: jnp.clip(apply(AutoencoderKL(config), p, x), -1, 1))
     errors = [
         np.mean(np.square(run(params, chunk) - chunk))
         for chunk in np.split(pixels, len(pixels) // 64)

@@ -34,6 +34,7 @@ from dsd_jax.pretraining.train_phase import (
     GradientFn,
     Stage,
     adam_with_cosine,
+    apply,
     create_state,
     make_update,
     run_phase,
@@ -111,7 +112,7 @@ def reading_gradients(config: TextConfig) -> GradientFn:
     def loss(params: Any, batch: tuple[jax.Array, jax.Array], step: jax.Array):
         del step
         ids, labels = batch
-        states = encoder.apply({"params": params["text"]}, ids)
+        states = apply(encoder, params["text"], ids)
         value, accuracy = reading_loss(params["reader"], states, labels)
         return value, {"loss": value, "read": accuracy}
 

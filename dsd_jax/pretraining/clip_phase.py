@@ -25,6 +25,7 @@ from dsd_jax.pretraining.train_phase import (
     GradientFn,
     Stage,
     adamw_with_cooldown,
+    apply,
     create_state,
     make_update,
     run_phase,
@@ -67,7 +68,8 @@ def clip_gradients(config: CLIPConfig) -> GradientFn:
 
     def loss(params: Any, batch: Batch, step: jax.Array) -> tuple[jax.Array, dict]:
         del step
-        texts, images = model.apply({"params": params}, batch.ids, normalize(batch.images))
+        pixels = normalize(jnp.asarray(batch.images))
+        texts, images = apply(model, params, batch.ids, pixels)
         scale = jnp.exp(jnp.minimum(params["logit_scale"], _MAX_LOGIT_SCALE))
         value, found = contrastive(unit(images), unit(texts), scale)
         return value, {"loss": value, "found": found, "scale": scale}

@@ -31,6 +31,7 @@ from dsd_jax.pretraining.train_phase import (
     GradientFn,
     Stage,
     adamw_with_cooldown,
+    apply,
     create_state,
     make_update,
     run_phase,
@@ -63,7 +64,7 @@ class Batch(NamedTuple):
 def encoder(config: VAEConfig, params: Any) -> Callable[[np.ndarray], np.ndarray]:
     """Build a function from uint8 images to scaled latents, from the posterior's mean."""
     model = AutoencoderKL(config)
-    run = jax.jit(lambda p, x: model.apply({"params": p}, x, method="encode")[0])
+    run = jax.jit(lambda p, x: apply(model, p, x, method="encode")[0])
     return lambda images: np.asarray(run(params, to_pixels(images))) * config.scaling_factor
 
 
@@ -110,18 +111,14 @@ def loss_function(
     denoiser, text_encoder = UNet2DCondition(unet), CLIPTextEncoder(text)
 
     def loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        timesteps = batch.timesteps.reshape(-1)
+        timesteps = jnp.asarray(batch.timesteps).reshape(-1)
         latents = jnp.repeat(batch.latents, DRAWS, axis=0)
         noise = jax.random.normal(key, latents.shape)
-        states = text_encoder.apply({"params": params["text"]}, batch.ids)
-        prediction, _ = denoiser.apply(
-            {"params": params["unet"]},
-            schedule.add_noise(latents, noise, timesteps),
-            timesteps,
-            states[:, None],
-        )
+        states = apply(text_encoder, params["text"], batch.ids)
+        noisy = schedule.add_noise(latents, noise, timesteps)
+        prediction, _ = apply(denoiser, params["unet"], noisy, timesteps, states[:, None])
         error = jnp.mean(jnp.square(prediction - schedule.target(latents, noise, timesteps)))
-        reading, _ = reading_loss(params["reader"], states, batch.sides)
+        reading, _ = reading_loss(params["reader"], states, jnp.asarray(batch.sides))
         return error + READING * reading, {"denoising": error, "reading": reading}
 
     return loss

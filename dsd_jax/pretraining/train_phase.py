@@ -64,6 +64,11 @@ def adamw_with_cooldown(
     )
 
 
+def apply(network: Any, params: Any, *inputs: Any, method: str | None = None) -> Any:
+    """Run a network of `models`, or one of its methods, with its params."""
+    return network.apply({"params": params}, *inputs, method=method)
+
+
 def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """Return the state before the first step."""
     average = jax.tree.map(jnp.copy, params)  # the update donates its state: no buffer twice
