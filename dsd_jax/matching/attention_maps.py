@@ -105,8 +105,9 @@ def _maps(
     """Mean over layers of the probabilities of each text position: (L, H, W)."""
     model = UNet2DCondition(config, attention_maps, dtype=dtype)
     states, pooled = texts.map(lambda x: x[:, None])
-    conditions = states, learned, pooled, image_size
-    _, maps = model.apply({"params": params}, noisy, timestep, *conditions)
+    _, maps = model.apply(
+        {"params": params}, noisy, timestep, states, learned, pooled, image_size=image_size
+    )
     grid, length = noisy.shape[1:3], texts.states.shape[1]
     return jnp.mean(
         jnp.stack([_resized(maps[layer][0, :length], grid) for layer in layers]), axis=0

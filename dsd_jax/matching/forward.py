@@ -146,8 +146,10 @@ def forward_terms(
     steps = jnp.tile(timesteps, groups)
     noisy = net.schedule.add_noise(latents, noise, steps)
     model = UNet2DCondition(net.unet, mean_lse, net.blocks, net.dtype)
-    conditions = texts.states, learned, texts.pooled, net.image_size
-    prediction, scores = model.apply({"params": params}, noisy, steps, *conditions)
+    conditions = texts.states, learned, texts.pooled
+    prediction, scores = model.apply(
+        {"params": params}, noisy, steps, *conditions, image_size=net.image_size
+    )
     lse = {layer: scores[layer].reshape(groups, times, width, -1) for layer in net.wanted.layers}
     if not net.wanted.error:
         return lse, None, {}

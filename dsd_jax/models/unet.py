@@ -192,6 +192,7 @@ class UNet2DCondition(nn.Module):
         states: jax.Array,
         adapters: Mapping[str, AdapterParams] | None = None,
         pooled: jax.Array | None = None,
+        *,
         image_size: int = 0,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Predict the noise (or v) of each row; reduce the logits of each cross-attention layer.

@@ -116,7 +116,8 @@ def test_rows_of_one_latent_share_it_but_for_pooled_text():
     texts = EncodedCaptions(rng.normal(size=(2, 3, 77, 20)), rng.normal(size=(2, 3, 10)))
     texts = texts.map(lambda x: x.astype(np.float32))
     steps, network = np.array([5, 700, 30, 400]), UNet2DCondition(model.unet)
-    apply = jax.jit(lambda *rest: network.apply({"params": model.params["unet"]}, *rest, 8))
+    params = model.params["unet"]
+    apply = jax.jit(lambda *inputs: network.apply({"params": params}, *inputs, image_size=8))
     shared = apply(latents, steps, texts.states, {}, texts.pooled)
     rows = texts.map(lambda x: x[[0, 0, 1, 1]].reshape(12, 1, *x.shape[2:]))
     alone = apply(np.repeat(latents, 3, axis=0), np.repeat(steps, 3), rows.states, {}, rows.pooled)

@@ -194,7 +194,9 @@ def our_unet(pair, texts, prompts=None):
     if not hasattr(pair, "apply"):
         network = UNet2DCondition(pair.ours.unet)
         pair.apply = jax.jit(
-            lambda params, *rest: network.apply({"params": params}, *rest, pair.ours.image_size)
+            lambda params, *rest: network.apply(
+                {"params": params}, *rest, image_size=pair.ours.image_size
+            )
         )
     states, pooled = texts.map(lambda x: x[None])
     inputs = pair.latents, pair.timesteps, states, by_layer(prompts or {}), pooled
