@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsd_jax.clip.caption_ids import without_padding
-from dsd_jax.clip.normalisation import Normaliser
+from dsd_jax.clip.clip_model import Normalizer, without_padding
 from dsd_jax.config.pretrain_config import ClipPretrainConfig
 from dsd_jax.data.synthetic.scenes import caption
 from dsd_jax.diffusion.tokenization import tokenize
@@ -64,7 +63,7 @@ def clip_gradients(config: CLIPConfig) -> GradientFn:
     The logged scalars are "loss", "found" (the part of images and captions that are closest to
     their own) and "scale" (of the cosines).
     """
-    model, normalize = CLIP(config), Normaliser()
+    model, normalize = CLIP(config), Normalizer()
 
     def loss(params: Any, batch: Batch, step: jax.Array) -> tuple[jax.Array, dict]:
         del step

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dsd_jax.clip.clip_saving import save_clip
-from dsd_jax.clip.matcher import Clip
-from dsd_jax.clip.normalisation import Normaliser
+from dsd_jax.clip.clip_files import save_clip
+from dsd_jax.clip.clip_model import Clip, Normalizer
 from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig
 from dsd_jax.diffusion.noising import keyed_noise
 from dsd_jax.diffusion.pipeline import Model
@@ -110,7 +109,7 @@ def write_clip(config: ClipPretrainConfig, workdir: Path, params: Any) -> Clip:
     """Write the CLIP as a folder that `load_clip` and PyTorch transformers read, in float16."""
     tokenizer = bundled_tokenizer()
     network = clip_config(config, tokenizer)
-    clip = Clip(str(workdir / "model"), network, params, tokenizer, Normaliser())
+    clip = Clip(str(workdir / "model"), network, params, tokenizer, Normalizer())
     save_clip(clip, workdir / "model")
     print(f"the model is in {workdir / 'model'}")
     return clip

@@ -10,7 +10,7 @@ import optax
 
 from dsd_jax.distributed import sharding
 from dsd_jax.training.checkpoints import Checkpoints
-from dsd_jax.training.loop import fit
+from dsd_jax.training.loop import LoopOptions, fit
 
 # (params, batch, step) -> (gradients, float32 scalars to log)
 GradientFn = Callable[[Any, Any, jax.Array], tuple[Any, dict[str, jax.Array]]]
@@ -121,14 +121,12 @@ def run_phase(
     state = sharding.replicate(mesh, state)
     with Checkpoints(folder, dict(identity)) as checkpoints:
         for stage in stages:
+            log = folder.parent / "metrics.jsonl"
             state = fit(
-                stage.name,
                 state,
                 stage.update,
                 lambda step, stage=stage: sharding.shard_rows(mesh, stage.batch(step)),
                 stage.steps,
-                checkpoints,
-                folder.parent / "metrics.jsonl",
-                save_seconds=save_seconds,
+                options=LoopOptions(stage.name, checkpoints, log, save_seconds=save_seconds),
             )
     return jax.device_get(state)
