@@ -1,4 +1,4 @@
-"""Unit vectors of pictures and captions, whatever the batch and the devices."""
+"""Unit vectors of images and captions: they depend on neither the batch nor the devices."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Fine-tuning learns what few items teach, keeps nothing that does not help, and is repeatable."""
+"""Fine-tuning a CLIP: it learns from few items, keeps only gains, and is repeatable."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ RECIPE = ClipRecipe(
     patience=6,
 )
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-COLOURS = ("red", "green", "blue")
+COLORS = ("red", "green", "blue")
 COUNT = 24
 
 
@@ -36,27 +36,27 @@ def clip():
     return random_clip()
 
 
-def plain(colour, rng):
-    """A picture of nothing but one colour, with noise."""
+def plain(color, rng):
+    """A picture of nothing but one color, with noise."""
     channels = np.full(3, 40)
-    channels[colour] = 200
+    channels[color] = 200
     return np.clip(channels + rng.integers(-20, 21, (8, 8, 3)), 0, 255).astype(np.uint8)
 
 
 def two_pictures(count=COUNT):
-    """Items of two pictures and one caption, which names the first one's colour."""
+    """Items of two pictures and one caption, which names the first one's color."""
     rng = np.random.default_rng(0)
     pixels = [
         np.stack([plain(i % 3, rng), plain((i + 1 + i // 3 % 2) % 3, rng)]) for i in range(count)
     ]
-    return np.stack(pixels), [[f"a {COLOURS[i % 3]} background"] for i in range(count)]
+    return np.stack(pixels), [[f"a {COLORS[i % 3]} background"] for i in range(count)]
 
 
 def two_captions(count=COUNT):
     """The other way round."""
     rng = np.random.default_rng(0)
     pixels = np.stack([plain(i % 3, rng)[None] for i in range(count)])
-    return pixels, [[f"a {COLOURS[(i + j) % 3]} background" for j in (0, 1)] for i in range(count)]
+    return pixels, [[f"a {COLORS[(i + j) % 3]} background" for j in (0, 1)] for i in range(count)]
 
 
 def losses_of(tuned):

@@ -1,4 +1,4 @@
-"""Few-shot learning: it learns, it stops, it keeps nothing that doesn't help, it resumes."""
+"""Prompt training: the loss falls, it stops early, it resumes, useless prompts are not kept."""
 
 import json
 import signal

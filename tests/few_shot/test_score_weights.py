@@ -1,4 +1,4 @@
-"""Weights by regression: they find what is there, and leave alone what is not."""
+"""Fitted score weights: they find a planted effect, and stay zero-shot where there is none."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ RECIPE = Recipe(
 
 
 def random_terms(seed: int) -> Terms:
-    """Numbers that tell nothing, around a zero-shot score that is right a little more often."""
+    """Return random outputs whose zero-shot score is right a little more often than chance."""
     rng = np.random.default_rng(seed)
     rows, columns = 2 * COUNT, TIMES * NOISES
 
@@ -43,7 +43,7 @@ def random_terms(seed: int) -> Terms:
 
 
 def with_shift(terms: Terms, layer: str, head: int, by: float) -> Terms:
-    """The matching candidates' scores of one head made higher."""
+    """Return the outputs with higher scores of one head for the matching candidates."""
     lse = terms.lse[layer].copy()
     lse[::2, ..., head] += by
     return terms._replace(lse={**terms.lse, layer: lse})

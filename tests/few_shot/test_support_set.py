@@ -1,4 +1,4 @@
-"""The few shots: parted into two, under noises of their own."""
+"""The support set: its split, its noises, its cached outputs, its temperatures."""
 
 from functools import partial
 

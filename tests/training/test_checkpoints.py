@@ -1,4 +1,4 @@
-"""Checkpoints: the newest whole one comes back bit for bit, or the one before it does."""
+"""Checkpoints: the newest intact one is restored bit for bit, or else the one before it."""
 
 import gc
 import json
@@ -24,7 +24,7 @@ IDENTITY = {"rate": 0.1, "layers": ("down", "up"), "shots": {"count": 16}}
 
 
 def state(step: int):
-    """Leaves of every kind that training has."""
+    """Return a state with leaves of every kind that training has."""
     rng = np.random.default_rng(step)
     return {
         "params": {"kernel": jnp.asarray(rng.normal(size=(40, 30)), jnp.float32)},
@@ -44,14 +44,14 @@ def assert_same(found, expected):
 
 @pytest.fixture(autouse=True)
 def tidy():
-    """Python says it here and not in the midst of another test."""
+    """Collect garbage, so that its warnings do not appear within another test."""
     yield
     gc.collect()
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder with checkpoints of steps 1 and 2; copy it before changing anything in it."""
+    """Return a folder with checkpoints of steps 1 and 2; copy it before changing it."""
     folder = tmp_path_factory.mktemp("checkpoints") / "run"
     with Checkpoints(folder, IDENTITY) as checkpoints:
         for step in (1, 2):
@@ -287,7 +287,7 @@ def test_a_folder_of_the_users_with_the_name_of_a_step_stays(folder):
 
 
 def test_a_killed_save(folder, capfd):
-    """What Orbax leaves behind in the midst of saving."""
+    """Files that Orbax leaves behind when a save is killed."""
     shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
     (folder / "3.orbax-checkpoint-tmp" / "commit_success.txt").unlink()
     with Checkpoints(folder, IDENTITY) as checkpoints:

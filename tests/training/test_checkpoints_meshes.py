@@ -65,7 +65,7 @@ with Checkpoints(folder, {"a": 1}) as checkpoints:
 
 
 def run(folder: Path, rows: int, columns: int, procs: int = 1, damaged: int = 0) -> list[dict]:
-    """What each process says of what it restored; `damaged` lines are about damage."""
+    """Return what each process prints about its restored state; `damaged` lines are reports."""
     command = [sys.executable, "-c", PROGRAM, str(folder), str(rows), str(columns)]
     if procs > 1:
         devices = rows * columns // procs

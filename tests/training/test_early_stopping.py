@@ -1,4 +1,4 @@
-"""When learning stops and what is kept of it, from losses alone."""
+"""When training stops and whether its params are kept, from held-out losses alone."""
 
 from types import SimpleNamespace
 

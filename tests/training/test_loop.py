@@ -1,4 +1,4 @@
-"""The training loop: interrupted and resumed is the same as never interrupted."""
+"""The training loop: an interrupted and resumed run equals one that was never interrupted."""
 
 import gc
 import json
@@ -18,7 +18,7 @@ STEPS = 7
 
 
 def update(state, batch):
-    """Order matters, so that a step left out or done twice shows."""
+    """Update so that a step that is left out or done twice changes the result."""
     x = np.asarray(0.9 * state["x"] + batch)
     return {"x": x}, {"loss": x.sum()}
 
@@ -43,12 +43,12 @@ def expected():
 
 @pytest.fixture
 def open_folder(tmp_path):
-    """Each call is a new process as far as checkpoints can tell."""
+    """Return a function whose every call opens the folder as a new process does."""
     return lambda: Checkpoints(tmp_path / "checkpoints", {})
 
 
-def told_to_stop_at(step: int):
-    """A function of batches during whose call for `step`, and so after it, SIGTERM arrives."""
+def sigterm_at(step: int):
+    """Return a function of batches that raises SIGTERM when it is called for `step`."""
 
     def batch(number: int) -> np.ndarray:
         if number == step:
@@ -75,7 +75,7 @@ def test_sigterm_saves_and_the_next_run_goes_on(open_folder, expected, step):
         open_folder() as checkpoints,
         pytest.raises(Preempted, match=f"toy: stopped at step {step}; resume with the same"),
     ):
-        run(checkpoints, batch=told_to_stop_at(step))
+        run(checkpoints, batch=sigterm_at(step))
     assert signal.getsignal(signal.SIGTERM) is before
     asked = []
     with open_folder() as checkpoints:
@@ -214,7 +214,7 @@ def test_sigterm_when_a_check_ends_the_run_is_not_forgotten(open_folder):
         return state, done == 4, None
 
     with open_folder() as checkpoints, pytest.raises(Preempted, match="stopped at step 4"):
-        run(checkpoints, batch=told_to_stop_at(4), check=check)
+        run(checkpoints, batch=sigterm_at(4), check=check)
     with open_folder() as checkpoints:
         assert checkpoints.restore({"x": np.zeros(3)})[0] == 4
 
@@ -246,7 +246,7 @@ def test_a_loss_that_is_no_number_is_said_and_never_saved(open_folder, expected,
 
 
 def exploding_at(step: int):
-    """An update whose gradients are no numbers at a step, although its loss is one."""
+    """Return an update whose gradients are NaN at a step, although its loss is finite."""
 
     def update(state, batch):
         x = jnp.asarray(0.9 * state["x"] + batch)
