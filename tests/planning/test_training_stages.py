@@ -142,7 +142,7 @@ def test_hinge_spares_candidates_their_gradient():
 
 
 def test_prompts_are_all_that_is_sent_unless_weights_are_divided():
-    tree = made(job(), "train").arguments[0].prompts
+    tree = made(job(), "train").arguments[0]
     size = sum(4 * leaf.size for leaf in jax.tree.leaves(tree))
     assert made(job(), "train").sent == size
     assert made(job(), "score").sent == 0
