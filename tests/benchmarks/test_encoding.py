@@ -49,7 +49,7 @@ def test_pictures_are_read_a_few_at_a_time(model, monkeypatch):
         read.append(len(keys))
         return np.stack([images[key] for key in keys])
 
-    monkeypatch.setattr(Examples, "images", images_of)
+    monkeypatch.setattr(Examples, "read_images", images_of)
     keys = [(i, 0) for i in (4, 2, 4, 9, 7)]
     latents = Encoders(model).images(examples(), keys)
     assert read == [3, 1]
