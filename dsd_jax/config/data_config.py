@@ -16,6 +16,12 @@ class DataConfig(Checked):
     """Fields that every benchmark has."""
 
     name: str = Field(description="name of the benchmark")
+    prepared: PathText = Field(
+        "", description='folder for images that were read and resized once; "" for none'
+    )
+    prepared_size: int = Field(
+        512, ge=8, le=9_000, description="side of these images in pixels, which is the model's"
+    )
 
     @model_serializer(mode="wrap")
     def _only_what_was_set(self, serialize: Any) -> dict[str, Any]:
@@ -29,12 +35,6 @@ class EmojiData(DataConfig):
 
     name: Literal["emoji"] = Field(
         "emoji", description="the bundled benchmark, drawn once into ~/.cache/dsd_jax"
-    )
-    prepared: PathText = Field(
-        "", description='folder for images that were resized once; "" for none'
-    )
-    prepared_size: int = Field(
-        512, ge=8, le=9_000, description="side of these images in pixels, which is the model's"
     )
 
 
@@ -52,12 +52,6 @@ class FolderData(DataConfig):
     )
     damaged: Literal["stop", "skip"] = Field(
         "stop", description='at an unreadable image "stop", or "skip" its items and count them'
-    )
-    prepared: PathText = Field(
-        "", description='folder for images that were read and resized once; "" for none'
-    )
-    prepared_size: int = Field(
-        512, ge=8, le=9_000, description="side of these images in pixels, which is the model's"
     )
     split_rule: Literal["official", "apart", "authors"] = Field(
         "official",
