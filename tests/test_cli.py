@@ -384,3 +384,18 @@ def test_what_takes_long_is_imported_where_mistakes_and_interrupts_are_handled()
     code = "import sys, dsd_jax.cli, dsd_jax.score; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "PIL", "jax", "ml_collections", "etils"} & set(done.stdout.split())
+
+
+def test_help_on_a_config_loads_no_jax():
+    configs = Path(__file__).parents[1] / "configs"
+    code = (
+        "import sys\nfrom dsd_jax import evaluate, plan, pretrain, train\n"
+        "for command in (train, evaluate, plan, pretrain):\n"
+        "    name = 'pretrain_tiny' if command is pretrain else 'emoji'\n"
+        f"    try: command.main([f'--config={configs}/{{name}}.py', '--help'])\n"
+        "    except SystemExit: pass\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("--config.seed=0") == 4
+    assert not {"jax", "flax", "PIL", "scipy"} & set(done.stdout.splitlines()[-1].split())
