@@ -5,7 +5,7 @@ its Flax port.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -13,38 +13,20 @@ import jax.numpy as jnp
 
 from dsd_jax.models.attention import split_heads
 
+if TYPE_CHECKING:  # the towers import their layers
+    from dsd_jax.models.text_encoder import TextConfig
+    from dsd_jax.models.vision_encoder import VisionConfig
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
 
 
-class TowerConfig(Protocol):
-    """The fields of a tower's config that its layers read."""
-
-    @property
-    def hidden_size(self) -> int: ...
-
-    @property
-    def intermediate_size(self) -> int: ...
-
-    @property
-    def layers(self) -> int: ...
-
-    @property
-    def heads(self) -> int: ...
-
-    @property
-    def activation(self) -> str: ...
-
-    @property
-    def norm_eps(self) -> float: ...
-
-
 class _SelfAttention(nn.Module):
     """A self-attention; where it is causal a token attends to itself and those before it."""
 
-    config: TowerConfig
+    config: "TextConfig | VisionConfig"
     causal: bool
     dtype: jnp.dtype
 
@@ -66,7 +48,7 @@ class _SelfAttention(nn.Module):
 
 
 class _MLP(nn.Module):
-    config: TowerConfig
+    config: "TextConfig | VisionConfig"
     dtype: jnp.dtype
 
     @nn.compact
@@ -77,7 +59,7 @@ class _MLP(nn.Module):
 
 
 class _Layer(nn.Module):
-    config: TowerConfig
+    config: "TextConfig | VisionConfig"
     causal: bool
     dtype: jnp.dtype
 
@@ -91,7 +73,7 @@ class _Layer(nn.Module):
 
 
 class _Layers(nn.Module):
-    config: TowerConfig
+    config: "TextConfig | VisionConfig"
     causal: bool
     dtype: jnp.dtype
 
@@ -107,7 +89,7 @@ class _Layers(nn.Module):
 class Encoder(nn.Module):
     """The layers of a tower over hidden states (B, L, D)."""
 
-    config: TowerConfig
+    config: "TextConfig | VisionConfig"
     causal: bool
     dtype: jnp.dtype
 

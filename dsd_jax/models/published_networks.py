@@ -113,7 +113,7 @@ CLIPS: Mapping[str, Mapping[str, Any]] = {
 class Item(NamedTuple):
     """The numbers of images and captions of a benchmark's item."""
 
-    pictures: int
+    images: int
     captions: int
 
 

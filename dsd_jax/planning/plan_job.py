@@ -109,7 +109,7 @@ def read_job(config: RunConfig, name: str | None = None) -> Job:
         *(unet, vae, texts, schedule, float_type(config.dtype), recipes, scored),
         timesteps=len(score_spec.timesteps(config.timesteps)),
         noises=config.noises,
-        pictures=item.pictures,
+        pictures=item.images,
         captions=item.captions,
         fsdp=config.fsdp,
         clip=_clip(config.clip) if config.clip else None,
