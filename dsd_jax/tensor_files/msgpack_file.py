@@ -2,17 +2,17 @@
 
 Format: `flax/serialization.py`; an array is the msgpack of (shape, dtype name, bytes). Flax's own
 reader holds the whole file in memory; here the `msgpack` library passes over it one array at a
-time, so that what does not fit is found, and each array is read, without that.
+time, and each array's place is kept to read it later.
 """
 
 import math
-import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgpack
 import numpy as np
 
+from dsd_jax.io.local_files import unreadable
 from dsd_jax.tensor_files.stored_tensor import (
     FLOATING,
     StoredTensor,
@@ -27,7 +27,9 @@ _MAX_DEPTH = 100  # maps inside each other
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
-    """Return names, shapes, types and places of all arrays; the file is passed over once.
+    """Return names, shapes, types and places of all arrays.
+
+    The file is passed over once, with about four times its largest array in memory.
 
     Raises:
         UserError: the file can't be read, is cut off, damaged, or no Flax msgpack.
@@ -35,23 +37,24 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     opened = WeightsFile(file)
     if not opened.size:
         raise wrong_format_error(opened, _FORMAT, "is empty")
-    with opened.map() as data:
-        unpacker = msgpack.Unpacker(data, max_buffer_size=0, max_array_len=_MAX_AXES)
-        try:
-            tensors = {tensor.name: tensor for tensor in _tensors(opened, data, unpacker)}
-            if unpacker.tell() != opened.size:
-                raise ValueError("bytes after the last array")
-            return tensors
-        except msgpack.OutOfData as error:
-            reason = f"is cut off after {opened.size:,} bytes; fetch it again"
-            raise wrong_format_error(opened, _FORMAT, reason) from error
-        except (ValueError, LookupError, TypeError, msgpack.UnpackException) as error:
-            reason = "is not a Flax checkpoint; fetch it again, or convert it to safetensors"
-            raise wrong_format_error(opened, _FORMAT, reason) from error
+    unpacker = msgpack.Unpacker(opened.stream, max_buffer_size=0, max_array_len=_MAX_AXES)
+    try:
+        tensors = {tensor.name: tensor for tensor in _tensors(opened, unpacker)}
+        if unpacker.tell() != opened.size:
+            raise ValueError("bytes after the last array")
+        return tensors
+    except msgpack.OutOfData as error:
+        reason = f"is cut off after {opened.size:,} bytes; fetch it again"
+        raise wrong_format_error(opened, _FORMAT, reason) from error
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except (ValueError, LookupError, TypeError, msgpack.UnpackException) as error:
+        reason = "is not a Flax checkpoint; fetch it again, or convert it to safetensors"
+        raise wrong_format_error(opened, _FORMAT, reason) from error
 
 
 def _tensors(
-    file: WeightsFile, data: mmap.mmap, unpacker: msgpack.Unpacker, prefix: str = ""
+    file: WeightsFile, unpacker: msgpack.Unpacker, prefix: str = ""
 ) -> Iterator[StoredTensor]:
     """Yield the arrays of the map at the unpacker's position and of those within it."""
     if prefix.count("/") > _MAX_DEPTH:
@@ -60,9 +63,9 @@ def _tensors(
         name = unpacker.unpack()
         if not isinstance(name, str):
             raise TypeError("a name that is no text")
-        code = data[unpacker.tell()] if unpacker.tell() < file.size else 0
+        code = int.from_bytes(file.read(1, unpacker.tell()), "big")
         if code >> 4 == 0x8 or code in (0xDE, 0xDF):  # a map, by msgpack's specification
-            yield from _tensors(file, data, unpacker, f"{prefix}{name}/")
+            yield from _tensors(file, unpacker, f"{prefix}{name}/")
         else:
             yield _tensor(file, prefix + name, unpacker.unpack(), unpacker.tell())
 

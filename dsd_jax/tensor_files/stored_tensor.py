@@ -28,29 +28,26 @@ class WeightsFile:
 
     Attributes:
         path: the file's path.
+        stream: the opened file, to read from its start to its end.
         size: its size in bytes.
     """
 
     def __init__(self, path: Path):
         """Open it; raises `UserError` where it can't be read."""
-        self.path, self._stream = path, open_regular_file(path)
-        self.size = os.fstat(self._stream.fileno()).st_size
+        self.path, self.stream = path, open_regular_file(path)
+        self.size = os.fstat(self.stream.fileno()).st_size
 
     def __del__(self):
         """Close it; a file that could not be opened has no stream."""
-        if hasattr(self, "_stream"):
-            self._stream.close()
+        if hasattr(self, "stream"):
+            self.stream.close()
 
     def read(self, count: int, offset: int = 0) -> bytes:
         """Return at most `count` bytes from `offset` on; raises `UserError` where that fails."""
         try:
-            return os.pread(self._stream.fileno(), count, offset)
+            return os.pread(self.stream.fileno(), count, offset)
         except OSError as error:
             raise unreadable(self.path, error) from error
-
-    def map(self) -> mmap.mmap:
-        """Map the whole file, which is not empty."""
-        return mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ)
 
     def array(self, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
         """Return a read-only view of numbers in the file; their pages are freed with the array."""
@@ -58,7 +55,7 @@ class WeightsFile:
             return np.empty(shape, dtype)
         start = offset - offset % mmap.ALLOCATIONGRANULARITY
         length = offset - start + math.prod(shape) * dtype.itemsize
-        pages = mmap.mmap(self._stream.fileno(), length, access=mmap.ACCESS_READ, offset=start)
+        pages = mmap.mmap(self.stream.fileno(), length, access=mmap.ACCESS_READ, offset=start)
         return np.frombuffer(pages, dtype, math.prod(shape), offset - start).reshape(shape)
 
 
