@@ -5,11 +5,14 @@ models between safetensors and Flax msgpack.
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dsd_jax.cli import Parser, run_command, tell
 from dsd_jax.errors import UserError
 from dsd_jax.io.storage import is_remote, storage_errors
+
+if TYPE_CHECKING:
+    from dsd_jax.conversion.source import Source
 
 EXAMPLE = """python -m dsd_jax.convert pytorch_model.bin runs/authors
   python -m dsd_jax.convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
@@ -97,7 +100,7 @@ def check_options(flags: Namespace, kind: str) -> None:
         raise UserError(f"--weights has no use for {flags.source}, which is a model itself.")
 
 
-def convert_lora(source: Any, flags: Namespace) -> str:
+def convert_lora(source: "Source", flags: Namespace) -> str:
     """Write prompts, or LoRA for diffusers; return the line to print."""
     from dsd_jax.conversion import adapter_files
     from dsd_jax.conversion.source import describe_lora, read_lora
@@ -122,7 +125,7 @@ def convert_lora(source: Any, flags: Namespace) -> str:
 
 
 def convert_model(folder: Path, flags: Namespace) -> str:
-    """Writes the model in the other form; returns the line that says so."""
+    """Write the model in the other format; return the line to print."""
     from dsd_jax.weights.format_conversion import convert_model as write_model
     from dsd_jax.weights.format_conversion import format_of
 
