@@ -1,7 +1,7 @@
-"""Discriminative Stable Diffusion in JAX: how well captions fit pictures, learned from few pairs.
+"""Discriminative Stable Diffusion in JAX: image-text matching, with few-shot prompt learning.
 
-What a notebook needs; each function's own module has more. Modules are imported when they are first
-used, so that `--help` and a mistyped path answer before JAX has loaded.
+The public functions, for notebooks and other programs. Their modules are imported at first use, so
+that `--help` and errors about paths appear before JAX has loaded.
 """
 
 import importlib
@@ -28,7 +28,7 @@ __all__ = [
     "match_scores",
     "match_terms",
 ]
-_HOME = {
+_MODULES = {
     "Model": "diffusion.pipeline",
     "Terms": "matching.forward",
     "explain": "matching.attention_maps",
@@ -39,12 +39,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, from the modules they live in (PEP 562)."""
-    if name not in _HOME:
+    """Import a public name from its module (PEP 562)."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'dsd_jax' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"dsd_jax.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"dsd_jax.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """What tab completion offers."""
+    """Return the public names, for tab completion."""
     return sorted(__all__)

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.distributed.sharding import host_mesh, place_weight
 from dsd_jax.models import text_encoder, unet, vae
 from dsd_jax.models.text_encoder import TextConfig

@@ -13,12 +13,11 @@ import numpy as np
 
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.data.examples import Examples
-from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.distributed import processes
-from dsd_jax.distributed.sharding import shard_rows
 from dsd_jax.io.host_arrays import stacked
-from dsd_jax.matching.batching import ProgressFn, Sets, even_ranges, group_terms
+from dsd_jax.matching.batching import NoiseKeys, Pairs, ProgressFn, pair_terms
+from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import OutputSpec, Terms
 from dsd_jax.statistics.standard_errors import cluster_ids
 
@@ -131,8 +130,8 @@ def item_outputs(
 ) -> Terms:
     """Return the UNet outputs of all candidates at every timestep under the noise of every seed.
 
-    The noise depends on (seed, index of the item, timestep) alone. With prompts the empty caption's
-    outputs are computed under them, too; see `with_uncond` for the frozen model's.
+    The noise depends on (seed, index of the item, timestep) alone. The empty caption's outputs are
+    the frozen model's under prompts, too: see `batching.pair_terms`.
 
     Args:
         model: frozen.
@@ -147,25 +146,10 @@ def item_outputs(
         Outputs with I = n * P, the images of an item side by side, C = J, and K * T timesteps, the
         timesteps of a seed side by side.
     """
-    image_rows, shape = items.images.reshape(-1), model.latent_shape
-    indices = np.repeat(items.indices, items.images.shape[1])
     seed_of, timestep_of = np.repeat(seeds, len(timesteps)), np.tile(timesteps, len(seeds))
-
-    def noise(groups: np.ndarray, columns: np.ndarray) -> jax.Array:
-        keys = shard_rows(model.mesh, indices[groups])
-        return noising.keyed_noise(seed_of[columns], keys, timestep_of[columns], shape)
-
-    return group_terms(
-        model,
-        lambda groups, columns: items.latents[image_rows[groups]][:, None],
-        noise,
-        len(image_rows),
-        Sets(items.texts, items.captions),
-        timestep_of,
-        prompts,
-        wanted,
-        tick=tick,
-    )
+    keys = NoiseKeys(seed_of, np.repeat(items.indices, items.images.shape[1]))
+    pairs = Pairs(items.latents, items.images, items.texts, items.captions, keys, timestep_of)
+    return pair_terms(model, pairs, wanted, prompts=prompts, on_progress=tick)
 
 
 def gather_outputs(outputs: Terms, images: int, count: int) -> Terms:

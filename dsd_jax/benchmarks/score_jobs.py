@@ -11,7 +11,8 @@ from dsd_jax.benchmarks.encoded_items import EncodedItems, item_outputs
 from dsd_jax.config.score_spec import ScoreSpec, method_named
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.matching import score_functions
-from dsd_jax.matching.batching import ProgressFn, even_ranges
+from dsd_jax.matching.batching import ProgressFn
+from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import OutputSpec, Terms, output_floats, with_uncond
 from dsd_jax.models.unet_config import UNetConfig
 

@@ -1,7 +1,7 @@
-"""One rule from a device's memory to rows per call: nothing calls a network with more.
+"""Rows per call of a network, from a device's memory: one rule for all calls.
 
-A row is one (picture, caption, timestep). What a call gives does not depend on how many rows it
-has, so the rule changes time and memory alone.
+A row is one (image, caption, timestep). Results do not depend on the rows per call, so the rule
+changes time and memory alone.
 """
 
 from collections.abc import Iterator
@@ -16,25 +16,25 @@ from dsd_jax.errors import UserError
 from dsd_jax.models.unet_config import UNetConfig
 
 GIB = 2**30
-# Latent positions a call of the UNet works on: what fits caches on CPU, what fills an accelerator.
+# Latent positions per call of the UNet: as many as fit a CPU's caches, or fill an accelerator.
 _POSITIONS = {"cpu": 8_192}
 _POSITIONS_ELSEWHERE = 65_536
-# Of a device's memory; the rest is for the program itself, its inputs, another network's weights
-# and the gaps between buffers.
+# Share of a device's memory; the rest is for the program, its inputs, another network's params and
+# the gaps between buffers.
 _USABLE = 0.85
-_IMAGE_POSITIONS = 32 * 64**2  # pixels that the VAE encodes at a time, and at least one picture
+_IMAGE_POSITIONS = 32 * 64**2  # pixels that the VAE encodes at a time, and at least one image
 TEXT_ROWS = 32  # captions that a text encoder encodes at a time
-_QUERIES = 512  # of a chunk of self-attention, see `models.attention.attend`
+_QUERIES = 512  # in a chunk of self-attention, see `models.attention.attend`
 FITTED = 2**31  # bytes of frozen outputs that score weights are fitted to, where memory is unknown
 
 
 @dataclass(frozen=True)
 class Device:
-    """What one device takes at a time.
+    """The limits of a device.
 
     Attributes:
         positions: latent positions per call of the UNet beyond which it gets no faster.
-        memory: bytes that programs may use; None where the device does not say, as CPUs don't.
+        memory: bytes that programs may use; None where the device does not report it, as CPUs.
     """
 
     positions: int
@@ -42,43 +42,45 @@ class Device:
 
     @classmethod
     def local(cls) -> "Device":
-        """Return what this host's devices have in common."""
+        """Return the limits of this host's devices; the lowest where they differ."""
         stats = [device.memory_stats() or {} for device in jax.local_devices()]
-        limits = [each["bytes_limit"] for each in stats if each.get("bytes_limit")]
+        limits = [stat["bytes_limit"] for stat in stats if stat.get("bytes_limit")]
         return cls.of(jax.default_backend(), min(limits) if len(limits) == len(stats) else None)
 
     @classmethod
     def of(cls, backend: str, memory: int | None) -> "Device":
-        """Return the device of a backend, such as "tpu", with so many bytes."""
+        """Return the limits of a device of `backend`, such as "tpu", with `memory` bytes."""
         return cls(_POSITIONS.get(backend, _POSITIONS_ELSEWHERE), memory)
 
-    def room(self, weights: int) -> float:
-        """Return the bytes that are left for activations beside `weights` bytes."""
-        return float("inf") if self.memory is None else _USABLE * self.memory - weights
+    def free_bytes(self, params: float) -> float:
+        """Return the bytes that are left for activations beside `params` bytes."""
+        return float("inf") if self.memory is None else _USABLE * self.memory - params
 
 
-def forward_rows(device: Device, unet: UNetConfig, latent: tuple, itemsize: int, weights: int):
-    """Return the rows of a call of the UNet without gradients, per device; at least 1.
+def forward_rows(
+    device: Device, unet: UNetConfig, latent: tuple[int, ...], *, itemsize: int, params: float
+) -> int:
+    """Return the rows per device of a call of the UNet without gradients; at least 1.
 
     Args:
-        device: that runs it.
-        unet: the network.
-        latent: (h, w, channels).
+        device: its limits.
+        unet: config of the network.
+        latent: shape (h, w, D).
         itemsize: bytes of a number in the network's dtype.
-        weights: bytes of all weights on the device.
+        params: bytes of all params on the device.
     """
     rows = device.positions // (latent[0] * latent[1])
-    fit = device.room(weights) / forward_bytes(unet, latent, itemsize)
+    fit = device.free_bytes(params) / forward_bytes(unet, latent, itemsize)
     return int(max(1, min(rows, fit)))
 
 
 def image_rows(image_size: int) -> int:
-    """Return the pictures per call of the VAE's encoder, per device."""
+    """Return the images per call of the VAE's encoder, per device."""
     return max(1, _IMAGE_POSITIONS // image_size**2)
 
 
-def forward_bytes(unet: UNetConfig, latent: tuple, itemsize: int) -> int:
-    """Return about the bytes that a row needs at the worst moment of a call without gradients.
+def forward_bytes(unet: UNetConfig, latent: tuple[int, ...], itemsize: int) -> int:
+    """Estimate the peak bytes per row of a call without gradients.
 
     These are the skip connections, the logits of self-attention at its finest level, and what is
     computed there: `tests/planning/test_memory.py` holds it against compiled programs.
@@ -86,23 +88,23 @@ def forward_bytes(unet: UNetConfig, latent: tuple, itemsize: int) -> int:
     levels = len(unet.block_out_channels)
     sizes = [latent[0] * latent[1] // 4**level for level in range(levels)]
     hidden = [size * width for size, width in zip(sizes, unet.block_out_channels, strict=True)]
-    skips = sum((unet.layers_per_block + 1) * each for each in hidden) * itemsize
+    skips = sum((unet.layers_per_block + 1) * floats for floats in hidden) * itemsize
     attended = [
-        4 * heads * min(size, _QUERIES) * size + 12 * each * itemsize
-        for heads, size, each, has in zip(
+        4 * heads * min(size, _QUERIES) * size + 12 * floats * itemsize
+        for heads, size, floats, has_attention in zip(
             unet.heads, sizes, hidden, unet.down_attention, strict=True
         )
-        if has
+        if has_attention
     ]
     return int(skips + max([*attended, 0]) + 4 * hidden[0] * (4 + itemsize))
 
 
 @contextmanager
 def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
-    """Turn a compiler's or allocator's lack of device memory into a `UserError`.
+    """Turn an out-of-memory error of the compiler or allocator into a `UserError`.
 
     Args:
-        what: needs the memory, such as "a training step".
+        what: the program, such as "a training step".
         remedy: what to do, such as "raise accumulate".
     """
     try:
@@ -127,6 +129,6 @@ def bytes_per_device(tree: Any) -> int:
 
 
 def even_size(count: int, most: int) -> int:
-    """Return the size, half of `most` to `most`, of which pieces of `count` waste the least."""
+    """Return the size from half of `most` to `most` that pads `count` the least."""
     most = max(1, min(count, most))
     return min(range(most, most // 2, -1), key=lambda size: -(-count // size) * size)

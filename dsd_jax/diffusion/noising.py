@@ -1,35 +1,189 @@
-"""The forward diffusion process: schedule, noising, timesteps, and noise keyed by what it is for.
+"""The forward diffusion process: its schedule, read from `scheduler_config.json`, and the noise.
 
-Reference: Ho et al. 2020 (DDPM); the authors' schedule is Stable Diffusion's `scaled_linear`.
+Noise is a function of (seed, image, timestep): `keyed_noise`. Reference: Ho et al. 2020 (DDPM),
+diffusers `schedulers/`; the authors' schedule is Stable Diffusion's `scaled_linear`.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field
+
+from dsd_jax.config.score_spec import TRAINED_TIMESTEPS
+from dsd_jax.errors import UserError
+from dsd_jax.io.terminal import shorten
+from dsd_jax.io.validation import parse
+from dsd_jax.models.json_config import ConfigFile
+
+_PREDICTIONS = ("epsilon", "v_prediction")
+SCHEDULE_FILE = "scheduler/scheduler_config.json"
+_Beta = Annotated[float, Field(gt=0, lt=1)]
+# Defaults of diffusers' classes that differ from those of `ScheduleFile`.
+_LATE = {"beta_start": 0.00085, "beta_end": 0.012}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    **dict.fromkeys(("LCMScheduler", "TCDScheduler"), {**_LATE, "beta_schedule": "scaled_linear"}),
+    **dict.fromkeys(
+        ("HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler"),
+        _LATE,
+    ),
+}
+
+
+class ScheduleFile(ConfigFile):
+    """The fields of `scheduler_config.json`, with the defaults of most diffusers classes."""
+
+    class_name: str | None = Field(None, alias="_class_name")
+    num_train_timesteps: int = Field(1000, ge=1, le=100_000)
+    beta_start: _Beta = 0.0001
+    beta_end: _Beta = 0.02
+    beta_schedule: str = "linear"
+    prediction_type: str = "epsilon"
+    rescale_betas_zero_snr: bool | None = False
+    trained_betas: Any = None
+
+
+def parse_schedule(json: Mapping[str, Any]) -> ScheduleFile:
+    """Check the content of a `scheduler_config.json`; raises `UserError`."""
+    name = json.get("_class_name")
+    defaults = _DEFAULTS.get(name, {}) if isinstance(name, str) else {}
+    remedy = "use the scheduler_config.json that diffusers wrote for this model"
+    return parse(ScheduleFile, {**defaults, **json}, SCHEDULE_FILE, remedy)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A noise schedule.
+
+    Attributes:
+        steps: number of timesteps.
+        beta_start, beta_end, beta_schedule: how the noise variance of a timestep grows.
+        prediction: what the UNet predicts, "epsilon" or "v_prediction".
+    """
+
+    steps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    prediction: str = "epsilon"
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> "Schedule":
+        """Read a diffusers `scheduler/scheduler_config.json`; `UserError` if unsupported."""
+        stated = parse_schedule(json)
+        schedule = cls(
+            steps=stated.num_train_timesteps,
+            beta_start=stated.beta_start,
+            beta_end=stated.beta_end,
+            beta_schedule=stated.beta_schedule,
+            prediction=stated.prediction_type,
+        )
+        file, kind = SCHEDULE_FILE, stated.class_name or ""
+        if kind.startswith(("EDM", "FlowMatch")):
+            raise UserError(
+                f"{file}: {kind} has another way of adding noise than Stable Diffusion's betas, "
+                "and dsd_jax doesn't know it; use a model trained with 'scaled_linear' betas."
+            )
+        if schedule.prediction not in _PREDICTIONS:
+            raise UserError(
+                f"{file}: prediction_type is '{schedule.prediction}', expected one of "
+                f"{', '.join(_PREDICTIONS)}."
+            )
+        if schedule.steps != TRAINED_TIMESTEPS:
+            raise UserError(
+                f"{file}: num_train_timesteps is {schedule.steps}, expected "
+                f"{TRAINED_TIMESTEPS}: every Stable Diffusion was trained with so many, and scores "
+                "take their timesteps from these; use the file of the model that the weights come "
+                "from."
+            )
+        if stated.rescale_betas_zero_snr:
+            raise UserError(
+                f"{file}: rescale_betas_zero_snr is true, which no Stable Diffusion or SDXL has "
+                "and dsd_jax doesn't know; set it to false only if the model was trained so."
+            )
+        if schedule.beta_schedule not in ("scaled_linear", "linear") or stated.trained_betas:
+            raise UserError(
+                f"{file}: beta_schedule '{schedule.beta_schedule}' with trained_betas "
+                f"{shorten(stated.trained_betas)} is not supported; expected 'scaled_linear' or "
+                "'linear' and no trained_betas."
+            )
+        return schedule
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `scheduler_config.json` that diffusers reads as the same process."""
+        return {
+            "_class_name": "DDIMScheduler",
+            "_diffusers_version": "0.10.0",
+            "num_train_timesteps": self.steps,
+            "beta_start": self.beta_start,
+            "beta_end": self.beta_end,
+            "beta_schedule": self.beta_schedule,
+            "prediction_type": self.prediction,
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+        }
+
+    def alphas_cumprod(self) -> np.ndarray:
+        """Return the signal power at each timestep: (steps,) float32, falling, in (0, 1)."""
+        if self.beta_schedule == "linear":
+            betas = np.linspace(self.beta_start, self.beta_end, self.steps, dtype=np.float64)
+        else:
+            roots = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps)
+            betas = roots.astype(np.float64) ** 2
+        return np.cumprod(1.0 - betas).astype(np.float32)
+
+    def scales(self, timesteps: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return signal and noise amplitudes: two float32 arrays of the shape of `timesteps`."""
+        alphas = jnp.asarray(self.alphas_cumprod())[timesteps]
+        return jnp.sqrt(alphas), jnp.sqrt(1.0 - alphas)
+
+    def add_noise(self, latents: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
+        """Return sqrt(abar_t) z + sqrt(1 - abar_t) eps, for latents (B, h, w, D) at (B,)."""
+        signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
+        return signal * latents + sigma * noise
+
+    def target(self, latents: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
+        """Return what the UNet is trained to predict, the noise or v: (B, h, w, D)."""
+        if self.prediction == "epsilon":
+            return noise
+        signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
+        return signal * noise - sigma * latents
+
+    def epsilon(self, prediction: jax.Array, noisy: jax.Array, timesteps: jax.Array) -> jax.Array:
+        """Return the prediction as noise, (B, h, w, D): eps = sqrt(abar) v + sigma x_t."""
+        if self.prediction == "epsilon":
+            return prediction
+        signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
+        return signal * prediction + sigma * noisy
 
 
 @partial(jax.jit, static_argnums=3)
 def keyed_noise(
     seeds: jax.Array, images: jax.Array, timesteps: jax.Array, shape: tuple[int, ...]
 ) -> jax.Array:
-    """Standard normal noise that depends on (seed, image, timestep) alone.
+    """Draw standard normal noise that depends on (seed, image, timestep) alone.
 
     Args:
-        seeds: (T,) int32, each timestep's seed.
-        images: (I,) uint32, a number that stands for each picture; where they are split over
-            devices, each device draws the noise of its own.
+        seeds: (T,) int32, the seed at each timestep.
+        images: (I,) uint32, a number that stands for each image; where they are divided over
+            devices, each device draws its own part.
         timesteps: (T,) int32.
-        shape: (h, w, channels) of one latent.
+        shape: (h, w, D) of one latent.
 
     Returns:
-        (I, T, h, w, channels) float32: the same for every caption, batch, chunk, device and host.
+        (I, T, h, w, D) float32: the same for every caption, batch, chunk, device and host.
     """
 
-    def one(image: jax.Array, seed: jax.Array, timestep: jax.Array) -> jax.Array:
+    def draw(image: jax.Array, seed: jax.Array, timestep: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image), timestep)
         return jax.random.normal(key, shape)
 
-    def picture(image: jax.Array) -> jax.Array:
-        return jax.vmap(one, (None, 0, 0))(image, seeds, timesteps)
+    def draw_all(image: jax.Array) -> jax.Array:
+        return jax.vmap(draw, (None, 0, 0))(image, seeds, timesteps)
 
-    return jax.vmap(picture)(images)
+    return jax.vmap(draw_all)(images)

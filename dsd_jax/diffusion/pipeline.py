@@ -1,6 +1,6 @@
-"""A loaded Stable Diffusion: its networks' configs and weights, tokenizers and schedule."""
+"""A loaded Stable Diffusion: configs and params of its networks, tokenizers and schedule."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dsd_jax.diffusion.device_memory import TEXT_ROWS, image_rows
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.diffusion.tokenization import check_texts, tokenize, tokenizer_digest
 from dsd_jax.distributed.sharding import mesh_of, shard_rows
 from dsd_jax.io.images import ImageInput, read_images
@@ -19,25 +19,28 @@ from dsd_jax.models.text_encoder import CLIPTextEncoder, SDXLTextEncoder, TextCo
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.models.vae import AutoencoderKL, VAEConfig
 
+Array = jax.Array | np.ndarray
+
 
 class EncodedCaptions(NamedTuple):
-    """Encoded captions; the leading axes are the caller's.
+    """Text states of captions; the leading axes are the caller's.
 
-    states: (..., L, K) float32, of every token: what cross-attention reads.
-    pooled: (..., A) float32, of the whole caption, which SDXL adds to its time embedding; A is 0 in
-        families that have no such thing.
+    Attributes:
+        states: (..., L, D) float32, of every token, for cross-attention.
+        pooled: (..., A) float32, of the whole caption, which SDXL adds to its time embedding; A is
+            0 in other families.
     """
 
-    states: jax.Array | np.ndarray
-    pooled: jax.Array | np.ndarray
+    states: Array
+    pooled: Array
 
-    def map(self, function) -> "EncodedCaptions":
-        """`function` of both arrays."""
+    def map(self, function: Callable[[Any], Any]) -> "EncodedCaptions":
+        """Return `function` of both arrays."""
         return EncodedCaptions(function(self.states), function(self.pooled))
 
 
-def without_pooled(states: jax.Array | np.ndarray) -> EncodedCaptions:
-    """EncodedCaptions of a family that has states alone."""
+def without_pooled(states: Array) -> EncodedCaptions:
+    """Return captions of a family that has token states alone."""
     return EncodedCaptions(states, np.zeros((*states.shape[:-2], 0), np.float32))
 
 
@@ -52,8 +55,8 @@ class Model:
         tokenizer: a `transformers.CLIPTokenizer`.
         image_size: side of the square pictures it was made for, in pixels.
         text_2, tokenizer_2: SDXL's second text encoder; None elsewhere.
-        zero_empty: whether the empty caption is all zeros instead of what the encoders say of "",
-            as SDXL was trained: `force_zeros_for_empty_prompt` of its model_index.json.
+        zero_empty: whether the text states of "" are zeros instead of the encoders' output, as SDXL
+            was trained: `force_zeros_for_empty_prompt` in its model_index.json.
     """
 
     name: str
@@ -69,41 +72,43 @@ class Model:
     zero_empty: bool = False
 
     @property
-    def dtype(self) -> jnp.dtype:
-        """The dtype of the weights, in which matrix products run."""
+    def dtype(self) -> np.dtype:
+        """The dtype of the params, in which matrix products run."""
         return jax.tree.leaves(self.params["unet"])[0].dtype
 
     @cached_property
     def weights_digest(self) -> str:
-        """`weights.weights_digest` of the params, computed once: it copies them to the host."""
+        """The `weights_digest` of the params, computed once: it copies them to the host."""
         from dsd_jax.models.params import weights_digest  # whose package loads models
 
         return weights_digest(self.params)
 
     @property
     def mesh(self) -> Mesh:
-        """This host's devices, over which the weights lie."""
+        """The mesh of this host's devices, over which the params are placed."""
         return mesh_of(self.params["unet"])
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(h, w, channels) of one picture's latent."""
+        """The shape (h, w, D) of an image's latent."""
         side = self.image_size // self.vae.downscale
         return side, side, self.vae.latent_channels
 
-    def encode_images(self, images: Sequence[ImageInput]) -> tuple[jax.Array, jax.Array]:
-        """The VAE's posterior of each picture.
+    def encode_images(
+        self, images: Sequence[ImageInput] | np.ndarray
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the VAE's posterior of each image.
 
         Args:
             images: paths, PIL images or uint8 arrays (H, W, 3); resized to `image_size`.
 
         Returns:
-            mean and log variance of the unscaled latents, each (I, h, w, channels) float32.
+            Mean and log variance of the unscaled latents, each (I, h, w, D) float32.
 
         Raises:
-            UserError: a picture cannot be read.
+            UserError: an image cannot be read.
         """
-        pixels = read_images(images, self.image_size)
+        pixels = read_images(list(images), self.image_size)
         rows = image_rows(self.image_size)
         overflows = self.vae.force_upcast and self.dtype == jnp.float16
         dtype = jnp.float32 if overflows else self.dtype
@@ -114,47 +119,47 @@ class Model:
         )
         return mean, logvar
 
-    def _chunks(self, rows: np.ndarray, size: int) -> Iterator[jax.Array]:
-        """Rows in pieces of one shape, `size` for every device, each device with its part."""
+    def _chunks(self, rows: np.ndarray, size: int) -> Iterator[Array]:
+        """Yield rows in chunks of one shape, divided over the devices, `size` for each of them."""
         mesh = self.mesh
         return (shard_rows(mesh, x) for x in padded_chunks(rows, size * mesh.size))
 
-    def latents(self, images: Sequence[ImageInput]) -> jax.Array:
-        """Scaled latents at the posterior's mean: (I, h, w, channels) float32."""
+    def latents(self, images: Sequence[ImageInput] | np.ndarray) -> jax.Array:
+        """Return scaled latents at the posterior's mean: (I, h, w, D) float32."""
         return self.vae.scaling_factor * self.encode_images(images)[0]
 
     def encode_texts(self, captions: Sequence[str]) -> jax.Array:
-        """Text states of each caption, "" included: (C, L, K) float32, L = 77 in all families.
+        """Return the text states of captions, "" included: (C, L, D) float32, L = 77.
 
-        Padding tokens take part, as everywhere in Stable Diffusion. A caption with more than L
-        tokens is cut, with a warning that shows what was lost. SDXL's two encoders stand side by
-        side along K.
+        Padding tokens are included, as everywhere in Stable Diffusion. A caption with more than L
+        tokens is cut, with a warning that shows what was lost. The states of SDXL's two encoders
+        are concatenated along D.
         """
-        return self.encode_captions(captions).states
+        return jnp.asarray(self.encode_captions(captions).states)
 
     def encode_captions(self, captions: Sequence[str]) -> EncodedCaptions:
-        """As `encode_texts`, with what else the UNet reads of each caption.
+        """Return the text states of captions, as `encode_texts`, and the pooled ones.
 
-        With `zero_empty`, "" is zeros, pooled too: what diffusers takes for a negative prompt that
-        is not given. Cross-attention then has zeros for keys, so that the empty caption's score is
-        log L in every layer, and only its error depends on the picture.
+        With `zero_empty`, both are zeros for "", as in diffusers for a negative prompt that is not
+        given. Keys of cross-attention are then zero: the empty caption's score is log L in every
+        layer, and only its error depends on the image.
         """
         captions = check_texts(captions)
-        towers = [("text", self.text, self.tokenizer)]
+        encoders = [("text", self.text, self.tokenizer)]
         if self.text_2 is not None:
-            towers.append(("text_2", self.text_2, self.tokenizer_2))
-        # From one line for both tokenizers, so that the same warning is shown once.
-        ids = [tokenize(tokenizer, captions) for _, _, tokenizer in towers]
+            encoders.append(("text_2", self.text_2, self.tokenizer_2))
+        # On one line for both tokenizers, so that the same warning is shown once.
+        ids = [tokenize(tokenizer, captions) for _, _, tokenizer in encoders]
         parts = [
             self._encode(key, config, rows)
-            for (key, config, _), rows in zip(towers, ids, strict=True)
+            for (key, config, _), rows in zip(encoders, ids, strict=True)
         ]
         texts = EncodedCaptions(
             jnp.concatenate([part.states for part in parts], -1), parts[-1].pooled
         )
         if self.zero_empty and "" in captions:
-            said = np.array([caption != "" for caption in captions])
-            texts = texts.map(lambda x: x * said.reshape(-1, *[1] * (x.ndim - 1)))
+            has_text = np.array([caption != "" for caption in captions])
+            texts = texts.map(lambda x: x * has_text.reshape(-1, *[1] * (x.ndim - 1)))
         return texts
 
     def _encode(self, key: str, config: TextConfig, ids: np.ndarray) -> EncodedCaptions:
@@ -164,20 +169,20 @@ class Model:
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[: len(ids)], *chunks)
 
     def image_identity(self) -> tuple[Any, str]:
-        """Return the weights, and in a string all else, that decide what images are encoded to."""
+        """Return the params and, as a string, all else that image encodings depend on."""
         return self.params["vae"], f"{self.image_size} {self.vae!r}"
 
     def text_identity(self) -> tuple[Any, str]:
-        """Return the weights, and in a string all else, that decide what texts are encoded to."""
+        """Return the params and, as a string, all else that text states depend on."""
         weights = {key: self.params[key] for key in ("text", "text_2") if key in self.params}
         tokenizers = [tokenizer_digest(part) for part in (self.tokenizer, self.tokenizer_2) if part]
         return weights, f"{self.text!r} {self.text_2!r} {self.zero_empty} {tokenizers}"
 
 
 def padded_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut into pieces of `size` rows, the last filled up by repeating: one shape, one compilation.
+    """Cut into chunks of `size` rows, the last padded with its last row: one compilation.
 
-    Fewer rows than `size` make one piece of the next power of two, so that one row stays cheap.
+    Fewer rows than `size` make one chunk of the next power of two, so that one row stays cheap.
     """
     size = min(size, 1 << max(0, len(rows) - 1).bit_length())
     missing = -len(rows) % size
@@ -186,17 +191,17 @@ def padded_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def vae_posterior(config: VAEConfig, dtype: Any, params: Any, pixels: jax.Array):
-    """The VAE's posterior of uint8 pictures (I, H, W, 3): mean and log variance."""
+def vae_posterior(config: VAEConfig, dtype: Any, params: Any, pixels: Array) -> Any:
+    """Return mean and log variance of the VAE's posterior of uint8 images (I, H, W, 3)."""
     pixels = pixels.astype(jnp.float32) / 127.5 - 1.0
     return AutoencoderKL(config, dtype).apply({"params": params}, pixels, method="encode")
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def text_states(
-    config: TextConfig, xl: bool, dtype: Any, params: Any, ids: jax.Array
+    config: TextConfig, xl: bool, dtype: Any, params: Any, ids: Array
 ) -> EncodedCaptions:
-    """What a text encoder says of token ids (C, L); `xl`: as one of SDXL's two."""
-    if xl:
-        return EncodedCaptions(*SDXLTextEncoder(config, dtype).apply({"params": params}, ids))
-    return without_pooled(CLIPTextEncoder(config, dtype).apply({"params": params}, ids))
+    """Return the text states of token ids (C, L); `xl`: of one of SDXL's two encoders."""
+    encoder = (SDXLTextEncoder if xl else CLIPTextEncoder)(config, dtype)
+    encoded: Any = encoder.apply({"params": params}, ids)
+    return EncodedCaptions(*encoded) if xl else without_pooled(encoded)

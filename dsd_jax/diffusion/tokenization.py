@@ -1,4 +1,4 @@
-"""Captions to token ids."""
+"""Tokenization: captions to token ids, and the words that tokens belong to."""
 
 import hashlib
 import warnings
@@ -13,10 +13,10 @@ WORD_END = "</w>"  # closes a word in CLIP's vocabulary
 
 
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
-    """Token ids (C, L) int32, padded as the tokenizer's folder says; L is 77 for Stable Diffusion.
+    """Return token ids (C, L) int32, padded as configured; L is 77 for Stable Diffusion.
 
-    A caption that is too long is cut, with a warning that shows what was lost. The names of special
-    tokens are text where they stand in a caption: "<|endoftext|>" ends no caption.
+    A caption that is too long is cut, with a warning that shows what was lost. Names of special
+    tokens in a caption are plain text: "<|endoftext|>" does not end it.
     """
     length = tokenizer.model_max_length
     ids = _ids(tokenizer, list(captions))
@@ -36,12 +36,12 @@ def tokenize(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
 def _ids(tokenizer: Any, captions: list[str]) -> list[list[int]]:
     """Return the token ids of each caption, from the start token to the end token.
 
-    Captions with a special token's name take a call of their own. SD 2.x pads with "!", a special
-    token of one letter, which stays what diffusers takes it for.
+    Captions that contain a special token's name are tokenized in a separate call. SD 2.x pads with
+    "!", a special token of one letter, which is treated as in diffusers.
     """
     names = [name for name in tokenizer.all_special_tokens if len(name) > 1]
     quoted = [any(name in caption for name in names) for caption in captions]
-    found: dict[int, list[int]] = {}
+    ids_of_row: dict[int, list[int]] = {}
     for split in (False, True):
         rows = [row for row, special in enumerate(quoted) if special == split]
         if rows:
@@ -49,15 +49,15 @@ def _ids(tokenizer: Any, captions: list[str]) -> list[list[int]]:
                 [captions[row] for row in rows],
                 truncation=False,
                 padding=False,
-                verbose=False,  # it would foretell "indexing errors" for what `tokenize` cuts
+                verbose=False,  # otherwise warns of "indexing errors" for what `tokenize` cuts
                 split_special_tokens=split,
             )["input_ids"]
-            found |= zip(rows, ids, strict=True)
-    return [found[row] for row in range(len(captions))]
+            ids_of_row |= zip(rows, ids, strict=True)
+    return [ids_of_row[row] for row in range(len(captions))]
 
 
 def check_texts(captions: Sequence[str]) -> list[str]:
-    """Return captions as a list of strings, which may be empty.
+    """Return captions as a list of strings, each of which may be empty.
 
     Raises:
         UserError: there is none, or one is not a string.
@@ -73,7 +73,7 @@ def check_texts(captions: Sequence[str]) -> list[str]:
 
 
 def check_captions(captions: Sequence[str]) -> list[str]:
-    """The captions as a list, each a string that says something.
+    """Return captions as a list of strings that are not blank.
 
     Raises:
         UserError: there is none, or one is empty or not a string.
@@ -88,11 +88,11 @@ def check_captions(captions: Sequence[str]) -> list[str]:
 
 
 def caption_words(tokenizer: Any, caption: str) -> tuple[list[str], list[tuple[int, int]]]:
-    """The words of a caption as the model reads them, and each one's token positions.
+    """Return the words of a caption as the model reads them, and the token positions of each.
 
     Returns:
-        Words, and (first, past the last) positions in the (L,) ids of `tokenize`; what is cut off
-        is not among them.
+        Words, and (first, last + 1) positions in the (L,) ids of `tokenize`; words that are cut off
+        are left out.
     """
     (ids,) = tokenize(tokenizer, [caption])
     pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
@@ -107,6 +107,6 @@ def caption_words(tokenizer: Any, caption: str) -> tuple[list[str], list[tuple[i
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Return a SHA-256 of all that decides what `tokenize` makes of a caption."""
+    """Return a SHA-256 of all that token ids depend on besides the caption."""
     numbers = tokenizer.model_max_length, tokenizer.eos_token_id, tokenizer.pad_token_id
     return hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {numbers}".encode()).hexdigest()

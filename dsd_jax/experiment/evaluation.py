@@ -34,7 +34,7 @@ from dsd_jax.experiment.clip_baseline import clip_scores
 from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
 from dsd_jax.experiment.setup import Experiment
 from dsd_jax.io.terminal import advance
-from dsd_jax.matching.batching import even_ranges
+from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.report import Decision, print_table, report_files
 from dsd_jax.statistics import metrics, results
 from dsd_jax.statistics.results import ItemGroups, Series

@@ -13,7 +13,7 @@ from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
 from dsd_jax.io.host_arrays import stacked
 from dsd_jax.matching import score_functions
-from dsd_jax.matching.batching import even_ranges
+from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import NORMS, OutputSpec, Terms, all_outputs, output_floats
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.training.losses import fit_temperature

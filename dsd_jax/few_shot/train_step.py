@@ -18,7 +18,7 @@ from dsd_jax.diffusion.device_memory import Device, forward_bytes
 from dsd_jax.distributed.sharding import WHOLE
 from dsd_jax.few_shot.batches import BATCH_SPECS, Batch, BatchItems
 from dsd_jax.few_shot.support_set import Recipe, item_scores
-from dsd_jax.matching.forward import ForwardConfig, Terms, forward_terms
+from dsd_jax.matching.forward import ForwardConfig, Terms, UNetInputs, forward_terms
 from dsd_jax.models.block_policy import BlockPolicy
 from dsd_jax.prompts.prompt_params import by_layer
 from dsd_jax.training import losses
@@ -105,15 +105,11 @@ def batch_outputs(forward: ForwardConfig, inputs: TrainInputs) -> Terms:
     times = len(batch.timesteps)
     seeds = jnp.full(times, batch.seed)
     noise = noising.keyed_noise(seeds, items.indices, batch.timesteps, tuple(shape))
-    lse, error, norms = forward_terms(
-        forward,
-        inputs.unet_params,
-        by_layer(inputs.prompts),
-        items.latents.reshape(-1, 1, *shape),
-        jnp.repeat(noise, images, axis=0),
-        batch.timesteps,
-        items.texts,
-    )
+    latents = items.latents.reshape(-1, 1, *shape)
+    noise = jnp.repeat(noise, images, axis=0)
+    unet_inputs = UNetInputs(latents, noise, batch.timesteps, items.texts)
+    adapters = by_layer(inputs.prompts)
+    lse, error, norms = forward_terms(forward, inputs.unet_params, adapters, unet_inputs)
     uncond = items.error_uncond
     return Terms(
         {layer: x.swapaxes(1, 2) for layer, x in lse.items()},
@@ -211,7 +207,7 @@ def parts_that_fit(
     if device.memory is None:
         return parts
     items = len(inputs.batch.items.loss_weight) // config.mesh.size
-    fit = max(1, int(device.room(resident_bytes) / item_bytes(config, inputs)))
+    fit = max(1, int(device.free_bytes(resident_bytes) / item_bytes(config, inputs)))
     if items <= fit * parts:
         return parts
     return next(n for n in range(parts, items + 1) if items % n == 0 and items <= n * fit)

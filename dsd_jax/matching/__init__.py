@@ -1,6 +1,8 @@
-"""Matching scores from one frozen forward pass: the project's core.
+"""The scoring engine: from images and captions to UNet calls, their outputs, and scores.
 
-Latents, text states and prompts enter; the UNet's outputs per pair, scores and attention maps
-leave. Imports `models`, `diffusion` and `prompts`; `benchmarks`, `few_shot` and commands may import
-it.
+Read `match_scores` (a matrix of scores from images and captions), `batching` (pairs to UNet calls,
+their outputs joined), `call_plan` (which pairs share a call), `forward` (one call of the UNet) and
+`score_functions` (outputs to scores); then `attention_maps` and `plot_heatmaps`. A loaded model,
+captions and prompts enter; outputs per pair, scores and maps leave. `benchmarks`, `few_shot` and
+commands may import it.
 """

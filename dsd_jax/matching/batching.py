@@ -1,12 +1,17 @@
-"""The engine: how well captions fit pictures, as raw terms of one frozen forward pass.
+"""Outputs of the UNet for many pairs, in calls of one shape that fit a device's memory.
 
-Everything random is handed in. A *set* is some pictures and the captions that all of them are
-compared with: the match matrix is one set, a benchmark of items is many small ones. A *group* is
-one picture of a set with its captions. Per group and timestep the empty caption's row and whatever
-precedes the first cross-attention are computed once; per call of the UNet each caption's keys and
-values once. Calls have one fixed shape, the last ones filled up, so a pair's numbers don't depend
-on its company, and no more rows per device than `device_memory` says. All runs on this host's
-devices: hosts share items out, not calls. Terms end up in the host's memory.
+The data flow:
+
+    Pairs       n items; each has P images, every one of which is paired with the item's J captions.
+                A match matrix is one item; a benchmark has many small ones.
+    plan_calls  cuts images, captions and timesteps into index arrays of one size each, the last
+                ones padded, with no more rows per call than `device_memory` allows.
+    UNetInputs  the latents, noise and text states at some of these indices.
+    Terms       the outputs of all calls, joined and without the padding, in the host's memory.
+
+The empty caption and the layers before the first cross-attention are computed once per image and
+timestep, keys and values once per caption and call. A pair's outputs do not depend on what else is
+in the batch. Everything runs on this host's devices: hosts divide items, not calls.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,82 +20,105 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
+from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.device_memory import (
     Device,
     bytes_per_device,
-    even_size,
     explain_out_of_memory,
     forward_rows,
 )
-from dsd_jax.diffusion.pipeline import EncodedCaptions, Model, without_pooled
+from dsd_jax.diffusion.pipeline import Array, EncodedCaptions, Model, without_pooled
 from dsd_jax.distributed.sharding import in_mesh, shard_rows
 from dsd_jax.errors import UserError
+from dsd_jax.matching.call_plan import PairCounts, plan_calls
 from dsd_jax.matching.forward import (
     ForwardConfig,
     OutputSpec,
     Terms,
+    UNetInputs,
     all_outputs,
     forward_terms,
     with_uncond,
 )
 from dsd_jax.prompts.prompt_params import by_layer
 
+ProgressFn = Callable[[float], object]  # called with the share of all work that was just started
+_CALL = "a call of the UNet", "divide its weights by fsdp"
 
-class Sets(NamedTuple):
-    """Which captions the groups of S sets are compared with.
 
-    texts: of V captions. rows: (S, J) int, the V that each set has; the groups of a set stand side
-        by side, equally many of each.
+class NoiseKeys(NamedTuple):
+    """Keys of the noise of every image and timestep, drawn where it is used (`keyed_noise`).
+
+    Attributes:
+        seeds: (T,) int.
+        images: (n * P,) int in [0, 2**32); images with the same number have the same noise.
     """
 
+    seeds: np.ndarray
+    images: np.ndarray
+
+
+class Pairs(NamedTuple):
+    """The pairs of n items with P images and J captions each, at T timesteps.
+
+    Attributes:
+        latents: (U, h, w, D) or, one per timestep, (U, T, h, w, D); scaled.
+        images: (n, P) int, rows of `latents`.
+        texts: text states of V captions.
+        captions: (n, J) int, rows of `texts`.
+        noise: keys to draw it from, or the noise itself, (n * P or 1, T, h, w, D).
+        timesteps: (T,) int32.
+    """
+
+    latents: Array
+    images: np.ndarray
     texts: EncodedCaptions
-    rows: np.ndarray
+    captions: np.ndarray
+    noise: NoiseKeys | Array
+    timesteps: np.ndarray
 
-    def some(self, sets: np.ndarray, columns: np.ndarray) -> EncodedCaptions:
-        """The texts of some captions of some sets: (S', J', ...)."""
-        rows = self.rows[sets][:, columns]
-        return self.texts.map(lambda x: x[rows])
+    def counts(self, uncond: bool) -> PairCounts:
+        """Return the sizes of the axes; `uncond`: whether the empty caption is added."""
+        items, images = self.images.shape
+        return PairCounts(items, images, self.captions.shape[1], len(self.timesteps), uncond)
 
-    def divided(self, parts: int) -> "Sets":
-        """The same, every set as so many with an equal part of its groups each."""
-        return self._replace(rows=np.repeat(self.rows, parts, axis=0))
-
-
-def one_set(texts: EncodedCaptions) -> Sets:
-    """All captions for all groups."""
-    return Sets(texts, np.arange(len(texts.states))[None])
-
-
-# Told of progress, as a share of the whole.
-ProgressFn = Callable[[float], object]
-# (group numbers, timestep numbers) -> (groups, timesteps, h, w, channels)
-Rows = Callable[[np.ndarray, np.ndarray], jax.Array]
+    def at_timesteps(self, times: np.ndarray) -> "Pairs":
+        """Return the same pairs at some of the timesteps, (T',) indices."""
+        if isinstance(self.noise, NoiseKeys):
+            noise = self.noise._replace(seeds=self.noise.seeds[times])
+        else:
+            noise = self.noise[:, times]
+        latents = self.latents[:, times] if self.latents.ndim == 5 else self.latents
+        return self._replace(latents=latents, noise=noise, timesteps=self.timesteps[times])
 
 
 def match_terms(
     model: Model,
-    latents: jax.Array,
-    captions: Sequence[str] | jax.Array | EncodedCaptions,
-    noise: jax.Array,
-    timesteps: Sequence[int] | jax.Array,
-    prompts: Mapping[str, Any] | None = None,
+    latents: Array,
+    captions: Sequence[str] | Array | EncodedCaptions,
+    noise: Array,
+    timesteps: Sequence[int] | Array,
     *,
-    wanted: OutputSpec | None = None,
+    prompts: Mapping[str, Any] | None = None,
+    outputs: OutputSpec | None = None,
     chunk: int | None = None,
+    prompt_empty_caption: bool = False,
 ) -> Terms:
-    """The terms of every picture with every caption at every timestep.
+    """Return the UNet's outputs for every image with every caption at every timestep.
 
     Args:
         model: from `dsd_jax.load`.
-        latents: (I, h, w, channels) or, one per timestep, (I, T, h, w, channels); already scaled.
-        captions: strings, or their text states (C, L, K), or `Model.encode_captions` of them.
-        noise: (T, h, w, channels), or (I, T, h, w, channels); added and to be predicted.
+        latents: (I, h, w, D) or, one per timestep, (I, T, h, w, D); already scaled.
+        captions: strings, or their text states (C, L, D), or `Model.encode_captions` of them.
+        noise: (T, h, w, D), or (I, T, h, w, D); added and to be predicted.
         timesteps: (T,) in [0, 1000).
         prompts: a prompts pytree (`prompt_params`); may be traced, so that `jax.grad` works.
-        wanted: which terms, all by default.
+        outputs: which outputs to compute; all by default.
         chunk: rows per device and call of the UNet instead of what its memory allows; changes time
             and memory, not numbers.
+        prompt_empty_caption: see `pair_terms`.
 
     Raises:
         UserError: shapes don't fit together, or a timestep is out of range.
@@ -99,28 +127,25 @@ def match_terms(
     timesteps = np.asarray(timesteps, np.int32)
     latents, noise = jnp.asarray(latents), jnp.asarray(noise)
     _check(model, latents, noise, timesteps)
-    if latents.ndim == 4:
-        latents = latents[:, None]
-    if noise.ndim == 4:
-        noise = noise[None]
-
-    def rows(array: jax.Array) -> Rows:
-        return lambda groups, times: array[groups % array.shape[0]][:, times % array.shape[1]]
-
-    groups, sets = len(latents), one_set(texts)
-    return group_terms(
-        model, rows(latents), rows(noise), groups, sets, timesteps, prompts, wanted, chunk
+    every_image, every_caption = np.arange(len(latents))[None], np.arange(len(texts.states))[None]
+    noise = noise if noise.ndim == 5 else noise[None]
+    pairs = Pairs(latents, every_image, texts, every_caption, noise, timesteps)
+    return pair_terms(
+        model,
+        pairs,
+        outputs,
+        prompts=prompts,
+        chunk=chunk,
+        prompt_empty_caption=prompt_empty_caption,
     )
 
 
-def _encoded(
-    model: Model, captions: Sequence[str] | jax.Array | EncodedCaptions
-) -> EncodedCaptions:
+def _encoded(model: Model, captions: Sequence[str] | Array | EncodedCaptions) -> EncodedCaptions:
     if isinstance(captions, EncodedCaptions):
         return captions
-    if isinstance(captions[0], str):
-        return model.encode_captions(captions)
-    return without_pooled(jnp.asarray(captions))
+    if isinstance(captions, jax.Array | np.ndarray):
+        return without_pooled(jnp.asarray(captions))
+    return model.encode_captions(captions)
 
 
 def _check(model: Model, latents: jax.Array, noise: jax.Array, timesteps: np.ndarray) -> None:
@@ -137,6 +162,8 @@ def _check(model: Model, latents: jax.Array, noise: jax.Array, timesteps: np.nda
             )
     if noise.ndim == 4 and len(noise) != len(timesteps):
         raise UserError(f"noise has {len(noise)} rows but there are {len(timesteps)} timesteps.")
+    if noise.ndim == 5 and len(noise) not in (1, len(latents)):
+        raise UserError(f"noise is of {len(noise)} images but there are {len(latents)} latents.")
     outside = timesteps[(timesteps < 0) | (timesteps >= model.schedule.steps)]
     if timesteps.ndim != 1 or outside.size or not timesteps.size:
         raise UserError(
@@ -145,83 +172,97 @@ def _check(model: Model, latents: jax.Array, noise: jax.Array, timesteps: np.nda
         )
 
 
-def group_terms(
+def pair_terms(
     model: Model,
-    latents: Rows,
-    noise: Rows,
-    groups: int,
-    sets: Sets,
-    timesteps: np.ndarray,
+    pairs: Pairs,
+    outputs: OutputSpec | None = None,
+    *,
     prompts: Mapping[str, Any] | None = None,
-    wanted: OutputSpec | None = None,
     chunk: int | None = None,
-    tick: ProgressFn = lambda share: None,
+    on_progress: ProgressFn = lambda share: None,
+    prompt_empty_caption: bool = False,
 ) -> Terms:
-    """The terms of G groups with J captions each; devices' memory does not grow with G, T or J.
+    """Return the UNet's outputs for pairs; memory on devices does not grow with n, P, T or J.
+
+    This is where it is decided what prompts do to the empty caption: nothing. It stays the frozen
+    model's, so that it is the same reference with and without prompts, and need not be computed
+    anew for every set of them. The authors' training code does apply them, which
+    `prompt_empty_caption` reproduces.
 
     Args:
         model: from `dsd_jax.load`.
-        latents: scaled latents of given groups at given timestep numbers.
-        noise: noise of given groups at given timestep numbers.
-        groups: G.
-        sets: of which each has G / S groups and J captions.
-        timesteps: (T,) int32.
-        prompts: a prompts pytree.
-        wanted: which terms, all by default.
+        pairs: images, captions, noise and timesteps.
+        outputs: which outputs to compute; all by default.
+        prompts: a prompts pytree; may be traced.
         chunk: rows per device and call of the UNet; by default what the devices' memory allows.
-        tick: told of every call of the UNet, with the share of all of them that it is.
+        on_progress: called before every call of the UNet, with its share of all calls.
+        prompt_empty_caption: whether prompts apply to the empty caption too.
 
     Returns:
-        Terms with G for I and J for C, in the host's memory unless prompts are traced.
+        Terms with I = n * P, the images of an item side by side, and C = J; in the host's memory
+        unless prompts are traced.
     """
-    wanted, mesh = wanted or all_outputs(model.unet), model.mesh
-    rows = chunk or rows_per_call(model)
-    sets = sets.divided(set_parts(groups, sets, rows, wanted.uncond))
-    shape = sets.rows.shape
-    plan = CallPlan.make(groups, *shape, len(timesteps), rows, wanted.uncond, mesh.size)
-    empty = model.encode_captions([""]) if wanted.uncond else None
-    net, learned = ForwardConfig.of(model, wanted), by_layer(prompts or {})
-
-    def call(groups: np.ndarray, texts: EncodedCaptions, times: np.ndarray) -> tuple:
-        tick(1 / plan.calls)
-        pictures = shard_rows(mesh, (latents(groups, times), noise(groups, times)))
-        steps = timesteps[times]
-        with (
-            in_mesh(mesh),
-            explain_out_of_memory("a call of the UNet", "divide its weights by fsdp"),
-        ):
-            return forward_terms(net, model.params["unet"], learned, *pictures, steps, texts)
-
-    def block(piece: np.ndarray, number: int) -> tuple:
-        which, inside = plan.parts(piece)
-        # The empty caption's row is computed with the first captions only.
-        first = empty if number == 0 else None
-        texts = shard_rows(mesh, _beside(sets.some(which, plan.captions[number]), first))
-        return _join(1, [call(inside, texts, times) for times in plan.timesteps])
-
-    parts = [
-        _join(2, [block(piece, number) for number in range(len(plan.captions))])
-        for piece in plan.pieces
-    ]
-    return _deal(*_join(0, parts), (groups, shape[1]), len(timesteps), wanted)
+    outputs = outputs or all_outputs(model.unet)
+    changed = set(prompts or ()) & {"lora", "tokens"}
+    if not outputs.uncond or not changed or prompt_empty_caption:
+        return _run_calls(model, pairs, outputs, prompts, chunk=chunk, on_progress=on_progress)
+    captions_only = outputs._replace(uncond=False)
+    terms = _run_calls(model, pairs, captions_only, prompts, chunk=chunk, on_progress=on_progress)
+    return with_uncond(terms, _frozen_empty_caption(model, pairs, outputs, chunk))
 
 
-def _join(axis: int, parts: Sequence[tuple]) -> tuple:
-    """Concatenate the results of several calls along groups (0), timesteps (1) or captions (2).
+def _frozen_empty_caption(
+    model: Model, pairs: Pairs, outputs: OutputSpec, chunk: int | None
+) -> Terms:
+    """Return the frozen model's outputs for the empty caption, for `with_uncond`."""
+    pairs = pairs._replace(
+        images=pairs.images.reshape(1, -1),
+        texts=model.encode_captions([""]),
+        captions=np.zeros((1, 1), int),
+    )
+    terms = _run_calls(model, pairs, outputs._replace(uncond=False, norms=()), None, chunk=chunk)
+    lse = {layer: x[:, 0] for layer, x in terms.lse.items()}
+    return Terms({}, lse, None, None if terms.error is None else terms.error[:, 0])
 
-    On the host unless they are traced: they are small, and devices need not meet for it.
-    """
 
-    def join(*pieces: jax.Array) -> jax.Array | np.ndarray:
-        if any(isinstance(piece, jax.core.Tracer) for piece in pieces):
-            return jnp.concatenate(pieces, axis=axis)
-        return np.concatenate(pieces, axis=axis)
+def _run_calls(
+    model: Model,
+    pairs: Pairs,
+    outputs: OutputSpec,
+    prompts: Mapping[str, Any] | None,
+    *,
+    chunk: int | None,
+    on_progress: ProgressFn = lambda share: None,
+) -> Terms:
+    """Plan and run all calls of the UNet, under `prompts` for every caption, "" included."""
+    counts = pairs.counts(outputs.uncond)
+    plan = plan_calls(counts, chunk or rows_per_call(model), model.mesh.size)
+    config, adapters = ForwardConfig.of(model, outputs), by_layer(prompts or {})
+    empty = model.encode_captions([""]) if outputs.uncond else None
+    blocks = []
+    for images, items in zip(plan.images, plan.items, strict=True):
+        columns = []
+        for captions in plan.captions:
+            # The empty caption's row is computed with the first captions only.
+            texts = _texts(pairs, items, captions, None if columns else empty)
+            texts, calls = shard_rows(model.mesh, texts), []
+            for times in plan.timesteps:
+                on_progress(1 / plan.calls)
+                arrays = _latents_and_noise(model, pairs, images, times)
+                inputs = UNetInputs(*arrays, pairs.timesteps[times], texts)
+                with in_mesh(model.mesh), explain_out_of_memory(*_CALL):
+                    calls.append(forward_terms(config, model.params["unet"], adapters, inputs))
+            columns.append(_join(calls, axis=1))
+        blocks.append(_join(columns, axis=2))
+    return _unpad(_join(blocks, axis=0), counts)
 
-    return jax.tree.map(join, *parts)
 
-
-def _beside(texts: EncodedCaptions, empty: EncodedCaptions | None) -> EncodedCaptions:
-    """The texts of some sets, (S, J, ...), with the empty caption's as the first of each."""
+def _texts(
+    pairs: Pairs, items: np.ndarray, captions: np.ndarray, empty: EncodedCaptions | None
+) -> EncodedCaptions:
+    """Return the text states of some captions of some items, (n, J, ...), after those of ""."""
+    rows = pairs.captions[items][:, captions]
+    texts = pairs.texts.map(lambda x: x[rows])
     if empty is None:
         return texts
 
@@ -231,130 +272,57 @@ def _beside(texts: EncodedCaptions, empty: EncodedCaptions | None) -> EncodedCap
     return jax.tree.map(join, empty, texts)
 
 
-def score_terms(
-    model: Model,
-    latents: Rows,
-    noise: Rows,
-    groups: int,
-    sets: Sets,
-    timesteps: np.ndarray,
-    prompts: Mapping[str, Any] | None,
-    wanted: OutputSpec,
-    chunk: int | None = None,
-    tick: ProgressFn = lambda share: None,
-) -> Terms:
-    """`group_terms` as scores read them: the empty caption's row is always the frozen model's.
+def _latents_and_noise(
+    model: Model, pairs: Pairs, images: np.ndarray, times: np.ndarray
+) -> tuple[Array, Array]:
+    """Return the latents, (B, T or 1, h, w, D), and noise, (B, T, h, w, D), of a call."""
+    latents, noise = pairs.latents[pairs.images.reshape(-1)[images]], pairs.noise
+    latents = latents[:, times] if latents.ndim == 5 else latents[:, None]
+    if isinstance(noise, NoiseKeys):
+        seeds, timesteps = noise.seeds[times], pairs.timesteps[times]
+        keys = shard_rows(model.mesh, noise.images[images])  # drawn on the device that needs it
+        noise = noising.keyed_noise(seeds, keys, timesteps, model.latent_shape)
+    else:
+        noise = noise[images if len(noise) > 1 else np.zeros_like(images)][:, times]
+    return shard_rows(model.mesh, (latents, noise))
 
-    Prompts are learned for captions; what an empty caption predicts stays the yardstick that it
-    is without them, and need not be computed anew for every set of prompts.
+
+def _join(parts: Sequence[tuple], axis: int) -> tuple:
+    """Concatenate the outputs of calls along images (0), timesteps (1) or captions (2).
+
+    On the host unless they are traced: they are small, and devices need not meet for it.
     """
-    rest = (latents, noise, groups, sets, timesteps)
-    if not wanted.uncond or not set(prompts or ()) & {"lora", "tokens"}:
-        return group_terms(model, *rest, prompts, wanted, chunk, tick)
-    terms = group_terms(model, *rest, prompts, wanted._replace(uncond=False), chunk, tick)
-    return with_uncond(terms, uncond_terms(model, latents, noise, groups, timesteps, wanted))
+
+    def join(*pieces: jax.Array) -> Array:
+        if any(isinstance(piece, Tracer) for piece in pieces):
+            return jnp.concatenate(pieces, axis=axis)
+        return np.concatenate(pieces, axis=axis)
+
+    return jax.tree.map(join, *parts)
 
 
-def uncond_terms(
-    model: Model, latents: Rows, noise: Rows, groups: int, timesteps: np.ndarray, wanted: OutputSpec
-) -> Terms:
-    """The frozen model's terms of the empty caption alone, for `with_uncond`."""
-    empty, wanted = one_set(model.encode_captions([""])), wanted._replace(uncond=False, norms=())
-    terms = group_terms(model, latents, noise, groups, empty, timesteps, wanted=wanted)
-    lse = {layer: x[:, 0] for layer, x in terms.lse.items()}
-    return Terms({}, lse, None, None if terms.error is None else terms.error[:, 0])
+def _unpad(joined: tuple, counts: PairCounts) -> Terms:
+    """Remove the padding of (I, T, J, ...) outputs and split off the empty caption's column."""
+    lse, error, norms = joined
+    images, first = counts.items * counts.images, int(counts.uncond)
 
+    def of_captions(x: Array) -> Array:
+        return x[:images, : counts.timesteps, first : first + counts.captions].swapaxes(1, 2)
 
-def _deal(
-    lse: dict, error: Any, norms: dict, shape: tuple[int, int], times: int, wanted: OutputSpec
-) -> Terms:
-    """Cut the padding off (G, T, J, ...) and part the empty caption's column from the others."""
-    groups, width = shape
-    first = int(wanted.uncond)
-
-    def caption_rows(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-        return x[:groups, :times, first : first + width].swapaxes(1, 2)
-
-    def uncond_rows(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-        return x[:groups, :times, 0]
+    def of_empty(x: Array) -> Array:
+        return x[:images, : counts.timesteps, 0]
 
     return Terms(
-        {layer: caption_rows(x) for layer, x in lse.items()},
-        {layer: uncond_rows(x) for layer, x in lse.items()} if wanted.uncond else {},
-        caption_rows(error) if wanted.error else None,
-        uncond_rows(error) if wanted.error and wanted.uncond else None,
-        {name: caption_rows(x) for name, x in norms.items()},
+        {layer: of_captions(x) for layer, x in lse.items()},
+        {layer: of_empty(x) for layer, x in lse.items()} if counts.uncond else {},
+        None if error is None else of_captions(error),
+        of_empty(error) if error is not None and counts.uncond else None,
+        {name: of_captions(x) for name, x in norms.items()},
     )
 
 
 def rows_per_call(model: Model) -> int:
     """Return the rows of a call of the UNet without gradients, per device."""
-    weights = bytes_per_device(model.params)
-    itemsize = jnp.dtype(model.dtype).itemsize
-    return forward_rows(Device.local(), model.unet, model.latent_shape, itemsize, weights)
-
-
-def set_parts(groups: int, sets: Sets, rows: int, uncond: bool) -> int:
-    """Return in how many parts each set is cut so that a call of `rows` rows takes a whole one."""
-    count, width = sets.rows.shape
-    share = groups // count
-    if count == 1 or share < 2:
-        return 1
-    most = max(1, rows // (min(width, max(1, rows - uncond)) + uncond))
-    return next(
-        parts for parts in range(1, share + 1) if share % parts == 0 and share <= parts * most
-    )
-
-
-class CallPlan(NamedTuple):
-    """Which sets, captions and timesteps share a call; each list has pieces of one size.
-
-    Where there is one set its groups are the pieces; otherwise calls take whole sets.
-    """
-
-    pieces: list[np.ndarray]
-    share: int  # groups of a set, or 0 where there is one set alone
-    captions: list[np.ndarray]
-    timesteps: list[np.ndarray]
-
-    @property
-    def calls(self) -> int:
-        """How many calls it takes."""
-        return len(self.pieces) * len(self.captions) * len(self.timesteps)
-
-    @classmethod
-    def make(
-        cls, groups: int, sets: int, width: int, times: int, rows: int, uncond: bool, devices: int
-    ) -> "CallPlan":
-        """Calls of at most `rows` rows per device, or of one group's smallest call.
-
-        Groups are dealt evenly to the devices; fewer than these are computed by each of them.
-        """
-        captions = even_size(width, rows - uncond)
-        share = groups // sets if sets > 1 else 1
-        count = groups // share
-        steps = even_size(times, rows // ((captions + uncond) * share))
-        together = max(1, rows // ((captions + uncond) * share * steps))
-        spread = devices if count >= devices else 1
-        size = min(together * spread, count + -count % spread)
-        whole = padded_ranges(count, size)
-        return cls(
-            whole, share * (sets > 1), padded_ranges(width, captions), padded_ranges(times, steps)
-        )
-
-    def parts(self, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The sets and the groups of a piece."""
-        if not self.share:
-            return np.zeros(1, int), piece
-        return piece, (piece[:, None] * self.share + np.arange(self.share)).reshape(-1)
-
-
-def even_ranges(count: int, most: int) -> list[np.ndarray]:
-    """0..count-1 in as few pieces of one size as that takes, none of more than `most` numbers."""
-    return padded_ranges(count, -(-count // -(-count // most)))
-
-
-def padded_ranges(count: int, size: int) -> list[np.ndarray]:
-    """0..count-1 in pieces of `size`, the last filled up with the last number."""
-    numbers = np.minimum(np.arange(count + -count % size), count - 1)
-    return np.split(numbers, len(numbers) // size)
+    params, itemsize = bytes_per_device(model.params), jnp.dtype(model.dtype).itemsize
+    device, shape = Device.local(), model.latent_shape
+    return forward_rows(device, model.unet, shape, itemsize=itemsize, params=params)

@@ -1,33 +1,53 @@
-"""From pictures and captions to a match matrix, in one call."""
+"""Scores of every caption for every image: the match matrix, in one call."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from dsd_jax.config import score_spec
-from dsd_jax.diffusion import noising
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.diffusion.seeds import check_seed
 from dsd_jax.diffusion.tokenization import check_captions
-from dsd_jax.distributed.sharding import shard_rows
 from dsd_jax.io.images import ImageInput, read_images
 from dsd_jax.io.terminal import advance
 from dsd_jax.matching import score_functions
-from dsd_jax.matching.batching import Rows, even_ranges, one_set, score_terms
+from dsd_jax.matching.batching import NoiseKeys, Pairs, pair_terms
+from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import output_floats
-from dsd_jax.matching.score_functions import check_finite
 from dsd_jax.prompts import prompt_metadata
 from dsd_jax.prompts.prompt_files import read_prompts
 
-TIMES = 16  # timesteps whose terms are in memory at a time, fewer where there are many pairs
-FLOATS = 2**26  # of terms that are in memory at a time, about
+MOST_TIMESTEPS = 16  # whose outputs are in memory at a time, fewer where there are many pairs
+MOST_FLOATS = 2**26  # of outputs that are in memory at a time, about
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+
+
+class MatchSettings(NamedTuple):
+    """The checked settings of scores or attention maps.
+
+    Attributes:
+        method: a name in `config.score_spec.METHODS`.
+        layers: paths of cross-attention layers.
+        timesteps: (T,) int32.
+        seed: of the noise.
+        prompts: a prompts pytree; empty for the frozen model.
+    """
+
+    method: str
+    layers: tuple[str, ...]
+    timesteps: np.ndarray
+    seed: int
+    prompts: dict[str, Any]
+
+    @property
+    def weights(self) -> Mapping[str, Any] | None:
+        """Learned weights of the method, if any."""
+        return self.prompts.get("weights", {}).get(self.method)
 
 
 def match_scores(
@@ -44,83 +64,107 @@ def match_scores(
     progress: bool = False,
     force: bool = False,
 ) -> np.ndarray:
-    """How well every caption fits every picture; higher is better.
+    """Return the scores of C captions for I images, (I, C) float32; higher is a better match.
 
-    Scores of one method compare captions of a picture, and pictures for a caption; they are not
-    probabilities and those of two methods are not comparable. A pair's score does not depend on
-    what else is scored: noise is keyed by (seed, the picture's pixels, timestep).
+    Scores of one method compare captions of an image, and images for a caption; they are not
+    probabilities, and those of two methods are not comparable. A pair's score does not depend on
+    what else is scored: noise is keyed by (seed, the image's pixels, timestep).
 
     Args:
         model: from `dsd_jax.load`.
-        images: paths, PIL images or uint8 arrays (H, W, 3); I of them.
-        captions: C strings.
-        method: "attention", "noise", "itm", "relative" or "dsd" (`methods`); by default the
-            one that the folder of prompts was learned for, or "dsd".
-        timesteps: how many noise levels to average over; time grows with it, memory does not. By
+        images: paths, PIL images or uint8 arrays (H, W, 3).
+        captions: strings.
+        method: a name in `config.score_spec.METHODS`; by default the one that the folder of prompts
+            was learned for, or "dsd".
+        timesteps: number of noise levels to average over; time grows with it, memory does not. By
             default as many as the folder of prompts was learned at, or 10.
         seed: of the noise.
         prompts: a trained prompts pytree, or the folder `train` wrote it to.
-        layers: whose attention scores count: paths, "all", or None for the authors' choice.
+        layers: layers whose attention scores count: paths, "all", or None for the authors' choice.
         chunk: rows per device and call of the UNet; changes time and memory only.
         progress: whether to show a progress bar.
-        force: whether to use a folder of prompts for a method, timesteps, layers or weights that
-            they were not learned for.
-
-    Returns:
-        (I, C) float32.
+        force: whether to use a folder of prompts for what they were not learned for.
 
     Raises:
-        UserError: a picture cannot be read, a caption is empty, a name or number is out of range,
-            or the prompts were learned for something else.
+        UserError: an image cannot be read, a caption is empty, a name or number is out of range,
+            or the prompts were learned for another method, timesteps, layers or params.
     """
-    captions = check_captions(captions)
+    settings = match_settings(
+        model, prompts, method, timesteps, layers=layers, seed=seed, force=force
+    )
+    pairs = _match_matrix(model, images, check_captions(captions), settings)
+    with tqdm(total=100, desc="matching", bar_format=_BAR, disable=not progress) as bar:
+        scores = _pair_scores(model, pairs, settings, chunk=chunk, bar=bar)
+    return score_functions.check_finite(scores, model.name)
+
+
+def match_settings(
+    model: Model,
+    prompts: Mapping[str, Any] | str | Path | None,
+    method: str | None,
+    timesteps: int | None,
+    *,
+    layers: Sequence[str] | str | None,
+    seed: int,
+    force: bool,
+    any_layers: bool = False,
+) -> MatchSettings:
+    """Check the arguments of `match_scores` or `explain`, and read the prompts.
+
+    Args:
+        model, prompts, method, timesteps, layers, seed, force: as in `match_scores`.
+        any_layers: whether layers may be others than those that prompts were learned with.
+    """
     method, timesteps = prompt_metadata.score_settings(prompts, method, timesteps, force=force)
     chosen = score_functions.chosen_layers(model.unet, layers)
-    if score_spec.method_named(method).attention and isinstance(prompts, str | Path):
+    from_folder = isinstance(prompts, str | Path)
+    if from_folder and score_spec.method_named(method).attention and not any_layers:
         prompt_metadata.check_layers(prompts, chosen, force=force)
     prompt_metadata.check_model(prompts, model, force=force)
     seed = check_seed(seed)
-    steps = score_spec.timesteps(timesteps)
+    chosen_timesteps = score_spec.timesteps(timesteps)
     score_spec.warn_of_count(timesteps)
-    prompts = read_prompts(prompts, model.unet)
-    learned = prompts.get("weights", {}).get(method)
+    params = read_prompts(prompts, model.unet)
+    return MatchSettings(method, chosen, chosen_timesteps, seed, params)
+
+
+def _match_matrix(
+    model: Model, images: Sequence[ImageInput], captions: Sequence[str], settings: MatchSettings
+) -> Pairs:
+    """Encode every image and caption; the noise is keyed by pixels."""
     pixels = read_images(images, model.image_size)
+    seeds = np.full(len(settings.timesteps), settings.seed)
+    keys = NoiseKeys(seeds, np.array([pixel_key(image) for image in pixels], np.uint32))
     latents = np.asarray(model.latents(pixels))
-    sets = one_set(model.encode_captions(captions).map(np.asarray))
-    wanted = score_functions.required_outputs(model.unet, method, chosen, learned)
-    floats = len(pixels) * output_floats(model.unet, wanted, len(captions))
-    found = np.empty((len(pixels), len(captions), len(steps)), np.float32)
-    with tqdm(total=100, desc="matching", bar_format=_BAR, disable=not progress) as bar:
-        for piece in even_ranges(len(steps), max(1, min(TIMES, FLOATS // max(1, floats)))):
-            part = 100 * len(piece) / len(steps)
-            terms = score_terms(
-                model,
-                lambda groups, times: latents[groups][:, None],
-                _noise_of(model, pixels, seed, steps[piece]),
-                len(pixels),
-                sets,
-                steps[piece],
-                prompts,
-                wanted,
-                chunk,
-                lambda share, part=part: advance(bar, share * part),
-            )
-            found[..., piece] = score_functions.per_timestep_scores(terms, method, chosen, learned)
-    scores = np.asarray(score_functions.mean_over_timesteps(jnp.asarray(found), learned))
-    return check_finite(scores, model.name)
+    texts = model.encode_captions(captions).map(np.asarray)
+    every_image, every_caption = np.arange(len(pixels))[None], np.arange(len(captions))[None]
+    return Pairs(latents, every_image, texts, every_caption, keys, settings.timesteps)
 
 
-def _noise_of(model: Model, pixels: np.ndarray, seed: int, steps: np.ndarray) -> Rows:
-    """Noise keyed by what a picture looks like, drawn on the device that needs it."""
-    keys = np.array([pixel_key(picture) for picture in pixels], np.uint32)
-
-    def noise(groups: np.ndarray, times: np.ndarray) -> jax.Array:
-        seeds, here = np.full(len(times), seed), shard_rows(model.mesh, keys[groups])
-        return noising.keyed_noise(seeds, here, steps[times], model.latent_shape)
-
-    return noise
+def _pair_scores(
+    model: Model, pairs: Pairs, settings: MatchSettings, *, chunk: int | None, bar: tqdm
+) -> np.ndarray:
+    """Return the scores of the pairs of a match matrix, (I, C), some timesteps at a time."""
+    method, layers, weights = settings.method, settings.layers, settings.weights
+    outputs = score_functions.required_outputs(model.unet, method, layers, weights)
+    images, captions, count = pairs.images.size, pairs.captions.size, len(pairs.timesteps)
+    floats = images * output_floats(model.unet, outputs, captions)
+    together = max(1, min(MOST_TIMESTEPS, MOST_FLOATS // max(1, floats)))
+    scores = np.empty((images, captions, count), np.float32)
+    for times in even_ranges(count, together):
+        percent = 100 * len(times) / count
+        terms = pair_terms(
+            model,
+            pairs.at_timesteps(times),
+            outputs,
+            prompts=settings.prompts,
+            chunk=chunk,
+            on_progress=lambda share, percent=percent: advance(bar, share * percent),
+        )
+        scores[..., times] = score_functions.per_timestep_scores(terms, method, layers, weights)
+    return np.asarray(score_functions.mean_over_timesteps(jnp.asarray(scores), weights))
 
 
 def pixel_key(pixels: np.ndarray) -> int:
-    """A number that stands for a picture, from its pixels alone: 32 bits of their SHA-256."""
+    """Return a number that stands for an image: the first 32 bits of the SHA-256 of its pixels."""
     return int.from_bytes(hashlib.sha256(pixels.tobytes()).digest()[:4], "little")

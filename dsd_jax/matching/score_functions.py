@@ -1,11 +1,12 @@
-"""Scores: what a matching method makes of the terms of a forward pass. Higher is a better match.
+"""Score functions: from the UNet's outputs to a score per pair. Higher is a better match.
 
-Every method is one formula, linear in what it reads off the terms:
+Every method is one formula, linear in the outputs that it reads:
 
     score = sum_t tau_t [ sum_layer,head w . lse  +  sum_layer,head u . lse_uncond  +  beta e(t) ]
 
-with tau = 1/T. `attention` reads the scores, `noise`, `itm` and `relative` the errors, `dsd`
-both (METHOD: paper, eq. 5 to 8). The prompts kind `weights` learns differences from these weights.
+with tau = 1/T. `attention` reads the attention scores lse, `noise`, `itm` and `relative` the
+prediction errors, `dsd` both (METHOD: paper, eq. 5 to 8). `config.score_spec.METHODS` lists the
+methods; prompts of the kind `weights` are learned differences from these weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,10 +21,8 @@ from dsd_jax.errors import UserError
 from dsd_jax.matching.forward import OutputSpec, Terms, cross_attention_layers
 from dsd_jax.models.unet_config import UNetConfig
 
-# (error (..., T), error of the empty caption, broadcast alike) -> what a method reads off them.
-Formula = Callable[[jax.Array, jax.Array], jax.Array]
-
-
+# From the error, (I, C, T), and the empty caption's, (I, 1, T) or None, to e(t).
+Formula = Callable[[Any, Any], jax.Array]
 _ERROR_TERMS: Mapping[str, Formula] = {
     "noise": lambda e, u: -jnp.square(e),
     "itm": lambda e, u: jnp.square(u) - jnp.square(e),
@@ -38,42 +37,43 @@ def error_term(name: str, terms: Terms) -> jax.Array | None:
     if not method.error:
         return None
     if method.norm:
-        return -terms.norms[method.norm]
-    return _ERROR_TERMS[name](terms.error, terms.error_uncond[:, None] if method.uncond else None)
+        return -jnp.asarray(terms.norms[method.norm])
+    uncond = terms.error_uncond[:, None] if terms.error_uncond is not None else None
+    return _ERROR_TERMS[name](terms.error, uncond)
 
 
 def chosen_layers(config: UNetConfig, layers: Sequence[str] | str | None = None) -> tuple[str, ...]:
-    """The layers whose scores are averaged.
+    """Return the layers whose attention scores are averaged.
 
     Args:
-        config: the UNet's.
-        layers: paths; "all"; or None, the authors' choice: of the down, middle and up blocks each
-            the last one with cross-attention, all its transformers, the last block of each.
+        config: of the UNet.
+        layers: paths; "all"; or None for the authors' choice: the last block with cross-attention
+            of each of the down, middle and up blocks, and the last layer of all its transformers.
 
     Raises:
         UserError: a path is not a cross-attention layer; the message lists those there are.
     """
-    every = cross_attention_layers(config)
+    known = cross_attention_layers(config)
     if layers is None:
-        return _authors_layers(every)
+        return _authors_layers(known)
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
-    layers = every if layers == ("all",) else layers
+    layers = known if layers == ("all",) else layers
     for layer in layers:
-        if layer not in every:
+        if layer not in known:
             raise UserError(
-                f"layer '{layer}' is unknown; expected 'all' or some of {', '.join(every)}."
+                f"layer '{layer}' is unknown; expected 'all' or some of {', '.join(known)}."
             )
     if not layers:
         raise UserError("no layer chosen; expected 'all' or at least one path.")
     return tuple(layers)
 
 
-def _authors_layers(every: Sequence[str]) -> tuple[str, ...]:
+def _authors_layers(known: Sequence[str]) -> tuple[str, ...]:
     chosen: dict[str, str] = {}
     for side in ("down_blocks", "mid_block", "up_blocks"):
-        here = [path for path in every if path.startswith(side)]
-        block = here[-1].partition(".attentions.")[0] if here else ""
-        for path in here:
+        paths = [path for path in known if path.startswith(side)]
+        block = paths[-1].partition(".attentions.")[0] if paths else ""
+        for path in paths:
             transformer, _, _ = path.partition(".transformer_blocks.")
             if path.startswith(f"{block}."):
                 chosen[transformer] = path  # later blocks of a transformer replace earlier ones
@@ -83,7 +83,14 @@ def _authors_layers(every: Sequence[str]) -> tuple[str, ...]:
 def required_outputs(
     config: UNetConfig, name: str, layers: Sequence[str], weights: Mapping[str, Any] | None = None
 ) -> OutputSpec:
-    """The terms that a score reads; learned weights read what they have weights for."""
+    """Return the outputs that a score reads, those that have learned weights included.
+
+    Args:
+        config: of the UNet.
+        name: of the method.
+        layers: whose attention scores are averaged.
+        weights: learned weights of the method, if any.
+    """
     method, learned = method_named(name), weights or {}
     read = {*(layers if method.attention else ()), *learned.get("lse", ())}
     read |= set(learned.get("lse_uncond", ()))
@@ -93,15 +100,15 @@ def required_outputs(
     return OutputSpec(ordered, method.error, uncond, norms)
 
 
-def union(config: UNetConfig, needed: Iterable[OutputSpec]) -> OutputSpec:
-    """What serves all of them."""
-    needed = list(needed)
-    layers = {layer for wanted in needed for layer in wanted.layers}
+def union(config: UNetConfig, specs: Iterable[OutputSpec]) -> OutputSpec:
+    """Return the spec of all outputs that any of `specs` asks for."""
+    specs = list(specs)
+    layers = {layer for spec in specs for layer in spec.layers}
     return OutputSpec(
         tuple(layer for layer in cross_attention_layers(config) if layer in layers),
-        any(wanted.error for wanted in needed),
-        any(wanted.uncond for wanted in needed),
-        tuple(dict.fromkeys(norm for wanted in needed for norm in wanted.norms)),
+        any(spec.error for spec in specs),
+        any(spec.uncond for spec in specs),
+        tuple(dict.fromkeys(norm for spec in specs for norm in spec.norms)),
     )
 
 
@@ -111,45 +118,46 @@ def score(
     layers: Sequence[str],
     weights: Mapping[str, Any] | None = None,
 ) -> jax.Array:
-    """The score of every pair.
+    """Return the score of every pair.
 
     Args:
-        terms: of I pictures, C captions and T timesteps.
+        terms: outputs for I images, C captions and T timesteps.
         name: of the method.
         layers: whose attention scores are averaged, from `chosen_layers`.
-        weights: the prompts kind `weights`, if learned.
+        weights: learned weights of the method, if any.
 
     Returns:
         (I, C) float32.
     """
-    return mean_over_timesteps(
-        jnp.asarray(per_timestep_scores(terms, name, layers, weights)), weights
-    )
+    scores = per_timestep_scores(terms, name, layers, weights)
+    return mean_over_timesteps(jnp.asarray(scores), weights)
 
 
-def mean_over_timesteps(steps: jax.Array, weights: Mapping[str, Any] | None = None) -> jax.Array:
-    """The mean over timesteps, or with what is learned instead: (..., T) -> (...)."""
-    tau = jnp.full(steps.shape[-1:], 1.0 / steps.shape[-1])
+def mean_over_timesteps(scores: jax.Array, weights: Mapping[str, Any] | None = None) -> jax.Array:
+    """Return the mean over timesteps, or the sum by learned weights: (..., T) -> (...).
+
+    Raises:
+        UserError: there are learned weights of another number of timesteps.
+    """
+    count = scores.shape[-1]
+    tau = jnp.full(count, 1.0 / count)
     if weights and "timesteps" in weights:
-        tau += _same_count(weights["timesteps"], steps.shape[-1])
-    return jnp.sum(steps * tau, axis=-1)
-
-
-def _same_count(learned: jax.Array, count: int) -> jax.Array:
-    if learned.shape[0] != count:
-        raise UserError(
-            f"the prompts have weights for {learned.shape[0]} timesteps but {count} are scored; "
-            "score with the timesteps they were trained with."
-        )
-    return learned
+        learned = weights["timesteps"]
+        if learned.shape[0] != count:
+            raise UserError(
+                f"the prompts have weights for {learned.shape[0]} timesteps but {count} are "
+                "scored; score with the timesteps they were trained with."
+            )
+        tau += learned
+    return jnp.sum(scores * tau, axis=-1)
 
 
 def per_timestep_scores(
     terms: Terms, name: str, layers: Sequence[str], weights: Mapping[str, Any] | None = None
 ) -> jax.Array:
-    """The score of every pair at every timestep: (I, C, T) float32."""
+    """Return the score of every pair at every timestep: (I, C, T) float32; arguments as `score`."""
     method, learned = method_named(name), weights or {}
-    total = 0.0
+    total: Any = 0.0
     if method.attention:
         total = jnp.mean(jnp.stack([jnp.mean(terms.lse[x], -1) for x in layers]), axis=0)
     for layer, weight in learned.get("lse", {}).items():
@@ -162,20 +170,16 @@ def per_timestep_scores(
 
 
 def authors_attention(terms: Terms, layers: Sequence[str]) -> jax.Array:
-    """The attention score as the authors' code has it at batch size 1: (I, C, T).
+    """Return the attention score of the authors' code at batch size 1: (I, C, T).
 
-    Their mean runs over the empty caption's row too (`unet`, `AttnProcessor`); for parity only.
+    Its mean is over the empty caption's row too (`unet`, `AttnProcessor`); for parity only.
     """
     rows = [(terms.lse[x].mean(-1) + terms.lse_uncond[x].mean(-1)[:, None]) / 2 for x in layers]
     return jnp.mean(jnp.stack(rows), axis=0)
 
 
 def check_finite(scores: np.ndarray, weights: str) -> np.ndarray:
-    """Return scores of any shape as they are.
-
-    Args:
-        scores: float array.
-        weights: name of the model that gave them.
+    """Return `scores`, of any shape, by the model named `weights`.
 
     Raises:
         UserError: some are NaN or infinite.

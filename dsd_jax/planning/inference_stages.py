@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from dsd_jax.clip import fine_tuning_step as clip_steps
@@ -21,8 +20,8 @@ from dsd_jax.diffusion.device_memory import (
 )
 from dsd_jax.diffusion.pipeline import EncodedCaptions, text_states, vae_posterior
 from dsd_jax.distributed.sharding import ROWS, WHOLE, spec_of
-from dsd_jax.matching.batching import CallPlan, Sets, set_parts
-from dsd_jax.matching.forward import ForwardConfig, OutputSpec, forward_terms
+from dsd_jax.matching.call_plan import PairCounts, plan_calls
+from dsd_jax.matching.forward import ForwardConfig, OutputSpec, UNetInputs, forward_terms
 from dsd_jax.models import clip, text_encoder, vae
 from dsd_jax.models.block_policy import BlockPolicy
 from dsd_jax.models.params import flatten, unflatten
@@ -75,13 +74,12 @@ def unet_call(
         prompts: a prompts pytree of ShapeDtypeStructs.
     """
     itemsize, resident = jnp.dtype(job.dtype).itemsize, bytes_per_device(all_weights(job, mesh))
-    rows = forward_rows(device, job.unet, job.latent, itemsize, resident)
-    groups = 4 * mesh.size * rows * job.pictures  # more than a call takes
-    sets = Sets(None, np.zeros((groups // job.pictures, job.captions), np.int8))
-    sets = sets.divided(set_parts(groups, sets, rows, wanted.uncond))
-    plan = CallPlan.make(groups, *sets.rows.shape, times, rows, wanted.uncond, mesh.size)
-    together, width = len(plan.pieces[0]), len(plan.captions[0]) + wanted.uncond
-    times, each = len(plan.timesteps[0]), max(1, plan.share)
+    rows = forward_rows(device, job.unet, job.latent, itemsize=itemsize, params=resident)
+    items = 4 * mesh.size * rows  # more than a call takes
+    counts = PairCounts(items, job.pictures, job.captions, times, wanted.uncond)
+    plan = plan_calls(counts, rows, mesh.size)
+    together, width = len(plan.items[0]), len(plan.captions[0]) + wanted.uncond
+    times, groups = len(plan.timesteps[0]), len(plan.images[0])
 
     def inputs(count: int, *shape: int) -> jax.ShapeDtypeStruct:
         place = NamedSharding(mesh, ROWS)
@@ -92,11 +90,11 @@ def unet_call(
         inputs(together, width, job.unet.pooled_dim),
     )
     steps = jax.ShapeDtypeStruct((times,), jnp.int32, sharding=NamedSharding(mesh, WHOLE))
-    groups = together * each
     latents, noise = (inputs(groups, n, *job.latent) for n in (1, times))
     learned = by_layer(whole(mesh, prompts)) if prompts else {}
     params = place(job, mesh, abstract_params(job.unet))
-    arguments = (network(job, wanted), params, learned, latents, noise, steps, texts)
+    unet_inputs = UNetInputs(latents, noise, steps, texts)
+    arguments = (network(job, wanted), params, learned, unet_inputs)
     size = f"{groups * times * width // mesh.size} rows"
     pairs = groups * times * len(plan.captions[0])
     return Program(forward_terms, arguments, params, size, pairs, gathered(job, params))

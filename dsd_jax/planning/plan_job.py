@@ -11,7 +11,7 @@ from dsd_jax.config import score_spec
 from dsd_jax.config.recipes import ClipRecipe, Recipe
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.config.score_spec import parse_all
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.errors import UserError
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.forward import OutputSpec

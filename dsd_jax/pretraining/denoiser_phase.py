@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dsd_jax.config.pretrain_config import PretrainConfig
 from dsd_jax.data.synthetic.scenes import caption
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.diffusion.tokenization import tokenize
 from dsd_jax.distributed.sharding import host_mesh
 from dsd_jax.models.text_encoder import CLIPTextEncoder, TextConfig

@@ -17,9 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from dsd_jax.clip.clip_files import save_clip
 from dsd_jax.clip.clip_model import Clip, Normalizer
 from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig
-from dsd_jax.diffusion.noising import keyed_noise
+from dsd_jax.diffusion.noising import Schedule, keyed_noise
 from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.diffusion.schedule import Schedule
 from dsd_jax.errors import UserError
 from dsd_jax.models.unet import UNet2DCondition
 from dsd_jax.models.vae import AutoencoderKL

@@ -6,7 +6,7 @@ from typing import Any
 
 from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig
 from dsd_jax.data.synthetic.scenes import SIDE
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.models.text_encoder import TextConfig
 from dsd_jax.models.unet_config import UNetConfig

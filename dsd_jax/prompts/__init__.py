@@ -1,5 +1,5 @@
-"""The trained parameters, apart from the frozen model: LoRA, tokens and score weights.
+"""Prompts, the trained parameters beside the frozen model: LoRA, tokens and score weights.
 
-A UNet's config enters; a prompts pytree, its files and checks of what it was learned for leave.
-Imports `models`, `diffusion` and `tensor_files`; `matching` and all above may import it.
+A UNet's config enters; a prompts pytree, its files, its metadata and checks of both leave. Imports
+`models`, `diffusion` and `tensor_files`; `matching` and all above may import it.
 """

@@ -1,4 +1,4 @@
-"""Checks that prompts are whole and belong to a UNet, before anything is compiled."""
+"""Checks that prompts are complete and fit a UNet, before anything is compiled."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,14 @@ _WEIGHTS = ("lse", "lse_uncond", "timesteps", "error")
 
 
 def check_prompts(prompts: Prompts, config: UNetConfig | None) -> None:
-    """Check names, numbers of axes and sizes of everything in prompts.
+    """Check the names and shapes of all arrays of prompts.
 
     Args:
-        prompts: as `dsd_jax.prompts.prompt_params` describes them.
-        config: of the UNet that they are for; without it they need only go together.
+        prompts: a pytree as `prompt_params` describes it.
+        config: of the UNet that they are for; without it shapes need only fit each other.
 
     Raises:
-        UserError: a kind, a layer or a part is unknown or missing, or a shape is another.
+        UserError: a kind, a layer or a part is unknown or missing, or a shape is wrong.
     """
     shapes = attention_shapes(config) if config else None
     for kind, part in _entries(prompts, "the prompts"):
@@ -107,14 +107,14 @@ def _entries(node: Any, what: str) -> list[tuple[str, Any]]:
 
 
 def _pair(node: Any, names: tuple[str, str], what: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of two matrices, which are all that a dict may have."""
-    found = dict(_entries(node, what))
-    if set(found) != set(names):
+    """Return the shapes of the two matrices of a dict, which may have no other entries."""
+    matrices = dict(_entries(node, what))
+    if set(matrices) != set(names):
         raise UserError(
-            f"the prompts have {' and '.join(sorted(found)) or 'nothing'} in {what}, expected "
+            f"the prompts have {' and '.join(sorted(matrices)) or 'nothing'} in {what}, expected "
             f"{' and '.join(names)}; copy them again."
         )
-    first, second = (_shape(found[name], what) for name in names)
+    first, second = (_shape(matrices[name], what) for name in names)
     for name, shape in zip(names, (first, second), strict=True):
         if len(shape) != 2:
             raise UserError(
@@ -137,9 +137,9 @@ def _check_layer(kind: str, path: str, shapes: _Shapes, cross: bool = False) -> 
         )
 
 
-def _check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
+def _check_shape(path: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
         raise UserError(
-            f"the prompts for {path} have shape {found}, the model's layer {expected}; they were "
+            f"the prompts for {path} have shape {shape}, the model's layer {expected}; they were "
             "trained for another model."
         )

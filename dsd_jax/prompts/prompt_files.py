@@ -1,4 +1,4 @@
-"""Trained prompts on disk: one safetensors file, and what they were trained for beside it."""
+"""Prompts on disk: a safetensors file, and their metadata beside it (`prompt_metadata`)."""
 
 import hashlib
 import json
@@ -24,34 +24,39 @@ from dsd_jax.tensor_files.safetensors_file import TYPES, parse_header
 from dsd_jax.tensor_files.stored_tensor import FLOATING
 from dsd_jax.training.checkpoint_integrity import digest
 
-_TENSORS, _ABOUT = "prompts.safetensors", "prompts.json"
-_MOST_ABOUT, _MOST_TENSORS = 2**24, 2**34  # bytes
+_TENSORS, _METADATA = "prompts.safetensors", "prompts.json"
+_MOST_METADATA, _MOST_TENSORS = 2**24, 2**34  # bytes
 
 
 def write_prompts(
-    folder: str | os.PathLike, prompts: Mapping[str, Any], about: Mapping[str, Any]
+    folder: str | os.PathLike, prompts: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> None:
-    """Write the pytree and `about` (method, layers, timesteps, ...: JSON values), each whole or not
-    at all, `about` last.
+    """Write prompts and their metadata, each file completely or not at all, metadata last.
+
+    Args:
+        folder: local or in a bucket; made where it is missing.
+        prompts: a prompts pytree.
+        metadata: JSON values, such as method, layers and timesteps.
 
     Raises:
-        UserError: the folder cannot be written to, or has a file of that name that no
-            `write_prompts` wrote.
+        UserError: the folder cannot be written to, or has tensors that another program wrote.
     """
     from safetensors.numpy import save
 
     folder = epath.Path(folder)
     with storage_errors(f"{folder} cannot be written to"):
         folder.mkdir(parents=True, exist_ok=True)
-    if not is_complete(folder) and holds_prompts(folder):  # a kill came before `about`, or not
+    if not is_complete(folder) and holds_prompts(
+        folder
+    ):  # this program may have been killed before
         _check_own(folder / _TENSORS)
     tensors = {name: np.array(leaf, order="C") for name, leaf in _flat(prompts).items()}
     write_file(folder / _TENSORS, save(tensors, metadata={"digest": digest(tensors)}))
-    write_file(folder / _ABOUT, json.dumps(about, indent=2))
+    write_file(folder / _METADATA, json.dumps(metadata, indent=2))
 
 
 def _check_own(file: epath.Path) -> None:
-    """Refuse tensors that somebody else put there, which have no digest of their own."""
+    """Refuse to overwrite tensors of another program, which have no digest in their header."""
     try:
         content = _read(file, most=_MOST_TENSORS)
         is_own = "digest" in parse_header(content, len(content), str(file)).metadata
@@ -64,7 +69,7 @@ def _check_own(file: epath.Path) -> None:
 def read_prompts(
     where: Mapping[str, Any] | str | os.PathLike | None, config: UNetConfig
 ) -> dict[str, Any]:
-    """Prompts from a folder that `train` wrote; a pytree passes through, None is no prompts.
+    """Return the prompts of a folder that `train` wrote, a checked pytree as it is, or {} for None.
 
     Raises:
         UserError: the folder holds no prompts, or they were trained for another model.
@@ -83,9 +88,9 @@ def read_prompts(
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
-    """Return a SHA-256 of the files of a prompts folder, by which changed prompts are noticed."""
+    """Return a SHA-256 of the files of a prompts folder."""
     total = hashlib.sha256()
-    for name in (_TENSORS, _ABOUT):
+    for name in (_TENSORS, _METADATA):
         file = epath.Path(folder) / name
         content = _read(file, most=_MOST_TENSORS) if file.exists() else b""
         total.update(hashlib.sha256(content).digest())
@@ -93,23 +98,23 @@ def fingerprint(folder: str | os.PathLike) -> str:
 
 
 def is_complete(folder: epath.Path) -> bool:
-    """Whether `write_prompts` got to its end there."""
-    return (folder / _ABOUT).exists()
+    """Return whether `write_prompts` has finished there."""
+    return (folder / _METADATA).exists()
 
 
 def holds_prompts(folder: str | os.PathLike) -> bool:
-    """Whether there are prompts in that folder."""
+    """Return whether there are prompts in a folder."""
     return (epath.Path(folder) / _TENSORS).exists()
 
 
 def read_metadata(where: str | os.PathLike) -> PromptMetadata:
-    """Return what the prompts of a folder were trained for: methods, layers, timesteps and so on.
+    """Return the metadata of the prompts in a folder.
 
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: there is no such file, or it is not valid.
     """
-    file = epath.Path(where) / _ABOUT
-    values = json_object(_read(file, most=_MOST_ABOUT), str(file))
+    file = epath.Path(where) / _METADATA
+    values = json_object(_read(file, most=_MOST_METADATA), str(file))
     return parse(PromptMetadata, values, str(file), "expected what train or convert writes")
 
 
@@ -117,7 +122,7 @@ def check_holds_prompts(folder: str | os.PathLike) -> None:
     """Check that a folder holds prompts.
 
     Raises:
-        UserError: it does not; names one below it that does.
+        UserError: it does not; the message names a folder below it that does.
     """
     if holds_prompts(folder):
         return
@@ -130,7 +135,7 @@ def check_holds_prompts(folder: str | os.PathLike) -> None:
 
 
 def read_any_prompts(folder: epath.Path) -> dict[str, Any]:
-    """The prompts of a folder, whatever model they are for; raises as `read_prompts`."""
+    """Return the prompts of a folder without checking their model; raises as `read_prompts`."""
     check_holds_prompts(folder)
     file = folder / _TENSORS
     prompts: dict[str, Any] = {}
@@ -152,7 +157,7 @@ def read_any_prompts(folder: epath.Path) -> dict[str, Any]:
 
 
 def _read(file: epath.Path, *, most: int) -> bytes:
-    """Return the content of a file of prompts, on this machine or in a bucket."""
+    """Return the content of a local file or of one in a bucket."""
     if not is_remote(file):
         return read_regular_file(file, most=most)
     if not file.exists():
@@ -162,7 +167,7 @@ def _read(file: epath.Path, *, most: int) -> bytes:
 
 
 def _read_tensors(file: epath.Path) -> dict[str, np.ndarray]:
-    """The file's tensors, checked against the digest in its header where there is one."""
+    """Return the tensors of a file, checked against the digest in its header if there is one."""
     content = _read(file, most=_MOST_TENSORS)
     try:
         header = parse_header(content, len(content), str(file))

@@ -35,7 +35,7 @@ _Timestep = Annotated[int, Field(ge=0, le=999)]
 
 
 class _Open(Checked):
-    """An object that keeps the fields it doesn't know."""
+    """An object that keeps unknown fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -48,8 +48,8 @@ class LearnedRecipe(_Open):
     """The recipe that prompts were learned by; fields as in a config's `learn`.
 
     Attributes:
-        methods: whose losses were added up, and which the prompts serve.
-        kinds: of what prompts can hold: "lora", "tokens", "weights".
+        methods: methods that the prompts were learned for.
+        kinds: of the parameters: "lora", "tokens", "weights".
     """
 
     methods: List[str] = Field(min_length=1)
@@ -57,49 +57,49 @@ class LearnedRecipe(_Open):
 
 
 class PromptMetadata(_Open):
-    """What is known of the prompts in a folder.
+    """The metadata of the prompts in a folder.
 
     Attributes:
         weights: name of the model, as `dsd_jax.load` takes it.
         weights_digest: `weights.weights_digest` of that model's params.
-        dtype: of the params that were digested, in which they were learned.
+        dtype: of the model's params when the prompts were learned.
         recipe: how they were learned.
         layers: paths whose attention scores counted.
         timesteps: at which the shots were scored, ascending.
-        noises: under how many draws of noise.
+        noises: number of noise samples per shot and timestep.
         data: fields of the config's `data`.
         shots_from: split that the shots were drawn from.
         shots: number of items that were learned from.
         seed: of the draw of shots and of the initialization.
-        kept_step: step whose prompts were kept; 0 where the held-out shots refused all steps.
-        converted_from: file or folder that `convert` made them of.
+        kept_step: step whose prompts were kept; 0 if none was better on the held-out shots.
+        converted_from: file or folder that `convert` read.
     """
 
     weights: str | None = None
-    weights_digest: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    weights_digest: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     recipe: LearnedRecipe | None = None
     layers: List[str] = ()
     timesteps: List[_Timestep] | None = None
-    noises: int | None = Field(None, ge=1)
+    noises: int | None = Field(default=None, ge=1)
     data: Mapping[str, Any] | None = None
     shots_from: str | None = None
-    shots: int | None = Field(None, ge=0)
-    seed: int | None = Field(None, ge=0)
-    kept_step: int | None = Field(None, ge=0)
-    converted_from: str | None = Field(None, alias="from")
+    shots: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0)
+    kept_step: int | None = Field(default=None, ge=0)
+    converted_from: str | None = Field(default=None, alias="from")
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Methods that the prompts were learned for; empty where they don't tell."""
+        """Methods that the prompts were learned for; empty if unknown."""
         return self.recipe.methods if self.recipe else ()
 
 
 def metadata_of(prompts: Mapping[str, Any] | str | Path | None) -> PromptMetadata:
-    """Return what prompts say of themselves: nothing, where they are None or a pytree.
+    """Return the metadata of prompts; empty for a pytree or None.
 
     Raises:
-        UserError: a folder holds no prompts, or its `prompts.json` is missing or something else.
+        UserError: a folder holds no prompts, or its `prompts.json` is missing or not valid.
     """
     if prompts is None or isinstance(prompts, Mapping):
         return PromptMetadata()
@@ -120,12 +120,12 @@ def score_settings(
 
     Args:
         prompts: a folder, a pytree or None.
-        method: as asked for; None is the prompts' own, or "dsd" where they have none.
-        timesteps: as asked for; None is the prompts' own number, or 10 where they have none.
-        force: whether other ones than the prompts' own are allowed.
+        method: None for the one that the prompts were learned for, or "dsd" if that is unknown.
+        timesteps: None for as many as the prompts were learned at, or 10 if that is unknown.
+        force: whether others than the prompts were learned for are allowed.
 
     Raises:
-        UserError: others than the prompts' own are asked for.
+        UserError: the prompts were learned for another method or number of timesteps.
     """
     own = metadata_of(prompts)
     default = DEFAULT_METHOD if DEFAULT_METHOD in own.methods else next(iter(own.methods), None)
@@ -147,15 +147,14 @@ def score_settings(
 
 
 def same_timesteps(one: int, other: int) -> bool:
-    """Return whether two numbers of timesteps ask for the same timesteps, as 49 and 50 do."""
+    """Return whether two numbers of timesteps give the same timesteps, as 49 and 50 do."""
     return np.array_equal(score_spec.timesteps(one), score_spec.timesteps(other))
 
 
 def timesteps_asked(timesteps: Sequence[int] | None) -> int | None:
-    """Return the number for which `diffusion.timesteps` gives these; None where there are none."""
+    """Return the number for which `score_spec.timesteps` gives these; None where there are none."""
     if not timesteps:
         return None
-
     for count in range(len(timesteps), 1001):
         if np.array_equal(score_spec.timesteps(count), timesteps):
             return count
@@ -167,13 +166,13 @@ def timesteps_asked(timesteps: Sequence[int] | None) -> int | None:
 def check_model(
     prompts: Mapping[str, Any] | str | Path | None, model: "Model", *, force: bool = False
 ) -> None:
-    """Check that prompts were learned on these weights; `force` allows others.
+    """Check that prompts were learned on the params of this model; `force` allows others.
 
-    Weights are compared in the dtype that the prompts were learned in. Where the model has a
-    coarser one, they can't be, and its name has to be the same.
+    Params are compared in the dtype that the prompts were learned in. Where the model has a coarser
+    one, that is impossible, and the names of the models are compared.
 
     Raises:
-        UserError: the model has other weights.
+        UserError: the model has other params.
     """
     from dsd_jax.models.params import weights_digest  # heavy
 
@@ -197,10 +196,10 @@ def check_model(
 def check_layers(
     prompts: str | Path, layers: Sequence[str], *, field: str = "layers", force: bool = False
 ) -> None:
-    """Check that the layers whose attention scores count are those that prompts were learned for.
+    """Check that prompts were learned with these layers' attention scores; `force` allows others.
 
     Raises:
-        UserError: they are not.
+        UserError: they were learned with other layers.
     """
     own = metadata_of(prompts).layers
     if own and tuple(own) != tuple(layers) and not force:

@@ -1,13 +1,14 @@
-"""The only trained parameters: a pytree of up to three kinds, apart from the frozen model.
+"""The trained parameters, apart from the frozen model: a pytree of up to three kinds.
 
     {"lora":    {attention path: {"to_q" | "to_k" | "to_v" | "to_out": {"down": (F, r),
                                                                          "up": (r, F')}}},
      "tokens":  {cross-attention path: {"key": (M, F), "value": (M, F)}},
-     "weights": {method: {"lse": {path: (N,)}, "lse_uncond": {path: (N,)},
+     "weights": {method: {"lse": {path: (H,)}, "lse_uncond": {path: (H,)},
                           "timesteps": (T,), "error": ()}}}
 
-Paths are diffusers' module paths. What a kind says of an untrained model is zero: LoRA adds
-nothing, weights are differences from the zero-shot formula; tokens start as small random keys.
+Paths are diffusers' module paths; F are features, r the rank of LoRA, M the number of tokens, H
+heads. Untrained prompts change nothing: LoRA adds zero, weights are differences from the zero-shot
+formula. Tokens start as small random keys with zero values.
 """
 
 import functools
@@ -29,13 +30,13 @@ PROJECTIONS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out
 
 
 def module_path(path: Sequence[str]) -> str:
-    """A path in the Flax tree as diffusers' module path: down_blocks_0 -> down_blocks.0."""
+    """Return diffusers' module path of a path in the Flax tree: down_blocks_0 -> down_blocks.0."""
     return ".".join(re.sub(r"_(\d+)$", r".\1", name) for name in path)
 
 
 @functools.cache  # tracing a UNet for its shapes takes two seconds
 def attention_shapes(config: UNetConfig) -> dict[str, dict[str, tuple[int, int]]]:
-    """{attention path: {"to_q": (in, out), ...}} of all self- and cross-attention layers."""
+    """Return {path: {"to_q": (in, out), ...}} of all self- and cross-attention layers."""
     shapes: dict[str, dict[str, tuple[int, int]]] = {}
 
     def walk(tree: Mapping[str, Any], path: tuple[str, ...]) -> None:
@@ -53,42 +54,42 @@ def attention_shapes(config: UNetConfig) -> dict[str, dict[str, tuple[int, int]]
 
 
 def init_lora(config: UNetConfig, key: jax.Array, rank: int = 4, layers: str = "attn") -> dict:
-    """Low-rank updates of the attention projections: down ~ N(0, (1/rank)^2), up = 0.
+    """Return new low-rank updates of attention projections: down ~ N(0, (1/rank)^2), up = 0.
 
     Args:
-        config: the UNet's.
+        config: of the UNet.
         key: PRNG key.
         rank: of every update.
-        layers: only attention paths that contain this: "attn" is all, "attn2" cross-attention.
+        layers: part of the paths of the layers: "attn" for all, "attn2" for cross-attention.
     """
     lora: dict[str, Any] = {}
-    for number, (path, shapes) in enumerate(sorted(attention_shapes(config).items())):
+    for layer, (path, shapes) in enumerate(sorted(attention_shapes(config).items())):
         if layers not in path:
             continue
         lora[path] = {}
         for part, (name, (inputs, outputs)) in enumerate(sorted(shapes.items())):
-            here = jax.random.fold_in(jax.random.fold_in(key, number), part)
-            down = jax.random.normal(here, (inputs, rank)) / rank
+            part_key = jax.random.fold_in(jax.random.fold_in(key, layer), part)
+            down = jax.random.normal(part_key, (inputs, rank)) / rank
             lora[path][name] = {"down": down, "up": jnp.zeros((rank, outputs))}
     return lora
 
 
 def init_tokens(config: UNetConfig, key: jax.Array, count: int = 4) -> dict:
-    """`count` learned keys and values for every cross-attention layer: small keys, zero values."""
+    """Return `count` new tokens for every cross-attention layer: small keys, zero values."""
     tokens = {}
-    for number, (path, shapes) in enumerate(sorted(attention_shapes(config).items())):
+    for layer, (path, shapes) in enumerate(sorted(attention_shapes(config).items())):
         if path.endswith("attn2"):
             features = shapes["to_k"][1]
-            here = jax.random.fold_in(key, number)
+            layer_key = jax.random.fold_in(key, layer)
             tokens[path] = {
-                "key": 0.1 * jax.random.normal(here, (count, features)),
+                "key": 0.1 * jax.random.normal(layer_key, (count, features)),
                 "value": jnp.zeros((count, features)),
             }
     return tokens
 
 
 def by_layer(prompts: Prompts) -> dict[str, Any]:
-    """What an attention layer takes, by its path: LoRA per projection, and its "tokens"."""
+    """Return the adapter of each attention layer: LoRA by projection, and its "tokens"."""
     layers = {path: dict(updates) for path, updates in prompts.get("lora", {}).items()}
     for path, tokens in prompts.get("tokens", {}).items():
         layers.setdefault(path, {})["tokens"] = tokens
@@ -96,7 +97,7 @@ def by_layer(prompts: Prompts) -> dict[str, Any]:
 
 
 def from_authors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Prompts from the names and shapes of the authors' adapter files.
+    """Return prompts from the tensors of the authors' adapter files.
 
     Args:
         tensors: {"<attention path>.processor.to_q_lora.down.weight": (rank, in) or (out, rank)}.
@@ -116,5 +117,5 @@ def from_authors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def count_params(prompts: Prompts) -> int:
-    """How many numbers are trained."""
+    """Return how many numbers are trained."""
     return sum(leaf.size for leaf in jax.tree.leaves(prompts))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import expand, list_folder, read_json
 from dsd_jax.io.validation import parse

@@ -11,7 +11,6 @@ from dsd_jax.errors import UserError
 from dsd_jax.few_shot import batches, prompt_training, score_weights, train_step
 from dsd_jax.few_shot.support_set import cache_frozen_outputs
 from dsd_jax.matching import batching, score_functions
-from dsd_jax.matching.batching import CallPlan, Sets, set_parts
 from dsd_jax.matching.match_scores import match_scores
 from dsd_jax.models.published_networks import UNETS
 from dsd_jax.models.unet_config import UNetConfig
@@ -41,10 +40,11 @@ def few_rows(model, monkeypatch):
     monkeypatch.setattr(Device, "local", classmethod(lambda cls: device))
     original = batching.forward_terms
 
-    def counted(net, params, learned, latents, noise, timesteps, texts):
-        share = 1 if len(latents) % model.mesh.size else model.mesh.size
-        rows.append(len(latents) // share * len(timesteps) * texts.states.shape[1])
-        return original(net, params, learned, latents, noise, timesteps, texts)
+    def counted(config, params, adapters, inputs):
+        images, captions = len(inputs.latents), inputs.texts.states.shape[1]
+        share = 1 if images % model.mesh.size else model.mesh.size
+        rows.append(images // share * len(inputs.timesteps) * captions)
+        return original(config, params, adapters, inputs)
 
     monkeypatch.setattr(batching, "forward_terms", counted)
     return rows
@@ -56,7 +56,7 @@ def few_rows(model, monkeypatch):
 )
 def test_rows_of_a_device(memory, weights, rows):
     device = Device.of("tpu", memory)
-    assert forward_rows(device, SD21, (64, 64, 4), itemsize=2, weights=weights) == rows
+    assert forward_rows(device, SD21, (64, 64, 4), itemsize=2, params=weights) == rows
 
 
 def test_a_cpu_has_no_memory_of_its_own():
@@ -70,26 +70,6 @@ def test_even_sizes(count, most):
     assert 1 <= size <= min(most, count)
     waste = -count % size
     assert waste <= -count % min(most, count) and waste < 0.5 * size + 1
-
-
-@pytest.mark.parametrize("rows", [1, 2, 4, 16, 33])
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("uncond", [True, False])
-@pytest.mark.parametrize(
-    ("items", "share", "width"),
-    [(1, 1, 1), (1, 3, 100), (1, 50, 7), (20, 2, 1), (20, 10, 1), (3, 1, 10), (9, 1, 128)],
-)
-def test_plans_have_no_more_rows_than_they_may(rows, devices, uncond, items, share, width):
-    """Per device: few groups are computed by every one of them."""
-    sets, groups, times = Sets(None, np.zeros((items, width), int)), items * share, 30
-    sets = sets.divided(set_parts(groups, sets, rows, uncond))
-    plan = CallPlan.make(groups, *sets.rows.shape, times, rows, uncond, devices)
-    here = len(plan.pieces[0])
-    here = here // devices if here % devices == 0 else here
-    here *= max(1, plan.share) * (len(plan.captions[0]) + uncond) * len(plan.timesteps[0])
-    assert here <= max(rows, 1 + uncond)
-    every = np.unique(np.concatenate([plan.parts(piece)[1] for piece in plan.pieces]))
-    assert every.tolist() == list(range(groups))
 
 
 def test_every_stage_keeps_to_the_rows(model, seen, few_rows):
@@ -134,7 +114,7 @@ def test_held_out_losses_are_those_of_one_call(model, seen, few_rows):
         terms = train_step.batch_outputs(net, inputs)
         expected.append(train_step.item_losses(terms, len(rows), settings, loss_params))
     held_out = prompt_training.HeldOutLoss(seen, rows, settings, loss_params)
-    found = held_out.with_prompts(model, net.wanted, tree)
+    found = held_out.with_prompts(model, net.outputs, tree)
     assert len(few_rows) > 4
     np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=0, atol=1e-6)
 

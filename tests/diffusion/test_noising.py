@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.config.score_spec import timesteps, warn_of_count
-from dsd_jax.diffusion.noising import keyed_noise
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule, keyed_noise
 from dsd_jax.errors import UserError
 
 SHAPE = (4, 4, 4)

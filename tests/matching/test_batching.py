@@ -11,7 +11,7 @@ import dsd_jax
 from dsd_jax.config.score_spec import METHODS
 from dsd_jax.diffusion.pipeline import without_pooled
 from dsd_jax.errors import UserError
-from dsd_jax.matching.batching import Sets, group_terms, match_terms, padded_ranges
+from dsd_jax.matching.batching import Pairs, match_terms, pair_terms
 from dsd_jax.matching.forward import OutputSpec, cross_attention_layers
 from tests.random_model import random_model
 
@@ -132,38 +132,27 @@ def test_latents_and_noise_may_differ_with_the_timestep(model, inputs, whole):
         np.testing.assert_allclose(ours[1:], other[1:], rtol=0, atol=TOLERANCE)
 
 
-def test_groups_with_captions_of_their_own(model, inputs, whole):
+def test_items_with_captions_of_their_own(model, inputs, whole):
     latents, states, noise = inputs
     captions = np.array([[4, 0], [1, 1], [2, 3]])
-    terms = group_terms(
-        model,
-        lambda groups, times: latents[groups][:, None],
-        lambda groups, times: noise[None, times],
-        len(captions),
-        Sets(without_pooled(states), captions),
-        np.array(TIMESTEPS, np.int32),
-        chunk=9,
-    )
+    images, timesteps = np.arange(3)[:, None], np.array(TIMESTEPS, np.int32)
+    pairs = Pairs(latents, images, without_pooled(states), captions, noise[None], timesteps)
+    terms = pair_terms(model, pairs, chunk=9)
     for i, columns in enumerate(captions):
         row = slice(i, i + 1)
         assert_same(part(terms, row, slice(None)), part(whole, row, columns))
-
-
-def test_pieces_have_one_size():
-    assert [piece.tolist() for piece in padded_ranges(5, 2)] == [[0, 1], [2, 3], [4, 4]]
-    assert [piece.tolist() for piece in padded_ranges(2, 3)] == [[0, 1, 1]]
 
 
 def test_wanted_terms_alone(model, inputs, whole):
     latents, states, noise = inputs
     layers = cross_attention_layers(model.unet)
     wanted = OutputSpec((layers[2], layers[0]), error=False, uncond=False)
-    terms = match_terms(model, latents, states, noise, TIMESTEPS, wanted=wanted)
+    terms = match_terms(model, latents, states, noise, TIMESTEPS, outputs=wanted)
     assert set(terms.lse) == {layers[0], layers[2]}
     assert terms.lse_uncond == {} and terms.error is None and terms.error_uncond is None
     for layer in wanted.layers:
         np.testing.assert_allclose(terms.lse[layer], whole.lse[layer], rtol=0, atol=TOLERANCE)
-    errors = match_terms(model, latents, states, noise, TIMESTEPS, wanted=OutputSpec(()))
+    errors = match_terms(model, latents, states, noise, TIMESTEPS, outputs=OutputSpec(()))
     assert errors.lse == {} and errors.lse_uncond == {}
     assert_same((errors.error, errors.error_uncond), (whole.error, whole.error_uncond))
 
@@ -196,3 +185,5 @@ def test_mistakes_are_named(model, inputs):
         call(np.stack([latents, latents], axis=1), states, noise, TIMESTEPS)
     with pytest.raises(UserError, match="numbers from 0 to 999"):
         call(latents, states, noise, [0, 5, 1000])
+    with pytest.raises(UserError, match="noise is of 2 images but there are 3 latents"):
+        call(latents, states, np.stack([noise, noise]), TIMESTEPS)

@@ -8,6 +8,7 @@ from dsd_jax.diffusion.pipeline import EncodedCaptions
 from dsd_jax.matching.forward import (
     ForwardConfig,
     OutputSpec,
+    UNetInputs,
     all_outputs,
     cross_attention_layers,
     forward_terms,
@@ -54,18 +55,16 @@ def flops(model, wanted, captions=1):
     """FLOPs of one compiled call for one picture, by XLA's own count."""
     shape = jax.ShapeDtypeStruct
     grid = shape((1, 1, *model.latent_shape), jnp.float32)
+    texts = EncodedCaptions(
+        shape((1, captions, 77, model.unet.cross_attention_dim), jnp.float32),
+        shape((1, captions, 0), jnp.float32),
+    )
     cost = (
         forward_terms.lower(
             ForwardConfig.of(model, wanted),
             model.params["unet"],
             {},
-            grid,
-            grid,
-            shape((1,), jnp.int32),
-            EncodedCaptions(
-                shape((1, captions, 77, model.unet.cross_attention_dim), jnp.float32),
-                shape((1, captions, 0), jnp.float32),
-            ),
+            UNetInputs(grid, grid, shape((1,), jnp.int32), texts),
         )
         .compile()
         .cost_analysis()

@@ -71,7 +71,7 @@ def test_what_the_score_is_made_of(model, score, picture):
     noise = noising.keyed_noise(np.full(2, 7), key, steps, model.latent_shape)
     wanted = all_outputs(model.unet)._replace(norms=tuple(NORMS))
     latents = model.latents([picture])
-    terms = match_terms(model, latents, ["a cat"], noise, steps, wanted=wanted, chunk=2)
+    terms = match_terms(model, latents, ["a cat"], noise, steps, outputs=wanted, chunk=2)
     layers = score_functions.chosen_layers(model.unet)
     for method in score_spec.METHODS:
         np.testing.assert_allclose(
@@ -162,7 +162,7 @@ def test_weights_count_for_their_own_method(model, score):
 
 
 def test_the_empty_caption_stays_the_frozen_models(model, score, picture, trained):
-    """With LoRA or tokens, what nothing says is still the yardstick."""
+    """`match_terms` and `match_scores` apply prompts to captions alone, unless told otherwise."""
     steps = score_spec.timesteps(1)
     noise = noising.keyed_noise(
         np.zeros(1, int), np.array([pixel_key(picture)], np.uint32), steps, model.latent_shape
@@ -170,9 +170,17 @@ def test_the_empty_caption_stays_the_frozen_models(model, score, picture, traine
     terms = partial(match_terms, model, model.latents([picture]), ["a cat"], noise, steps, chunk=2)
     tokens = {"tokens": init_tokens(model.unet, jax.random.key(0))}
     for prompts in (trained, tokens):
-        with_prompts = terms(prompts)
-        assert np.abs(with_prompts.error_uncond - terms().error_uncond).max() > 1e-4
-        yardstick = terms().error_uncond[:, None] ** 2
+        with_prompts, frozen = terms(prompts=prompts), terms()
+        assert np.abs(with_prompts.error - frozen.error).max() > 1e-4
+        for ours, theirs in (
+            (with_prompts.error_uncond, frozen.error_uncond),
+            *((with_prompts.lse_uncond[layer], x) for layer, x in frozen.lse_uncond.items()),
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=TOLERANCE)
+        everywhere = terms(prompts=prompts, prompt_empty_caption=True)
+        assert np.abs(everywhere.error_uncond - frozen.error_uncond).max() > 1e-4
+        np.testing.assert_allclose(everywhere.error, with_prompts.error, rtol=1e-6, atol=TOLERANCE)
+        yardstick = frozen.error_uncond[:, None] ** 2
         expected = yardstick - with_prompts.error**2
         np.testing.assert_allclose(  # a small difference of large numbers
             score(method="itm", prompts=prompts), expected[..., 0], atol=1e-5 * yardstick.max()

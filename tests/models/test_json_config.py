@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.errors import UserError
 from dsd_jax.models.clip import CLIPConfig
 from dsd_jax.models.text_encoder import TextConfig

@@ -21,8 +21,9 @@ from dsd_jax.prompts.prompt_params import from_authors
 
 TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3  # of each tensor's norm
-# One row and its empty caption per call of the UNet: all of this file shares one compilation.
-match_terms = partial(dsd_jax.match_terms, chunk=2)
+# One row and its empty caption per call of the UNet: all of this file shares one compilation. The
+# authors' LoRA is applied to the empty caption too.
+match_terms = partial(dsd_jax.match_terms, chunk=2, prompt_empty_caption=True)
 
 
 def nhwc(x):
@@ -77,7 +78,7 @@ def terms_of(golden):
                     golden.captions[pair : pair + 1],
                     nhwc(file["noise"]),
                     file["timesteps"],
-                    prompts,
+                    prompts=prompts,
                 )
                 for pair in range(latents.shape[1])
             ]
@@ -203,7 +204,7 @@ def test_training_step(golden, name):
                 file["prompt_embeds"][pair, 1:],
                 nhwc(file["noise"][pair]),
                 timesteps,
-                prompts,
+                prompts=prompts,
             )
             row = score_functions.authors_attention(terms, layers)[0, 0, 0]
             if file["use_bias"]:

@@ -44,5 +44,5 @@ def test_items_with_gradients_need_no_more_than_estimated():
     inputs = TrainInputs(tree, params, LossParams({"dsd": 1.0}), batch)
     size = item_bytes(step, inputs)
     assert 1.0 <= size / GIB / COMPILED["sd21"][1] <= 1.3
-    room = Device.of("tpu", int(15.75 * GIB)).room(bytes_per_device(all_weights(job, MESH)))
+    room = Device.of("tpu", int(15.75 * GIB)).free_bytes(bytes_per_device(all_weights(job, MESH)))
     assert recipe.batch // MESH.size // recipe.accumulate <= room / size

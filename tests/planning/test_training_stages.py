@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from dsd_jax.config.recipes import ClipRecipe, Recipe
 from dsd_jax.diffusion.device_memory import Device, bytes_per_device
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.distributed.sharding import AXES
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot.prompt_training import outputs_of_losses
@@ -92,7 +92,7 @@ def test_rows_of_calls_are_those_of_the_memory_rule():
     """65,536 positions are 256 rows of 16 x 16; four of an item go with the empty caption."""
     found = made(job(), "shots")
     assert found.size == "256 rows" and found.pairs == 8 * 128
-    assert found.arguments[3].shape == (8 * 32, 1, 16, 16, 4)
+    assert found.arguments[3].latents.shape == (8 * 32, 1, 16, 16, 4)
     few = made(job(), "shots", memory=2**22)
     assert int(few.size.partition(" ")[0]) < 100
 
@@ -102,7 +102,7 @@ def test_sdxl_has_pooled_text():
     texts = TextConfig.from_json(TEXT), TextConfig.from_json(TEXT_2, projected=True)
     planned = job(UNET_XL, texts=texts, scored=OutputSpec(()))
     found = made(planned, "score", mesh=AbstractMesh((1, 1), AXES, axis_types=MESH.axis_types))
-    assert found.arguments[-1].pooled.shape[1:] == (2, 10)
+    assert found.arguments[3].texts.pooled.shape[1:] == (2, 10)
     net, *arrays = found.arguments
     lse, error, _ = jax.eval_shape(lambda *x: found.function(net, *x), *arrays)
     assert error.shape[2] == 2 and lse == {}

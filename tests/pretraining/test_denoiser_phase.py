@@ -9,7 +9,7 @@ import pytest
 
 from dsd_jax.data.synthetic import scenes
 from dsd_jax.data.synthetic.sprites import load_sprites
-from dsd_jax.diffusion.schedule import Schedule
+from dsd_jax.diffusion.noising import Schedule
 from dsd_jax.pretraining import denoiser_phase
 from dsd_jax.pretraining.caption_reading_phase import init_reader
 from dsd_jax.pretraining.denoiser_phase import DRAWS

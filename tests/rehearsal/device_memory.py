@@ -44,5 +44,5 @@ def planned(model: Path, itemsize: int) -> int:
     latent = unet.sample_size, unet.sample_size, unet.in_channels
     shapes = jax.tree.leaves(abstract_params(unet))
     weights = sum(int(np.prod(leaf.shape)) for leaf in shapes) * itemsize
-    rows = forward_rows(Device.of("cpu", None), unet, latent, itemsize, weights)
+    rows = forward_rows(Device.of("cpu", None), unet, latent, itemsize=itemsize, params=weights)
     return weights + _OF_CPUS * rows * forward_bytes(unet, latent, itemsize)

@@ -57,9 +57,10 @@ def rows():
     """The rows of every call of the UNet without gradients, from the first command's first."""
     rows, original = [], batching.forward_terms
 
-    def counted(net, params, learned, latents, noise, timesteps, texts):
-        rows.append(len(latents) * len(timesteps) * texts.states.shape[1])
-        return original(net, params, learned, latents, noise, timesteps, texts)
+    def counted(config, params, adapters, inputs):
+        captions = inputs.texts.states.shape[1]
+        rows.append(len(inputs.latents) * len(inputs.timesteps) * captions)
+        return original(config, params, adapters, inputs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batching, "forward_terms", counted)
@@ -105,7 +106,7 @@ def test_held_out_shots_are_looked_at(workdir):
 def test_no_call_has_more_rows_than_its_device_takes(workdir, twin, rows):
     unet = read_config(twin, UNET)
     side, devices = unet.sample_size, jax.device_count()
-    most = forward_rows(Device.local(), unet, (side, side, unet.in_channels), 4, 0)
+    most = forward_rows(Device.local(), unet, (side, side, unet.in_channels), itemsize=4, params=0)
     assert side == 64 and len(rows) > (SHOTS + TEST) / devices
     assert max(rows) <= most * devices
 
