@@ -110,7 +110,7 @@ def test_refuses_betas_it_does_not_know():
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("kind", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
 def test_schedules_of_sdxl_and_of_turbo_models(kind, spacing):
-    """How a sampler goes through the timesteps is nothing to the process."""
+    """Fields about sampling do not change the schedule."""
     json = {
         "_class_name": kind,
         "beta_end": 0.012,
@@ -133,7 +133,7 @@ def test_schedules_of_sdxl_and_of_turbo_models(kind, spacing):
 
 @pytest.mark.parametrize("steps", [500, 50, 4000])
 def test_refuses_models_of_another_number_of_timesteps(steps):
-    """Timesteps and levels of noise would not belong together: silently other scores."""
+    """With another number of timesteps, noise levels and scores would silently differ."""
     with pytest.raises(UserError, match=f"num_train_timesteps is {steps}, expected 1000"):
         Schedule.from_json(Schedule().to_json() | {"num_train_timesteps": steps})
 

@@ -1,4 +1,4 @@
-"""Encoding pictures and captions: what a row gives does not depend on the others."""
+"""Encoding images and captions: a row's result does not depend on the others."""
 
 from dataclasses import replace
 
@@ -55,7 +55,7 @@ def test_the_empty_caption_of_sdxl_is_what_its_folder_says():
 
 
 def test_what_decides_texts(model):
-    """The first of SDXL's encoders alone does not, nor does anything of other families' VAE."""
+    """The identity of texts has both of SDXL's encoders in it, and nothing of the VAE."""
     xl = random_model(xl=True)
     params = xl.params | {"text_2": jax.tree.map(lambda x: x + 1, xl.params["text_2"])}
     others = [replace(xl, params=params), replace(xl, zero_empty=False), model]
@@ -126,7 +126,7 @@ def test_one_picture_is_not_a_list_of_pictures(model):
     ],
 )
 def test_identities_hold_the_configs(model, part, change):
-    """What was encoded under a wrong config.json is not what a right one encodes."""
+    """Encodings under a wrong config.json are not taken for those under the right one."""
     other = replace(model, **{part: replace(getattr(model, part), **change)})
     images = model.image_identity()[1] == other.image_identity()[1]
     texts = model.text_identity()[1] == other.text_identity()[1]

@@ -1,4 +1,4 @@
-"""Captions to token ids."""
+"""Tokenization: captions to token ids."""
 
 import copy
 import io
@@ -36,7 +36,7 @@ def test_as_transformers_does(tokenizer):
 
 @pytest.mark.parametrize("name", ["<|endoftext|>", "<|startoftext|>"])
 def test_special_tokens_in_captions_are_text(tokenizer, name):
-    """So that nothing behind them is lost; other captions beside them stay as they are."""
+    """Text after the name of a special token is kept; other captions are not changed."""
     alone, quoted, other = tokenize(tokenizer, [name, f"a {name} cat", "a cat!"])
     np.testing.assert_array_equal(other, tokenize(tokenizer, ["a cat!"])[0])
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
@@ -48,7 +48,7 @@ def test_special_tokens_in_captions_are_text(tokenizer, name):
 
 @pytest.fixture
 def transformers_log():
-    """What transformers writes to its own log, which does not go through `warnings`."""
+    """The log of transformers, which does not go through `warnings`."""
     handler = logging.StreamHandler(io.StringIO())
     logger = logging.getLogger("transformers")
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""Heat maps: shares of attention, and on the bundled model they show where things are."""
+"""Attention maps are shares of attention; the bundled model's are high where things are."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def picture():
-    """Wider than high."""
+    """An image that is wider than high."""
     return np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 
 
@@ -41,7 +41,7 @@ def test_a_map_of_the_pictures_size_for_each_word(explained):
 
 
 def test_special_tokens_are_words_like_others(model, picture):
-    """They are text in a caption, and end neither it nor the words."""
+    """Names of special tokens are plain text in a caption; they do not end it."""
     words, maps = dsd_jax.explain(model, picture, "a <|endoftext|> cat", timesteps=1)
     assert "".join(words) == "a<|endoftext|>cat" and len(maps) == len(words)
 
@@ -126,7 +126,7 @@ def box(thing: scenes.Thing) -> np.ndarray:
 
 
 def test_sdxl(picture):
-    """Its pooled text and its size are part of what attends."""
+    """SDXL's UNet gets the pooled text states and the image size."""
     model = random_model(xl=True)
     words, maps = dsd_jax.explain(model, picture, CAPTION, timesteps=1)
     assert words == CAPTION.split() and maps.shape == (len(words), 12, 20)

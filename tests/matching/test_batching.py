@@ -1,4 +1,4 @@
-"""The engine: a pair's numbers are its own, whatever else is computed and in whatever chunks."""
+"""A pair's outputs do not depend on what else is in the batch, nor on the rows per call."""
 
 from functools import partial
 
@@ -47,7 +47,7 @@ def pictures():
 
 
 def assert_same(ours, expected):
-    """Equal trees up to rounding, of the same shapes."""
+    """Assert that two pytrees have the same shapes and equal arrays up to rounding."""
     assert jax.tree.structure(ours) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         assert one.shape == other.shape
@@ -55,7 +55,7 @@ def assert_same(ours, expected):
 
 
 def part(terms, pictures, captions, times=slice(None)):
-    """Some of the pairs of `terms`."""
+    """Return the outputs of some of the pairs."""
     return terms._replace(
         lse={layer: x[pictures, captions, times] for layer, x in terms.lse.items()},
         lse_uncond={layer: x[pictures, times] for layer, x in terms.lse_uncond.items()},
@@ -75,7 +75,7 @@ def test_shapes(model, whole):
 
 
 def test_pairs_differ(whole):
-    """Or else the other tests would say little."""
+    """The outputs of different pairs differ; otherwise the other tests would prove little."""
     for x in [*whole.lse.values(), whole.error]:
         for axis in range(3):
             assert np.abs(np.diff(x, axis=axis)).max() > 100 * TOLERANCE

@@ -1,4 +1,4 @@
-"""One call of the UNet: what nobody asks for costs nothing, and what can be shared is."""
+"""One call of the UNet: outputs that are not asked for cost nothing, and captions share layers."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def test_depths_belong_to_levels():
 
 
 def flops(model, wanted, captions=1):
-    """FLOPs of one compiled call for one picture, by XLA's own count."""
+    """Return the FLOPs of one compiled call for one image, as XLA counts them."""
     shape = jax.ShapeDtypeStruct
     grid = shape((1, 1, *model.latent_shape), jnp.float32)
     texts = EncodedCaptions(

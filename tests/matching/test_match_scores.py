@@ -1,4 +1,4 @@
-"""The match matrix from pictures and captions, in one call."""
+"""`match_scores`: the matrix of scores from images and captions."""
 
 import dataclasses
 from functools import partial
@@ -51,7 +51,7 @@ def score(model, picture):
 
 @pytest.fixture(scope="module")
 def trained(model):
-    """LoRA as if trained."""
+    """Return a LoRA with random numbers, as if trained."""
     rng = np.random.default_rng(1)
     lora = init_lora(model.unet, jax.random.key(0), rank=2)
     return {"lora": jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), lora)}
@@ -65,7 +65,7 @@ def test_whatever_a_picture_comes_as(score, picture, tmp_path):
 
 
 def test_what_the_score_is_made_of(model, score, picture):
-    """By hand from the pieces: latents, keyed noise, terms, formula."""
+    """Scores are made of latents, keyed noise, the UNet's outputs and a formula."""
     steps = score_spec.timesteps(2)
     key = np.array([pixel_key(picture)], np.uint32)
     noise = noising.keyed_noise(np.full(2, 7), key, steps, model.latent_shape)

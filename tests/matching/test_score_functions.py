@@ -1,4 +1,4 @@
-"""Every method is the formula it says, on arrays small enough to work out by hand."""
+"""Scores of every method on arrays that are small enough to work out by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def test_authors_attention_mixes_in_the_empty_caption(terms):
 
 
 def zeros(terms):
-    """Weights of every part, as they are before learning."""
+    """Return weights of every part as they are before learning."""
     return {
         "lse": {layer: jnp.zeros(2) for layer in terms.lse},
         "lse_uncond": {layer: jnp.zeros(2) for layer in terms.lse},
@@ -190,7 +190,7 @@ def test_what_serves_several_methods():
 
 
 def test_the_authors_layers_of_sdxl():
-    """Of each side the last block with cross-attention; of each transformer its last block."""
+    """The authors take the last block of each side, and the last layer of each transformer."""
     config = UNetConfig.from_json(UNETS["stabilityai/stable-diffusion-xl-base-1.0"])
     assert score_functions.chosen_layers(config) == (
         "down_blocks.2.attentions.0.transformer_blocks.9.attn2",

@@ -1,4 +1,4 @@
-"""Prompts that are no prompts, or those of another model, are refused before the UNet runs."""
+"""Malformed prompts, and those of another model, are refused before the UNet runs."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ def zeros(*shape: int) -> np.ndarray:
 
 
 def lora(**update) -> dict:
-    """A LoRA of one projection, which fits but for `update`."""
+    """Return a LoRA of one projection, valid except for `update`."""
     return {"lora": {PATH: {"to_q": {"down": zeros(8, 3), "up": zeros(3, 8)} | update}}}
 
 

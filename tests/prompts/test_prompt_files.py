@@ -1,4 +1,4 @@
-"""Prompts on disk: the same again, or one clear sentence."""
+"""Prompts are read as they were written, or refused in one sentence."""
 
 import json
 
@@ -26,7 +26,7 @@ def unet():
 
 @pytest.fixture(scope="module")
 def prompts(unet):
-    """All kinds, with numbers that are not those of a fresh one."""
+    """Return prompts of all kinds with random numbers."""
     lora = init_lora(unet, jax.random.key(0), rank=2)
     path = next(path for path in lora if path.endswith("attn2"))
     tree = {
@@ -111,7 +111,7 @@ def test_a_flipped_bit(folder, unet):
 
 
 def test_files_without_a_digest(folder, prompts, unet):
-    """As earlier versions wrote them."""
+    """Files of earlier versions are read."""
     save_file(load_file(folder / "prompts.safetensors"), folder / "prompts.safetensors")
     again = read_prompts(folder, unet)
     jax.tree.map(np.testing.assert_array_equal, again, prompts)

@@ -1,4 +1,4 @@
-"""The trained pytree: what it starts as, how it enters the UNet, and what does not fit."""
+"""The prompts pytree: its initial values, and how it enters the UNet."""
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ def lora(model):
 
 
 def kernels(params):
-    """{path of a projection's kernel: array}, of the attention layers alone and of all else."""
+    """Return {path: kernel} of the attention projections, and of all other layers."""
     attention, others = {}, {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [entry.key for entry in keys]
