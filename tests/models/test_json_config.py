@@ -1,4 +1,4 @@
-"""What the fields of each `config.json` may be, and the sentence where they are something else."""
+"""The permitted values of each `config.json`'s fields, and the message for any other value."""
 
 import pytest
 

@@ -57,7 +57,7 @@ def test_config_with_a_projection():
 
 @pytest.mark.parametrize("end_token", [2, 800])
 def test_pooled_is_the_state_at_the_end_of_a_caption(end_token):
-    """That is the highest id, or the first with the end's own; padding is not read."""
+    """The end is the highest id, or the first that is `end_token`; padding does not matter."""
     model = random_model(xl=True)
     config = replace(model.text_2, end_token=end_token)
     ids = np.random.default_rng(0).integers(3, 700, (3, 77), np.int32)

@@ -32,15 +32,15 @@ class Stripes:
 
 def test_batch_recolours_about_half():
     stream = Stripes()
-    found = autoencoder_phase.batch(stream, 5, 200, 3)
+    images = autoencoder_phase.batch(stream, 5, 200, 3)
     assert stream.key == [5, 1, 3]
-    assert found.shape == (200, 64, 64, 3) and np.abs(found).max() <= 1
-    changed = (found[:, 0, 0] != autoencoder_phase.to_pixels(np.array([200, 0, 0], np.uint8))).any(
+    assert images.shape == (200, 64, 64, 3) and np.abs(images).max() <= 1
+    changed = (images[:, 0, 0] != autoencoder_phase.to_pixels(np.array([200, 0, 0], np.uint8))).any(
         -1
     )
     assert 60 < changed.sum() < 110
-    np.testing.assert_array_equal(autoencoder_phase.batch(Stripes(), 5, 200, 3), found)
-    assert (autoencoder_phase.batch(Stripes(), 5, 200, 4) != found).any()
+    np.testing.assert_array_equal(autoencoder_phase.batch(Stripes(), 5, 200, 3), images)
+    assert (autoencoder_phase.batch(Stripes(), 5, 200, 4) != images).any()
 
 
 def test_patches_hold_the_pictures_pixels():
@@ -57,11 +57,11 @@ def test_principal_patches_decode_what_lies_in_their_span(vae):
     latents = rng.normal(size=(40, 4, 4, config.latent_channels))
     patches = latents @ basis + 0.3
     pictures = patches.reshape(40, 4, 4, 2, 2, 3).swapaxes(2, 3).reshape(40, 8, 8, 3)
-    found = autoencoder_phase.principal_patches(pictures, config)
-    assert found["kernel"].shape == (4, 12) and found["bias"].shape == (12,)
-    flat = patches.reshape(-1, 12) - found["bias"]
-    components = flat @ np.linalg.pinv(found["kernel"])
-    np.testing.assert_allclose(components @ found["kernel"], flat, atol=1e-4)
+    decoder = autoencoder_phase.principal_patches(pictures, config)
+    assert decoder["kernel"].shape == (4, 12) and decoder["bias"].shape == (12,)
+    flat = patches.reshape(-1, 12) - decoder["bias"]
+    components = flat @ np.linalg.pinv(decoder["kernel"])
+    np.testing.assert_allclose(components @ decoder["kernel"], flat, atol=1e-4)
     np.testing.assert_allclose(np.cov(components, rowvar=False), np.eye(4), atol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_whitened_latents_keep_the_reconstruction(vae, pixels):
 
 
 def test_losses_by_hand(vae):
-    """Of a VAE whose posterior is nearly a point, so that no chance is left."""
+    """The VAE's posterior is nearly a point here, so that the loss does not depend on noise."""
     config, params = vae
     quant = params["quant_conv"]
     bias = jnp.concatenate([quant["bias"][:4], jnp.full(4, -40.0)])
@@ -104,14 +104,14 @@ def test_losses_by_hand(vae):
     error = np.asarray(model.apply({"params": params}, mean, method="decode")) - pixels
     key = jax.random.key(0)
     expected = linear + autoencoder_phase.KL_WEIGHT * kl
-    found, metrics = autoencoder_phase.losses(both, config, pixels, key, decoder=False)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    loss, metrics = autoencoder_phase.losses(both, config, pixels, key, decoder=False)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
     np.testing.assert_allclose(metrics["linear_psnr"], 10 * np.log10(4 / linear), rtol=1e-4)
     assert set(metrics) == {"linear_psnr"}
-    found, metrics = autoencoder_phase.losses(both, config, pixels, key, decoder=True)
+    loss, metrics = autoencoder_phase.losses(both, config, pixels, key, decoder=True)
     squared = np.mean(error**2)
     expected += squared + 0.1 * np.mean(np.abs(error))
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
     np.testing.assert_allclose(metrics["psnr"], 10 * np.log10(4 / squared), rtol=1e-4)
 
 

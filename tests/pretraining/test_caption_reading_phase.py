@@ -19,7 +19,7 @@ NAMES = ("cat", "apple", "fish")
 def test_sides_are_what_the_relation_says(relation):
     plan = Plan((2, 0), (0, 0), (1, 1), relation, 0)
     scene = lay_out(np.random.default_rng(0), plan)
-    (found,) = reading.side_labels([scene], ["a fish beside a cat"], NAMES)
+    (labels,) = reading.side_labels([scene], ["a fish beside a cat"], NAMES)
     first, other = scene.things
     expected = {
         "left": min(first, other, key=lambda thing: thing.left).concept,
@@ -28,8 +28,8 @@ def test_sides_are_what_the_relation_says(relation):
         "below": max(first, other, key=lambda thing: thing.top).concept,
     }
     here = ("left", "right") if relation < 2 else ("above", "below")
-    assert found.dtype == np.int32
-    for side, (concept, size) in zip(reading.SIDES, found, strict=True):
+    assert labels.dtype == np.int32
+    for side, (concept, size) in zip(reading.SIDES, labels, strict=True):
         assert concept == (expected[side] if side in here else len(NAMES))
         assert size == reading.UNSAID
 
@@ -37,12 +37,12 @@ def test_sides_are_what_the_relation_says(relation):
 def test_sizes_are_what_the_caption_says_and_an_empty_one_says_nothing():
     scene = lay_out(np.random.default_rng(0), Plan((1, 0), (0, 0), (2, 0), 0, 0))
     texts = ["a big apple to the left of a small cat", "an apple to the left of a small cat", ""]
-    found = reading.side_labels([scene] * 3, texts, NAMES)[:, :2]  # left and right
-    assert found.tolist() == [[[1, 2], [0, 0]], [[1, 1], [0, 0]], [[3, 1], [3, 1]]]
+    labels = reading.side_labels([scene] * 3, texts, NAMES)[:, :2]  # left and right
+    assert labels.tolist() == [[[1, 2], [0, 0]], [[1, 1], [0, 0]], [[3, 1], [3, 1]]]
 
 
 def test_no_name_is_the_end_of_anothers_sentence():
-    """So that the word before a name is about that thing."""
+    """Then the word before a name is about that thing."""
     names = load_sprites().concepts
     for name in names:
         for other in names:
