@@ -16,7 +16,7 @@ from dsd_jax.training.loop import LoopOptions, fit
 GradientFn = Callable[[Any, Any, jax.Array], tuple[Any, dict[str, jax.Array]]]
 
 
-class TrainState(NamedTuple):
+class PhaseState(NamedTuple):
     """The state of a phase after `step` steps; `average` is a moving average of `params`."""
 
     params: Any
@@ -36,7 +36,7 @@ class Stage(NamedTuple):
 
     name: str
     steps: int
-    update: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    update: Callable[[PhaseState, Any], tuple[PhaseState, dict[str, jax.Array]]]
     batch: Callable[[int], Any]
 
 
@@ -69,15 +69,15 @@ def apply(network: Any, params: Any, *inputs: Any, method: str | None = None) ->
     return network.apply({"params": params}, *inputs, method=method)
 
 
-def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def create_state(params: Any, optimizer: optax.GradientTransformation) -> PhaseState:
     """Return the state before the first step."""
     average = jax.tree.map(jnp.copy, params)  # the update donates its state: no buffer twice
-    return TrainState(params, optimizer.init(params), average, jnp.zeros((), jnp.int32))
+    return PhaseState(params, optimizer.init(params), average, jnp.zeros((), jnp.int32))
 
 
 def make_update(
     gradients: GradientFn, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.999
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[PhaseState, Any], tuple[PhaseState, dict[str, jax.Array]]]:
     """Build the jitted (state, batch) -> (state, scalars), which donates its state.
 
     Args:
@@ -86,25 +86,25 @@ def make_update(
         ema_decay: of the moving average at the end; it averages over fewer steps at the start.
     """
 
-    def update(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(state: PhaseState, batch: Any) -> tuple[PhaseState, dict[str, jax.Array]]:
         grads, metrics = gradients(state.params, batch, state.step)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         average = optax.incremental_update(params, state.average, 1 - decay)
-        return TrainState(params, opt_state, average, state.step + 1), metrics
+        return PhaseState(params, opt_state, average, state.step + 1), metrics
 
     return jax.jit(update, donate_argnums=0)
 
 
 def run_phase(
     folder: Path,
-    state: TrainState,
+    state: PhaseState,
     stages: Sequence[Stage],
     *,
     identity: Mapping[str, Any],
     save_seconds: float,
-) -> TrainState:
+) -> PhaseState:
     """Train a phase, or resume it, over this host's devices.
 
     Args:
