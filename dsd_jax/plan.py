@@ -59,9 +59,7 @@ def parse(argv: Sequence[str]) -> Namespace:
         action="store_true",
         help="the largest batch that can be trained instead, in the parts that the recipe says",
     )
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="recipe of config.learn, instead of config.recipes"
-    )
+    parser.add_argument("--recipe", metavar="NAME", help="a recipe of config.learn to plan alone")
     parser.add_argument("--format", choices=FORMATS, default="table", help="format of the output")
     flags = parser.parse_args(argv)
     for option in ("batch", "gpus"):
