@@ -4,17 +4,17 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dsd_jax.cli import ConfigParser, run_command
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from dsd_jax.planning.plan_job import Job
-    from dsd_jax.planning.slice_plan import Plan
+    from dsd_jax.planning.planned_run import PlannedRun
+    from dsd_jax.planning.run_stages import Stage
+    from dsd_jax.planning.stage_plan import StagePlan
     from dsd_jax.planning.topology import Slice
-    from dsd_jax.planning.training_stages import Stage
 
 STAGES = ("encode", "shots", "train", "held-out", "score", "tune")
 FORMATS = ("table", "markdown", "json")
@@ -80,28 +80,28 @@ def main(argv: Sequence[str]) -> None:
     import jax
 
     from dsd_jax.distributed.devices import check_devices
-    from dsd_jax.planning import plan_table
+    from dsd_jax.planning import stage_plan
 
     jax.config.update("jax_enable_compilation_cache", False)  # it can't hold other machines' code
     slices = [make_slice(name) for name in flags.topology]  # finds mistakes before hours of work
     check_devices()
-    from dsd_jax.planning.plan_job import read_job
+    from dsd_jax.planning.planned_run import read_planned_run
 
-    job = read_job(flags.config, flags.recipe)
-    stages = asked_stages(flags, job)
+    run = read_planned_run(flags.config, flags.recipe)
+    stages = asked_stages(flags, run)
     for stage in stages if flags.gpus else ():
-        print(lower(flags, job, stage))
-    plans = [make_plan(flags, job, where, stage) for where in slices for stage in stages]
+        print(lower(flags, run, stage))
+    plans = [make_plan(flags, run, where, stage) for where in slices for stage in stages]
     if plans:
-        print(getattr(plan_table, f"format_{flags.format}")(plans), end="")
-        print(plan_table.largest(plans), file=sys.stderr)
+        print(getattr(stage_plan, f"format_{flags.format}")(plans), end="")
+        print(stage_plan.largest(plans), file=sys.stderr)
 
 
-def asked_stages(flags: Namespace, job: "Job") -> list["Stage"]:
+def asked_stages(flags: Namespace, run: "PlannedRun") -> list["Stage"]:
     """Return the stages of the run that `--step` names."""
-    from dsd_jax.planning.training_stages import stages_of
+    from dsd_jax.planning.run_stages import stages_of
 
-    stages = stages_of(job, flags.batch, split=not flags.fit)
+    stages = stages_of(run, flags.batch, split=not flags.fit)
     chosen = [stage for stage in stages if flags.step in ("all", stage.name.partition(" ")[0])]
     if not chosen:
         names = ", ".join(stage.name for stage in stages)
@@ -111,19 +111,19 @@ def asked_stages(flags: Namespace, job: "Job") -> list["Stage"]:
     return chosen
 
 
-def lower(flags: Namespace, job: "Job", stage: "Stage") -> str:
+def lower(flags: Namespace, run: "PlannedRun", stage: "Stage") -> str:
     """Return a line on how a stage lowers for GPUs; raise `UserError` where it does not."""
     from jax.sharding import AbstractMesh, AxisType
 
     from dsd_jax.diffusion.device_memory import Device
     from dsd_jax.distributed.sharding import AXES
-    from dsd_jax.planning.gpu_lowering import lower_for_cuda
+    from dsd_jax.planning.compilation import lower_for_cuda
 
-    if job.fsdp < 1 or flags.gpus % job.fsdp:
-        raise UserError(f"fsdp is {job.fsdp}, which does not divide {flags.gpus} GPUs.")
-    shape = flags.gpus // job.fsdp, job.fsdp
+    if run.fsdp < 1 or flags.gpus % run.fsdp:
+        raise UserError(f"fsdp is {run.fsdp}, which does not divide {flags.gpus} GPUs.")
+    shape = flags.gpus // run.fsdp, run.fsdp
     mesh = AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * 2)
-    program = stage.make(job, mesh, Device.of("gpu", None))
+    program = stage.make(run, mesh, Device.of("gpu", None))
     lowered = lower_for_cuda(program.function, *program.arguments)
     calls = ", ".join(lowered.custom_calls) or "no kernel by name"
     return (
@@ -133,32 +133,22 @@ def lower(flags: Namespace, job: "Job", stage: "Stage") -> str:
     )
 
 
-def make_plan(flags: Namespace, job: "Job", where: "Slice", stage: "Stage") -> "Plan":
+def make_plan(flags: Namespace, run: "PlannedRun", where: "Slice", stage: "Stage") -> "StagePlan":
     """Plan one stage on one slice, with the batch that is asked for or the largest that fits."""
-    from dsd_jax.planning.compilation import GIB, Shortage
-    from dsd_jax.planning.largest_batch import largest_fit
-    from dsd_jax.planning.training_stages import plan_stage, stages_of
+    from dsd_jax.planning.run_stages import plan_largest_batch, plan_stage
 
-    started, tried, room = time.monotonic(), {}, where.chip.hbm * GIB
-    print(f"{stage.name} on {where.name}: compiling", file=sys.stderr)
+    started, name = time.monotonic(), f"{stage.name} on {where.name}"
+    print(f"{name}: compiling", file=sys.stderr)
 
-    def compile_batch(size: int) -> Any:
-        print(f"{stage.name} on {where.name}: {size} items per device", file=sys.stderr)
-        stages = {each.name: each for each in stages_of(job, size, split=False)}
-        plan = tried[size] = plan_stage(job, where, stages[stage.name])
-        # With the other networks' weights, which are on the device, too.
-        return plan.found._replace(peak=plan.needed) if plan.fits else Shortage(plan.needed, room)
+    def report(batch: int) -> None:
+        print(f"{name}: {batch} items per device", file=sys.stderr)
 
     if flags.fit and stage.recipe:
-        first = flags.batch or -(-stage.recipe.batch // len(where.devices))
-        plan = tried[largest_fit(compile_batch, room, first).batch or min(tried)]
+        plan = plan_largest_batch(run, where, stage, start=flags.batch, report=report)
     else:
-        plan = plan_stage(job, where, stage)
-    needed, seconds = plan.needed / GIB, time.monotonic() - started
-    print(
-        f"{stage.name} on {where.name}: {needed:.2f} of {where.chip.hbm:.2f} GiB ({seconds:.0f} s)",
-        file=sys.stderr,
-    )
+        plan = plan_stage(run, where, stage)
+    seconds = time.monotonic() - started
+    print(f"{name}: {plan.memory} ({seconds:.0f} s)", file=sys.stderr)
     return plan
 
 

@@ -9,8 +9,8 @@ from dsd_jax import plan
 from dsd_jax.cli import run_command
 from dsd_jax.config.config_files import read_config
 from dsd_jax.config.run_config import RunConfig
-from dsd_jax.planning import plan_job
-from dsd_jax.planning.training_stages import stages_of
+from dsd_jax.planning.planned_run import read_planned_run
+from dsd_jax.planning.run_stages import stages_of
 
 CONFIG = "configs/emoji.py"
 
@@ -52,19 +52,19 @@ def test_what_is_printed_of_the_bundled_model(capsys):
     assert run("--topology=v5e:2x4", "--step=encode", "--format=json") == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert [one["stage"] for one in found] == ["encode pictures", "encode captions"]
+    assert [one["stage"] for one in found] == ["encode images", "encode captions"]
     assert all(one["topology"] == "v5e:2x4" and one["fits"] for one in found)
-    assert found[0]["size"] == "32 pictures" and found[0]["pairs"] == 8 * 32
+    assert found[0]["size"] == "32 images" and found[0]["pairs"] == 8 * 32
     said = printed.err.splitlines()
-    assert said[0] == "encode pictures on v5e:2x4: compiling"
-    assert re.fullmatch(r"encode pictures on v5e:2x4: 0.\d\d of 15.75 GiB \(\d+ s\)", said[1])
-    assert said[-1].startswith("v5e:2x4: every stage fits; the largest is encode pictures, 0.")
+    assert said[0] == "encode images on v5e:2x4: compiling"
+    assert re.fullmatch(r"encode images on v5e:2x4: 0.\d\d of 15.75 GiB \(\d+ s\)", said[1])
+    assert said[-1].startswith("v5e:2x4: every stage fits; the largest is encode images, 0.")
 
 
 def test_gpus(capsys):
     assert run("--gpus=8", "--step=encode") == 0
     said = capsys.readouterr().out
-    assert said.startswith("encode pictures for 8 NVIDIA GPUs: lowered and read back")
+    assert said.startswith("encode images for 8 NVIDIA GPUs: lowered and read back")
     assert "no kernel" in said
 
 
@@ -78,14 +78,14 @@ def test_gpus(capsys):
     ],
 )
 def test_configs_are_planned_as_typed(config, trained, item):
-    planned = plan_job.read_job(read_config(RunConfig, f"configs/{config}", ()))
-    assert list(planned.trained) == trained and (planned.pictures, planned.captions) == item
+    planned = read_planned_run(read_config(RunConfig, f"configs/{config}", ()))
+    assert list(planned.trained) == trained and (planned.images, planned.captions) == item
     assert [one.name for one in stages_of(planned)][2:] == ["shots", "train", "held-out", "score"]
 
 
 def test_a_clip_is_planned_too():
     fields = [("clip", "openai/clip-vit-large-patch14")]
-    planned = plan_job.read_job(read_config(RunConfig, "configs/full_size.py", fields))
+    planned = read_planned_run(read_config(RunConfig, "configs/full_size.py", fields))
     assert planned.clip.vision.layers == 24 and planned.tune.batch == 64
     assert [one.name for one in stages_of(planned)][-1] == "tune"
 
@@ -96,7 +96,7 @@ def test_published_models_need_no_download(model, million):
     from dsd_jax.models.unet import abstract_params
 
     config = read_config(RunConfig, f"configs/full_size.py:{model}", ())
-    planned = plan_job.read_job(config)
+    planned = read_planned_run(config)
     leaves = flatten(abstract_params(planned.unet)).values()
     assert round(sum(leaf.size for leaf in leaves) / 1e6) == million
     assert planned.recipes["prompts"].loss == "hinge" and planned.dtype == "bfloat16"

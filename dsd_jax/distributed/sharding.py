@@ -13,7 +13,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dsd_jax.errors import UserError
 
@@ -65,7 +65,7 @@ def _mesh(devices: list, fsdp: int) -> Mesh:
     return Mesh(np.array(ordered).reshape(-1, fsdp), AXES)
 
 
-def spec_of(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def spec_of(name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """Return the partition of a parameter, such as "mid_block/attentions_0/proj_in/kernel".
 
     A dim that its axis does not divide stays whole.

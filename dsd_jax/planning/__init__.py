@@ -1,1 +1,5 @@
-"""What the stages of a run take on a TPU slice, found by compiling them without a TPU."""
+"""The memory, arithmetic and communication of a run's stages on a TPU slice, without a TPU.
+
+A config and the name of a slice enter; each stage's jitted functions are compiled with shapes for
+arguments, and a table of plans leaves. The command `plan` alone imports this package.
+"""

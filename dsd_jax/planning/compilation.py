@@ -1,11 +1,15 @@
-"""A function compiled for TPUs without access to one, and the memory that the program takes."""
+"""Programs compiled for TPUs, or lowered for GPUs, on a machine that has neither."""
 
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
+from jax import export
+from jax.stages import Wrapped
+
+from dsd_jax.errors import UserError
 
 GIB = 2**30
 # Compiles sooner. Of Stable Diffusion 2.1's training step, one item per v5e, the peak came out 1 %
@@ -20,18 +24,19 @@ _SHORTAGES = (
     re.compile(rf"Used {_SIZE} of {_SIZE} hbm"),
     re.compile(rf"required for [^(]{{0,80}}\({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
 )
+_CUSTOM_CALL = re.compile(r"stablehlo\.custom_call @([\w.$]+)")
 
 
-class Figures(NamedTuple):
-    """What one run of a compiled program takes, in bytes per device.
+class CompiledStats(NamedTuple):
+    """The memory that a compiled program takes, in bytes per device.
 
     Attributes:
         arguments, outputs: of the program.
         aliased: of outputs that take the place of donated arguments.
-        temporaries: of what is computed on the way, where it is largest.
+        temporaries: of intermediate results, where they are largest.
         code: of the program.
-        peak: at the worst moment; this is what the compiler holds against the memory there is. What
-            it places beside each other can be less than the sum of the others.
+        peak: at the worst moment; this is what the compiler compares with the memory that there is.
+            What it places beside each other can be less than the sum of the others.
     """
 
     arguments: int
@@ -41,40 +46,23 @@ class Figures(NamedTuple):
     code: int
     peak: int
 
-    @property
-    def fits(self) -> bool:
-        """It was compiled, so it does."""
-        return True
-
 
 class Shortage(NamedTuple):
     """A program that needs more memory per device than there is.
 
     Attributes:
-        needed: bytes; of the whole program, or as much as the compiler found before it gave up.
+        needed: bytes; of the whole program, or as much as the compiler counted before it gave up.
         available: bytes.
     """
 
     needed: float
     available: float
 
-    @property
-    def fits(self) -> bool:
-        """It does not."""
-        return False
 
-    def __str__(self) -> str:
-        """One line."""
-        return (
-            f"does not fit: needs {self.needed / GIB:.2f} of {self.available / GIB:.2f} GiB per "
-            "device"
-        )
-
-
-def compile_figures(
+def compile_stats(
     function: Callable, *args: Any, options: Mapping[str, Any] | None = None
-) -> Figures | Shortage:
-    """Compile, and read what there is to read.
+) -> CompiledStats | Shortage:
+    """Compile a jitted function, and return the memory that it takes.
 
     Args:
         function: jitted; what it donates is donated.
@@ -90,7 +78,7 @@ def compile_figures(
             raise
         return shortage
     memory = compiled.memory_analysis()
-    return Figures(
+    return CompiledStats(
         memory.argument_size_in_bytes,
         memory.output_size_in_bytes,
         memory.alias_size_in_bytes,
@@ -101,12 +89,56 @@ def compile_figures(
 
 
 def read_shortage(message: str) -> Shortage | None:
-    """What a compiler's RESOURCE_EXHAUSTED says of memory, None of any other message."""
+    """Return what a compiler's RESOURCE_EXHAUSTED says of memory, None for any other message."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     for pattern in _SHORTAGES:
         match = pattern.search(message)
         if match:
-            needed, unit, available, other = match.groups()
-            return Shortage(float(needed) * _UNITS[unit], float(available) * _UNITS[other])
+            needed, unit, available, available_unit = match.groups()
+            return Shortage(float(needed) * _UNITS[unit], float(available) * _UNITS[available_unit])
     return None
+
+
+class LoweredProgram(NamedTuple):
+    """A function as a program for CUDA, before the GPU's compiler sees it.
+
+    Attributes:
+        inputs, outputs: their shapes and dtypes, in the order of the flattened trees.
+        custom_calls: the kernels of jaxlib's CUDA plugin that it calls by name, sorted.
+        devices: how many it is partitioned over.
+        size: bytes of the stored program.
+    """
+
+    inputs: tuple[jax.ShapeDtypeStruct, ...]
+    outputs: tuple[jax.ShapeDtypeStruct, ...]
+    custom_calls: tuple[str, ...]
+    devices: int
+    size: int
+
+
+def lower_for_cuda(function: Callable, *args: Any) -> LoweredProgram:
+    """Lower for CUDA, store in the form that later versions can read, and read it back.
+
+    Args:
+        function: jitted.
+        args: its arguments, arrays as ShapeDtypeStructs; with a NamedSharding it has to be on an
+            AbstractMesh, for devices of a mesh are those of some other platform.
+
+    Raises:
+        UserError: something in the function has no lowering for CUDA, or calls a kernel that is not
+            promised to stay.
+    """
+    try:
+        exported = export.export(cast(Wrapped, function), platforms=["cuda"])(*args)
+    except (ValueError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0].split(". ")[0].removesuffix(".")
+        raise UserError(f"this step cannot be lowered for an NVIDIA GPU: {reason}.") from error
+    text = exported.mlir_module()  # parsed anew from the stored form
+    return LoweredProgram(
+        tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in exported.in_avals),
+        tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in exported.out_avals),
+        tuple(sorted(set(_CUSTOM_CALL.findall(text)))),
+        exported.nr_devices,
+        len(exported.mlir_module_serialized),
+    )

@@ -1,4 +1,4 @@
-"""TPU slices: their devices as a compiler knows them without access to one, and their chips."""
+"""TPU slices: their chips, and their devices as a compiler knows them without access to one."""
 
 import importlib.util
 import math
@@ -31,7 +31,7 @@ _ANSWERS = {
 
 
 class Chip(NamedTuple):
-    """What one device of a family has; a device is a chip, on v4 half of one.
+    """A device of a family of TPUs; it is a chip, on v4 half of one.
 
     Attributes:
         family: as in a topology's name.
@@ -59,6 +59,7 @@ CHIPS: Mapping[str, Chip] = {
     "v6e": Chip("v6e", 31.25, 918.0, 2, 16, "v6e:4x4"),
     "v4": Chip("v4", 15.25, 275.0 / 2, 3, 16, "v4:2x2x2"),
 }
+_EXAMPLES = ", ".join(chip.example for chip in CHIPS.values())
 
 
 class Slice(NamedTuple):
@@ -76,7 +77,7 @@ class Slice(NamedTuple):
 
     @property
     def hosts(self) -> int:
-        """How many processes drive it."""
+        """The number of processes that drive it."""
         return len({device.process_index for device in self.devices})
 
 
@@ -87,7 +88,7 @@ def find_compiler() -> None:
 
 
 def make_slice(name: str) -> Slice:
-    """The slice `name`, such as "v5e:16x16", for the compiler alone.
+    """Return the slice `name`, such as "v5e:16x16", for the compiler alone.
 
     Sets environment variables of libtpu that aren't set. Where JAX has not been used yet it is told
     to run on the CPU: a process that plans needs no TPU, and must not keep one from others.
@@ -107,27 +108,27 @@ def make_slice(name: str) -> Slice:
         os.environ.setdefault(variable, value)
     jax.config.update("jax_platforms", "cpu")
     try:
-        found = topologies.get_topology_desc(name, "tpu", **_host_bounds(shape))
+        # One chip is no multiple of a host's usual four, and has to say so.
+        bounds = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
+        topology = topologies.get_topology_desc(name, "tpu", **bounds)
     except Exception as error:  # whatever this version of libtpu raises
         reason = str(error).strip().split("\n")[0].removesuffix(".")
         raise UserError(
             f"--topology={name}: the compiler knows no such slice ({reason}); examples are "
-            f"{_examples()}."
+            f"{_EXAMPLES}."
         ) from error
-    return Slice(name, chip, tuple(found.devices))
+    return Slice(name, chip, tuple(topology.devices))
 
 
 def _parse(name: str) -> tuple[Chip, tuple[int, ...]]:
     match = _SHAPE.fullmatch(name)
     if match is None:
-        raise UserError(
-            f"--topology={name} is not FAMILY:SHAPE; expected something like {_examples()}."
-        )
+        raise UserError(f"--topology={name} is not FAMILY:SHAPE; expected such as {_EXAMPLES}.")
     family, sides = match.groups()
     if family not in CHIPS:
         raise UserError(
             f"--topology={name}: the family '{family}' is unknown; expected {', '.join(CHIPS)}, as "
-            f"in {_examples()}."
+            f"in {_EXAMPLES}."
         )
     chip, shape = CHIPS[family], tuple(int(side) for side in sides.split("x"))
     if len(shape) != chip.dims or not all(1 <= side <= chip.longest for side in shape):
@@ -136,12 +137,3 @@ def _parse(name: str) -> tuple[Chip, tuple[int, ...]]:
             f"chips, such as {chip.example}."
         )
     return chip, shape
-
-
-def _host_bounds(shape: tuple[int, ...]) -> dict[str, Any]:
-    """One chip is no multiple of a host's usual four, and has to say so."""
-    return {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
-
-
-def _examples() -> str:
-    return ", ".join(chip.example for chip in CHIPS.values())

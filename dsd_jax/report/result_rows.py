@@ -46,7 +46,7 @@ class Decision:
 
     @property
     def right(self) -> bool:
-        """True where the candidate that fits has the higher score; a tie is not right."""
+        """Return whether the candidate that fits has the higher score; a tie is not right."""
         return self.positive_score > self.negative_score
 
     @property

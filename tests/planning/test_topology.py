@@ -14,9 +14,9 @@ from dsd_jax.planning.topology import CHIPS, find_compiler, make_slice
     [("v5e:2x4", 8, 2), ("v5e:16x16", 256, 64), ("v5e:1x1", 1, 1), ("v5p:2x2x2", 8, 2)],
 )
 def test_slices(name, devices, hosts):
-    found = make_slice(name)
-    assert (found.name, len(found.devices), found.hosts) == (name, devices, hosts)
-    assert found.chip.family == name.split(":")[0]
+    where = make_slice(name)
+    assert (where.name, len(where.devices), where.hosts) == (name, devices, hosts)
+    assert where.chip.family == name.split(":")[0]
 
 
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=str)
@@ -26,9 +26,9 @@ def test_examples_of_the_table_exist(chip):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
-        ("v5e", "--topology=v5e is not FAMILY:SHAPE; expected something like v5e:2x4, v5p:2x2x2"),
+        ("v5e", "--topology=v5e is not FAMILY:SHAPE; expected such as v5e:2x4, v5p:2x2x2"),
         ("v5litepod-16", "not FAMILY:SHAPE"),
         ("v5e:2x", "not FAMILY:SHAPE"),
         ("h100:2x4", "the family 'h100' is unknown; expected v5e, v5p, v6e, v4"),
@@ -39,10 +39,10 @@ def test_examples_of_the_table_exist(chip):
         ("v5e:3x3", "the compiler knows no such slice (INVALID_ARGUMENT: Topology layout"),
     ],
 )
-def test_mistakes(name, said):
+def test_mistakes(name, message):
     with pytest.raises(UserError) as error:
         make_slice(name)
-    assert said in str(error.value) and str(error.value).endswith(".")
+    assert message in str(error.value) and str(error.value).endswith(".")
 
 
 def test_without_the_compiler(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dsd_jax.planning.least_flops import forward_flops, least_training_flops
+from dsd_jax.planning.flop_count import forward_flops, least_training_flops
 
 ROWS, F = 4, 8
 ONE = 2 * ROWS * F * F  # one product of rows with a square matrix

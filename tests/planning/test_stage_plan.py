@@ -8,12 +8,18 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dsd_jax.diffusion.device_memory import bytes_per_device
-from dsd_jax.planning.compilation import GIB, Figures, Shortage
-from dsd_jax.planning.plan_table import decimal, format_json, format_markdown, format_table, largest
-from dsd_jax.planning.slice_plan import Plan, estimate
+from dsd_jax.planning.compilation import GIB, CompiledStats, Shortage
+from dsd_jax.planning.stage_plan import (
+    StagePlan,
+    decimal,
+    format_json,
+    format_markdown,
+    format_table,
+    largest,
+)
 from dsd_jax.planning.topology import make_slice
 
-FIGURES = Figures(
+STATS = CompiledStats(
     arguments=2 * GIB,
     outputs=GIB // 100,
     aliased=GIB // 100,
@@ -27,23 +33,23 @@ FIGURES = Figures(
 def plan():
     where = make_slice("v5e:2x4")
     least, flops = 25_600_000_000_000, 32 * 10**12
-    return Plan("train", where, "1 item", 16, 3 * GIB, GIB, flops, least, 146_000_000, FIGURES)
+    return StagePlan("train", where, "1 item", 16, 3 * GIB, GIB, flops, least, 146_000_000, STATS)
 
 
 @pytest.fixture(scope="module")
 def large(plan):
     return plan._replace(
-        step="held-out", size="9 items in 3 parts", found=Shortage(20.5 * GIB, 15.75 * GIB)
+        stage="held-out", size="9 items in 3 parts", compiled=Shortage(20.5 * GIB, 15.75 * GIB)
     )
 
 
 def test_estimate(plan, large):
-    found = estimate(plan)
-    assert found.flops_per_pair == 2e12 and found.least_per_pair == 1.6e12
-    assert found.overhead == pytest.approx(1.25)
-    assert found.seconds == pytest.approx(4e12 / (0.4 * 197e12))
-    assert found.pairs_per_second == pytest.approx(16 / found.seconds)
-    assert estimate(large) is None
+    estimate = plan.estimate
+    assert estimate.flops_per_pair == 2e12 and estimate.least_per_pair == 1.6e12
+    assert estimate.overhead == pytest.approx(1.25)
+    assert estimate.seconds == pytest.approx(4e12 / (0.4 * 197e12))
+    assert estimate.pairs_per_second == pytest.approx(16 / estimate.seconds)
+    assert large.estimate is None
 
 
 def test_other_networks_weights_take_room_too(plan):
@@ -108,9 +114,9 @@ def test_markdown(plan, large):
     lines = format_markdown([plan, large]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2:] == [
-        "| train | `v5e:2x4` | 8 | 1 item | 3.00 GiB | 4.50 of 15.75 GiB "
-        "| 2 | 1.6 | 146 MB | 315 |",
-        "| held-out | `v5e:2x4` | 8 | 9 items in 3 parts | 3.00 GiB | 21.50 of 15.75 GiB "
+        "| train | v5e:2x4 | 8 on 2 hosts | 1 item | 3.00 GiB | 4.50 of 15.75 GiB "
+        "| 2 TFLOP | 1.6 TFLOP | 146 MB | 315 |",
+        "| held-out | v5e:2x4 | 8 on 2 hosts | 9 items in 3 parts | 3.00 GiB | 21.50 of 15.75 GiB "
         "| – | – | 146 MB | – |",
     ]
 

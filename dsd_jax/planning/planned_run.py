@@ -1,4 +1,4 @@
-"""What a config asks to be planned: the networks' shapes, the recipes, nothing of the weights."""
+"""A config as it is planned: the networks' shapes and the recipes, but no weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,21 +26,23 @@ from dsd_jax.weights.component_files import read_config
 from dsd_jax.weights.model_folder import find, read_schedule
 from dsd_jax.weights.model_loading import float_type
 
+_GRADIENT_KINDS = {"lora", "tokens"}  # of prompts, trained with gradients of the network
+
 
 @dataclass(frozen=True)
-class Job:
-    """What is planned.
+class PlannedRun:
+    """A run to be planned.
 
     Attributes:
         unet, vae, texts: the networks of the model.
         schedule: of the UNet's noise.
         dtype: of the weights and matrix products.
-        recipes: {label: how prompts are learned}, all of the config's, of which some may take no
+        recipes: {label: how prompts are learned}, all of the config's; some may take no
             gradients of the network.
-        scored: the terms that the config's methods read.
+        scored: the outputs of the UNet that the config's methods read.
         timesteps: noise levels per score.
-        noises: under which the shots are seen.
-        pictures, captions: of an item.
+        noises: under which the shots are scored.
+        images, captions: of an item.
         fsdp: devices that share one copy of the weights.
         clip, tune: the CLIP that is compared with, and how it is fine-tuned; None without one.
     """
@@ -54,7 +56,7 @@ class Job:
     scored: OutputSpec
     timesteps: int
     noises: int = 1
-    pictures: int = 2
+    images: int = 2
     captions: int = 1
     fsdp: int = 1
     clip: CLIPConfig | None = None
@@ -64,24 +66,26 @@ class Job:
     def trained(self) -> dict[str, Recipe]:
         """The recipes that take gradient steps."""
         return {
-            label: one for label, one in self.recipes.items() if {"lora", "tokens"} & set(one.kinds)
+            label: recipe
+            for label, recipe in self.recipes.items()
+            if _GRADIENT_KINDS & set(recipe.kinds)
         }
 
     @property
     def latent(self) -> tuple[int, int, int]:
-        """(h, w, channels) of a picture's latent."""
+        """The shape of an image's latent: (h, w, channels)."""
         return self.unet.sample_size, self.unet.sample_size, self.unet.in_channels
 
     @property
     def image_size(self) -> int:
-        """Pixels of a picture's side."""
+        """The pixels of an image's side."""
         return self.unet.sample_size * self.vae.downscale
 
 
-def read_job(config: RunConfig, name: str | None = None) -> Job:
+def read_planned_run(config: RunConfig, name: str | None = None) -> PlannedRun:
     """Return the config's recipes, or `name` alone, on the networks of its weights.
 
-    Nothing is downloaded for the models in `published`, unless a folder has that name.
+    Nothing is downloaded for the models in `published_networks`, unless a folder has that name.
 
     Raises:
         UserError: a field of the config is none that we know, or the recipe `name` takes no steps.
@@ -94,22 +98,28 @@ def read_job(config: RunConfig, name: str | None = None) -> Job:
     unet, vae, texts, schedule = _networks(config.weights)
     layers = score_functions.chosen_layers(unet, config.layers or None)
     recipes = {label: config.learn[label].on_layers(layers) for label in labels}
-    if name and not {"lora", "tokens"} & set(recipes[name].kinds):
+    if name and not _GRADIENT_KINDS & set(recipes[name].kinds):
         raise UserError(
             f"recipe '{name}' learns {', '.join(recipes[name].kinds)} without gradients of the "
             "network; plan one that learns lora or tokens."
         )
-    readings = parse_all(config.methods, config.timesteps)
+    scores = parse_all(config.methods, config.timesteps)
     scored = score_functions.union(
         unet,
-        [score_functions.required_outputs(unet, reading.method, layers) for reading in readings],
+        [score_functions.required_outputs(unet, score.method, layers) for score in scores],
     )
     item = ITEMS.get(config.data.name, ITEM)
-    return Job(
-        *(unet, vae, texts, schedule, float_type(config.dtype), recipes, scored),
+    return PlannedRun(
+        unet=unet,
+        vae=vae,
+        texts=texts,
+        schedule=schedule,
+        dtype=float_type(config.dtype),
+        recipes=recipes,
+        scored=scored,
         timesteps=len(score_spec.timesteps(config.timesteps)),
         noises=config.noises,
-        pictures=item.images,
+        images=item.images,
         captions=item.captions,
         fsdp=config.fsdp,
         clip=_clip(config.clip) if config.clip else None,
