@@ -63,6 +63,7 @@ def quick_compilation() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()  # which don't know this setting: other tests' numbers would be off
 
 
 def recipe(model: Model, **changes) -> Recipe:
