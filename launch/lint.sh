@@ -17,4 +17,4 @@ fi
 "$python" -m ruff format --check .
 # By its function: import-linter has a command of its own, but no `python -m`.
 "$python" -c 'import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())'
-"$python" -m basedpyright --level error
+"$python" -m basedpyright --level error --pythonpath "$python"

@@ -11,6 +11,5 @@ use_environment "$root/requirements.txt" "$root/tests/requirements.txt"
 # Beside the environment's packages: JAX complains about a TPU's compiler where there is no TPU.
 install_beside "$root/dsd_jax/planning/requirements.txt" planning
 cd "$root"
-"$python" -m ruff check .
-"$python" -m ruff format --check .
+bash "$root/launch/lint.sh"
 exec "$python" -m pytest "$@"

