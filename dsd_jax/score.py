@@ -108,7 +108,7 @@ def check(flags: Namespace) -> list["Image.Image"]:
     from dsd_jax.diffusion.seeds import check_seed
     from dsd_jax.io.images import open_image
     from dsd_jax.io.storage import make_local_folder
-    from dsd_jax.prompts.prompt_metadata import score_settings
+    from dsd_jax.prompts.prompt_usage import score_settings
 
     for number, caption in enumerate(flags.caption, 1):
         check_text(caption, f"--caption number {number}")

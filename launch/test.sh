@@ -2,7 +2,7 @@
 # Sets up an environment and runs the checks: lint, format, tests. Works from any folder.
 #
 #   bash launch/test.sh                          everything
-#   bash launch/test.sh tests/report/test_report.py     arguments go to pytest
+#   bash launch/test.sh tests/report/test_report_files.py     arguments go to pytest
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -11,7 +11,7 @@ from dsd_jax.benchmarks.table_scores import LearnedPrompts
 from dsd_jax.config.score_spec import ScoreSpec, parse
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.setup import Experiment
-from dsd_jax.prompts import prompt_metadata
+from dsd_jax.prompts import prompt_usage
 from dsd_jax.prompts.prompt_files import read_prompts
 
 
@@ -40,8 +40,8 @@ def read_uses(folders: Sequence[epath.Path], labels: Sequence[str]) -> dict[str,
     all_methods = tuple(dict.fromkeys(parse(label, 1).method for label in labels))
     uses = {}
     for folder in folders:
-        metadata = prompt_metadata.metadata_of(str(folder))
-        count = prompt_metadata.timesteps_asked(metadata.timesteps)
+        metadata = prompt_usage.metadata_of(str(folder))
+        count = prompt_usage.timesteps_asked(metadata.timesteps)
         uses[str(folder)] = Use(tuple(metadata.methods) or all_methods, count)
     return uses
 
@@ -59,8 +59,8 @@ def add_prompts(
     """
     prompts = {}
     for folder, use in uses.items():
-        prompt_metadata.check_model(folder, experiment.model, force=force)
-        prompt_metadata.check_layers(folder, experiment.layers, force=force)
+        prompt_usage.check_model(folder, experiment.model, force=force)
+        prompt_usage.check_layers(folder, experiment.layers, force=force)
         trained = read_prompts(folder, experiment.model.unet)
         prompts[folder] = LearnedPrompts(use.methods, [trained], use.timesteps)
         missing = _missing_specs(experiment, use)
@@ -77,6 +77,6 @@ def _missing_specs(experiment: Experiment, use: Use) -> list[ScoreSpec]:
     plain = [spec for spec in experiment.specs if spec.is_plain]
     needed = {spec.method for spec in plain} & set(use.methods) or set(use.methods)
     present = {
-        spec.method for spec in plain if prompt_metadata.same_timesteps(spec.stages[0][1], count)
+        spec.method for spec in plain if prompt_usage.same_timesteps(spec.stages[0][1], count)
     }
     return [parse(f"{name}@{count}", count) for name in use.methods if name in needed - present]

@@ -19,7 +19,7 @@ from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import NoiseKeys, Pairs, pair_terms
 from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import output_floats
-from dsd_jax.prompts import prompt_metadata
+from dsd_jax.prompts import prompt_usage
 from dsd_jax.prompts.prompt_files import read_prompts
 
 MOST_TIMESTEPS = 16  # whose outputs are in memory at a time, fewer where there are many pairs
@@ -115,12 +115,12 @@ def match_settings(
         model, prompts, method, timesteps, layers, seed, force: as in `match_scores`.
         any_layers: whether layers may be others than those that prompts were learned with.
     """
-    method, timesteps = prompt_metadata.score_settings(prompts, method, timesteps, force=force)
+    method, timesteps = prompt_usage.score_settings(prompts, method, timesteps, force=force)
     chosen = score_functions.chosen_layers(model.unet, layers)
     from_folder = isinstance(prompts, str | Path)
     if from_folder and score_spec.method_named(method).attention and not any_layers:
-        prompt_metadata.check_layers(prompts, chosen, force=force)
-    prompt_metadata.check_model(prompts, model, force=force)
+        prompt_usage.check_layers(prompts, chosen, force=force)
+    prompt_usage.check_model(prompts, model, force=force)
     seed = check_seed(seed)
     chosen_timesteps = score_spec.timesteps(timesteps)
     score_spec.warn_of_count(timesteps)

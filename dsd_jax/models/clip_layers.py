@@ -5,7 +5,7 @@ its Flax port.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import flax.linen as nn
 import jax
@@ -13,20 +13,33 @@ import jax.numpy as jnp
 
 from dsd_jax.models.attention import split_heads
 
-if TYPE_CHECKING:  # the towers import their layers
-    from dsd_jax.models.text_encoder import TextConfig
-    from dsd_jax.models.vision_encoder import VisionConfig
-
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
 
 
+class EncoderConfig(Protocol):
+    """The fields of a tower's config that its layers read."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def activation(self) -> str: ...
+    @property
+    def norm_eps(self) -> float: ...
+
+
 class _SelfAttention(nn.Module):
     """A self-attention; where it is causal a token attends to itself and those before it."""
 
-    config: "TextConfig | VisionConfig"
+    config: EncoderConfig
     causal: bool
     dtype: jnp.dtype
 
@@ -48,7 +61,7 @@ class _SelfAttention(nn.Module):
 
 
 class _MLP(nn.Module):
-    config: "TextConfig | VisionConfig"
+    config: EncoderConfig
     dtype: jnp.dtype
 
     @nn.compact
@@ -59,7 +72,7 @@ class _MLP(nn.Module):
 
 
 class _Layer(nn.Module):
-    config: "TextConfig | VisionConfig"
+    config: EncoderConfig
     causal: bool
     dtype: jnp.dtype
 
@@ -73,7 +86,7 @@ class _Layer(nn.Module):
 
 
 class _Layers(nn.Module):
-    config: "TextConfig | VisionConfig"
+    config: EncoderConfig
     causal: bool
     dtype: jnp.dtype
 
@@ -89,7 +102,7 @@ class _Layers(nn.Module):
 class Encoder(nn.Module):
     """The layers of a tower over hidden states (B, L, D)."""
 
-    config: "TextConfig | VisionConfig"
+    config: EncoderConfig
     causal: bool
     dtype: jnp.dtype
 

@@ -11,12 +11,10 @@ import numpy as np
 
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.data.prepared_folder import build, open_records, prepared, read_prepared
-from dsd_jax.data.synthetic.triples import ARTISTS, SPLITS
+from dsd_jax.data.synthetic.triples import ARTISTS, IMAGES, SPLITS
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import FITS, read_content
 from dsd_jax.io.local_files import cache_folder, expand
-
-IMAGES = ("positive", "negative")
 
 
 def benchmark() -> Benchmark:

@@ -14,11 +14,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from dsd_jax.data.datasets.emoji import IMAGES
 from dsd_jax.data.examples import THREADS, Examples
 from dsd_jax.data.synthetic.scenes import SIDE, draw
 from dsd_jax.data.synthetic.sprites import load_sprites
-from dsd_jax.data.synthetic.triples import ARTISTS, KINDS, SPLITS, make_triples
+from dsd_jax.data.synthetic.triples import ARTISTS, IMAGES, KINDS, SPLITS, make_triples
 
 AT_ONCE = 64  # images that are read before the first of them is written
 

@@ -23,6 +23,7 @@ from dsd_jax.data.synthetic.scenes import (
 from dsd_jax.data.synthetic.sprites import STYLES, UNSEEN_STYLE
 
 SEED = 20
+IMAGES = ("positive", "negative")  # names of a triple's images
 KINDS = ("subject", "object", "relation", "size", "background")
 ARTISTS = {
     "seen-artists": tuple(i for i, style in enumerate(STYLES) if style != UNSEEN_STYLE),
