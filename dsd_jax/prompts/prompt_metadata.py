@@ -19,9 +19,6 @@ from pydantic import ConfigDict, Field
 
 from dsd_jax.io.validation import Checked, List
 
-if TYPE_CHECKING:
-    pass
-
 _Timestep = Annotated[int, Field(ge=0, le=999)]
 
 
