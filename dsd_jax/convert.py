@@ -12,7 +12,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.io.storage import is_remote, storage_errors
 
 if TYPE_CHECKING:
-    from dsd_jax.conversion.source import Source
+    from dsd_jax.conversion.conversion_source import Source
 
 EXAMPLE = """python -m dsd_jax.convert pytorch_model.bin runs/authors
   python -m dsd_jax.convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
@@ -57,7 +57,9 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     flags = parse(argv)
     check_target(flags.target)
-    from dsd_jax.conversion.source import find_source  # heavy: after the arguments are known
+    from dsd_jax.conversion.conversion_source import (
+        find_source,  # heavy: after the arguments are known
+    )
     from dsd_jax.distributed.devices import check_devices
 
     check_devices()
@@ -103,7 +105,7 @@ def check_options(flags: Namespace, kind: str) -> None:
 def convert_lora(source: "Source", flags: Namespace) -> str:
     """Write prompts, or LoRA for diffusers; return the line to print."""
     from dsd_jax.conversion import adapter_files
-    from dsd_jax.conversion.source import describe_lora, read_lora
+    from dsd_jax.conversion.conversion_source import describe_lora, read_lora
     from dsd_jax.prompts.prompt_files import write_prompts
 
     prompts = read_lora(source, flags.weights)

@@ -105,10 +105,10 @@ def main(argv: Sequence[str]) -> None:
 
 def check(flags: Namespace) -> list["Image.Image"]:
     """Check the arguments as far as that needs no model; return the images."""
-    from dsd_jax.diffusion.seeds import check_seed
     from dsd_jax.io.images import open_image
     from dsd_jax.io.storage import make_local_folder
-    from dsd_jax.prompts.prompt_usage import score_settings
+    from dsd_jax.io.validation import check_seed
+    from dsd_jax.prompts.prompt_compatibility import score_settings
 
     for number, caption in enumerate(flags.caption, 1):
         check_text(caption, f"--caption number {number}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.table_scores import RowKey
+from dsd_jax.benchmarks.table_rows import RowKey
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.score_cache import ScoreCache
 from dsd_jax.experiment.workdir import REPORTS, open_workdir

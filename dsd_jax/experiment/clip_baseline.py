@@ -7,7 +7,7 @@ import numpy as np
 
 from dsd_jax.benchmarks.encoded_items import distinct_rows
 from dsd_jax.benchmarks.splits import ShotDraw, Split, load_shots_split
-from dsd_jax.benchmarks.table_scores import RowKey
+from dsd_jax.benchmarks.table_rows import RowKey
 from dsd_jax.clip.clip_model import Clip
 from dsd_jax.clip.fine_tuning import fine_tune
 from dsd_jax.data.examples import Benchmark, Examples

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from dsd_jax.benchmarks.encoded_items import encode
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.splits import Split
-from dsd_jax.benchmarks.table_scores import (
+from dsd_jax.benchmarks.table_rows import (
     BIAS,
     EvalPlan,
     LearnedPrompts,
@@ -33,7 +33,7 @@ from dsd_jax.distributed import processes
 from dsd_jax.experiment.clip_baseline import clip_scores
 from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
 from dsd_jax.experiment.setup import Experiment
-from dsd_jax.io.terminal import advance
+from dsd_jax.io.terminal import BAR_FORMAT, advance
 from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.report import Decision, print_table, report_files
 from dsd_jax.statistics import metrics, results
@@ -43,7 +43,6 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "tensorf
 SCORED_TOGETHER = 8192  # candidates times timesteps, after which scores are written to the cache
 MAX_SIDE = 224  # pixels of an image in a report
 SHOWN = 6  # right and wrong decisions each that a report shows
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class SplitResults(NamedTuple):
@@ -110,7 +109,7 @@ def score_split(
     timesteps = max(spec.stages[-1][1] for spec in plan.specs)
     blocks = even_ranges(len(indices), max(1, SCORED_TOGETHER // (images * captions * timesteps)))
     total, hidden, scores = 100 * len(blocks), not processes.is_main(), []
-    with tqdm(total=total, desc=split.name, disable=hidden, bar_format=_BAR) as bar:
+    with tqdm(total=total, desc=split.name, disable=hidden, bar_format=BAR_FORMAT) as bar:
         for block in blocks:
             chosen = [indices[i] for i in block]
             compute = partial(_score_items, encoders, split.examples, chosen, plan=plan, bar=bar)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from etils import epath
 
-from dsd_jax.benchmarks.table_scores import LearnedPrompts
+from dsd_jax.benchmarks.table_rows import LearnedPrompts
 from dsd_jax.config.score_spec import ScoreSpec, parse
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.setup import Experiment
-from dsd_jax.prompts import prompt_usage
+from dsd_jax.prompts import prompt_compatibility
+from dsd_jax.prompts.prompt_compatibility import same_timesteps
 from dsd_jax.prompts.prompt_files import read_prompts
 
 
@@ -40,8 +41,8 @@ def read_uses(folders: Sequence[epath.Path], labels: Sequence[str]) -> dict[str,
     all_methods = tuple(dict.fromkeys(parse(label, 1).method for label in labels))
     uses = {}
     for folder in folders:
-        metadata = prompt_usage.metadata_of(str(folder))
-        count = prompt_usage.timesteps_asked(metadata.timesteps)
+        metadata = prompt_compatibility.metadata_of(str(folder))
+        count = prompt_compatibility.timesteps_asked(metadata.timesteps)
         uses[str(folder)] = Use(tuple(metadata.methods) or all_methods, count)
     return uses
 
@@ -59,8 +60,8 @@ def add_prompts(
     """
     prompts = {}
     for folder, use in uses.items():
-        prompt_usage.check_model(folder, experiment.model, force=force)
-        prompt_usage.check_layers(folder, experiment.layers, force=force)
+        prompt_compatibility.check_model(folder, experiment.model, force=force)
+        prompt_compatibility.check_layers(folder, experiment.layers, force=force)
         trained = read_prompts(folder, experiment.model.unet)
         prompts[folder] = LearnedPrompts(use.methods, [trained], use.timesteps)
         missing = _missing_specs(experiment, use)
@@ -76,7 +77,5 @@ def _missing_specs(experiment: Experiment, use: Use) -> list[ScoreSpec]:
     count = use.timesteps or len(experiment.timesteps)
     plain = [spec for spec in experiment.specs if spec.is_plain]
     needed = {spec.method for spec in plain} & set(use.methods) or set(use.methods)
-    present = {
-        spec.method for spec in plain if prompt_usage.same_timesteps(spec.stages[0][1], count)
-    }
+    present = {spec.method for spec in plain if same_timesteps(spec.stages[0][1], count)}
     return [parse(f"{name}@{count}", count) for name in use.methods if name in needed - present]

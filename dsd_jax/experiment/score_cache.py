@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from dsd_jax.benchmarks.table_scores import EvalPlan, RowKey
+from dsd_jax.benchmarks.table_rows import EvalPlan, RowKey
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import read_regular_file
 from dsd_jax.io.storage import is_remote, storage_errors, write_file
-from dsd_jax.training.checkpoint_integrity import digest
+from dsd_jax.training.checkpoint_digests import digest
 from dsd_jax.version import __version__
 
 Scores = Mapping[RowKey, np.ndarray]

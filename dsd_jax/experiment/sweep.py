@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from dsd_jax.benchmarks.splits import ShotDraw, count_shots, encode_shots
-from dsd_jax.benchmarks.table_scores import LearnedPrompts
+from dsd_jax.benchmarks.table_rows import LearnedPrompts
 from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.setup import Experiment
@@ -17,7 +17,7 @@ from dsd_jax.few_shot.support_set import (
     outputs_read_by,
 )
 from dsd_jax.prompts.prompt_files import is_complete, read_metadata, read_prompts, write_prompts
-from dsd_jax.training.checkpoint_integrity import differences
+from dsd_jax.training.checkpoint_digests import differences
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.loop import LoopOptions
 from dsd_jax.training.metrics_log import MetricsLog

@@ -22,7 +22,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import parse_json, read_regular_file
 from dsd_jax.io.storage import is_remote, storage_errors, write_file
 from dsd_jax.io.validation import Checked, List, parse
-from dsd_jax.training.checkpoint_integrity import differences
+from dsd_jax.training.checkpoint_digests import differences
 from dsd_jax.version import __version__
 
 REPORTS = ("report.json", "report.md", "report.html")

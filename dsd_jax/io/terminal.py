@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MAX_SHOWN = 60  # characters of a value in a message
 
+# Of progress bars whose rate would tell nobody anything: tqdm's `bar_format`.
+BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+
 
 class OutputError(Exception):
     """Standard output can't be written to; the cause, an `OSError`, says why."""

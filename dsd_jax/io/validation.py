@@ -6,6 +6,7 @@ only. Pydantic rather than msgspec: it reports every wrong field at once, with i
 input, and knows finite numbers and ranges.
 """
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
@@ -50,6 +51,8 @@ _EXPECTED = {
     "multiple_of": "a multiple of {multiple_of}",
     "missing": "a value",
 }
+
+MOST_SEED = 2**32 - 1
 
 
 class Checked(BaseModel):
@@ -151,3 +154,18 @@ def _clause(field: str, kind: str, context: Mapping[str, Any], error: Mapping[st
 def _is_branch(part: object) -> bool:
     """Return whether a part of a path names a member of a union instead of a field."""
     return isinstance(part, str) and bool(re.search(r"[\[(]", part))
+
+
+def check_seed(seed: Any, name: str = "seed") -> int:
+    """Return the seed of noise as an int; JAX's keys are made of 32 bits.
+
+    Raises:
+        UserError: it is no whole number, or JAX would wrap it around: 2**32 would be 0 again.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if isinstance(seed, bool) or not 0 <= number <= MOST_SEED:
+        raise UserError(f"{name} is {seed!r}; expected a whole number from 0 to {MOST_SEED}.")
+    return number

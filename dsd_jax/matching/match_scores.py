@@ -11,20 +11,19 @@ from tqdm import tqdm
 
 from dsd_jax.config import score_spec
 from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.diffusion.seeds import check_seed
 from dsd_jax.diffusion.tokenization import check_captions
 from dsd_jax.io.images import ImageInput, read_images
-from dsd_jax.io.terminal import advance
+from dsd_jax.io.terminal import BAR_FORMAT, advance
+from dsd_jax.io.validation import check_seed
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import NoiseKeys, Pairs, pair_terms
 from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import output_floats
-from dsd_jax.prompts import prompt_usage
+from dsd_jax.prompts import prompt_compatibility
 from dsd_jax.prompts.prompt_files import read_prompts
 
 MOST_TIMESTEPS = 16  # whose outputs are in memory at a time, fewer where there are many pairs
 MOST_FLOATS = 2**26  # of outputs that are in memory at a time, about
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class MatchSettings(NamedTuple):
@@ -93,7 +92,7 @@ def match_scores(
         model, prompts, method, timesteps, layers=layers, seed=seed, force=force
     )
     pairs = _match_matrix(model, images, check_captions(captions), settings)
-    with tqdm(total=100, desc="matching", bar_format=_BAR, disable=not progress) as bar:
+    with tqdm(total=100, desc="matching", bar_format=BAR_FORMAT, disable=not progress) as bar:
         scores = _pair_scores(model, pairs, settings, chunk=chunk, bar=bar)
     return score_functions.check_finite(scores, model.name)
 
@@ -115,12 +114,12 @@ def match_settings(
         model, prompts, method, timesteps, layers, seed, force: as in `match_scores`.
         any_layers: whether layers may be others than those that prompts were learned with.
     """
-    method, timesteps = prompt_usage.score_settings(prompts, method, timesteps, force=force)
+    method, timesteps = prompt_compatibility.score_settings(prompts, method, timesteps, force=force)
     chosen = score_functions.chosen_layers(model.unet, layers)
     from_folder = isinstance(prompts, str | Path)
     if from_folder and score_spec.method_named(method).attention and not any_layers:
-        prompt_usage.check_layers(prompts, chosen, force=force)
-    prompt_usage.check_model(prompts, model, force=force)
+        prompt_compatibility.check_layers(prompts, chosen, force=force)
+    prompt_compatibility.check_model(prompts, model, force=force)
     seed = check_seed(seed)
     chosen_timesteps = score_spec.timesteps(timesteps)
     score_spec.warn_of_count(timesteps)

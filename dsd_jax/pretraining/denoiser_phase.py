@@ -36,7 +36,7 @@ from dsd_jax.pretraining.train_phase import (
     make_update,
     run_phase,
 )
-from dsd_jax.training.checkpoint_integrity import digest
+from dsd_jax.training.checkpoint_digests import digest
 
 DRAWS = 2  # timesteps and noises per image in a batch: its caption is encoded once for all
 MIDDLE = (300, 1000)  # timesteps at which objects and their places are decided

@@ -1,5 +1,6 @@
 """Prompts, the trained parameters beside the frozen model: LoRA, tokens and score weights.
 
-A UNet's config enters; a prompts pytree, its files, its metadata and checks of both leave. Imports
+A UNet's config enters; a prompts pytree, its files, its metadata and checks of both leave. LoRA and
+tokens are applied in `models.attention`, score weights in `matching.score_functions`. Imports
 `models`, `diffusion` and `tensor_files`; `matching` and all above may import it.
 """

@@ -22,7 +22,7 @@ from dsd_jax.prompts.prompt_metadata import PromptMetadata
 from dsd_jax.prompts.prompt_params import KINDS
 from dsd_jax.tensor_files.safetensors_file import TYPES, parse_header
 from dsd_jax.tensor_files.stored_tensor import FLOATING
-from dsd_jax.training.checkpoint_integrity import digest
+from dsd_jax.training.checkpoint_digests import digest
 
 _TENSORS, _METADATA = "prompts.safetensors", "prompts.json"
 _MOST_METADATA, _MOST_TENSORS = 2**24, 2**34  # bytes

@@ -22,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 from dsd_jax.distributed import processes
 from dsd_jax.errors import Preempted, UserError
 from dsd_jax.io.storage import absolute, is_remote, storage_errors
-from dsd_jax.training.checkpoint_integrity import (
+from dsd_jax.training.checkpoint_digests import (
     check_seal,
     differences,
     digests,

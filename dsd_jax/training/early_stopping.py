@@ -1,4 +1,4 @@
-"""Decisions from the losses of held-out items: when training stops, and whether it is kept.
+"""Early stopping and the veto: held-out losses say when to stop, and whether anything is kept.
 
 Trained params are kept if their mean gain on the held-out items exceeds its standard error. That
 takes enough items: the standard error of n is itself known to 1 / sqrt(2 (n - 1)), and all n gain

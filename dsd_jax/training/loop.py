@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dsd_jax.distributed import processes
 from dsd_jax.errors import Preempted, UserError
-from dsd_jax.training.checkpoint_integrity import is_finite
+from dsd_jax.training.checkpoint_digests import is_finite
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.metrics_log import MetricsLog
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.table_scores import EvalPlan, candidate_scores
+from dsd_jax.benchmarks.table_rows import EvalPlan, candidate_scores
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.diffusion.device_memory import Device, even_size, explain_out_of_memory, forward_rows
 from dsd_jax.errors import UserError

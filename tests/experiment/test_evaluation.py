@@ -9,7 +9,7 @@ import pytest
 
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.splits import Split
-from dsd_jax.benchmarks.table_scores import EvalPlan, LearnedPrompts
+from dsd_jax.benchmarks.table_rows import EvalPlan, LearnedPrompts
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.data.synthetic import triples
 from dsd_jax.experiment import evaluation

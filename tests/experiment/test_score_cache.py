@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks.table_scores import RowKey
+from dsd_jax.benchmarks.table_rows import RowKey
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.score_cache import ScoreCache
 

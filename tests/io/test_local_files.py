@@ -8,7 +8,7 @@ import pytest
 
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.clip import clip_files
-from dsd_jax.conversion.source import find_source
+from dsd_jax.conversion.conversion_source import find_source
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import cache_folder, expand, read_json, read_regular_file
 from dsd_jax.weights import model_folder

@@ -18,9 +18,9 @@ from dsd_jax.matching.batching import match_terms
 from dsd_jax.matching.forward import NORMS, all_outputs
 from dsd_jax.matching.match_scores import pixel_key
 from dsd_jax.models.params import weights_digest
+from dsd_jax.prompts.prompt_compatibility import same_timesteps, timesteps_asked
 from dsd_jax.prompts.prompt_files import write_prompts
 from dsd_jax.prompts.prompt_params import init_lora, init_tokens
-from dsd_jax.prompts.prompt_usage import same_timesteps, timesteps_asked
 from tests.random_model import random_model
 
 TOLERANCE = 1e-5

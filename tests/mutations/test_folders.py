@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 from dsd_jax.benchmarks.encoding_cache import EncodingCache
-from dsd_jax.benchmarks.table_scores import RowKey
+from dsd_jax.benchmarks.table_rows import RowKey
 from dsd_jax.experiment.score_cache import ScoreCache
 from dsd_jax.experiment.workdir import REPORTS, open_workdir
 from tests.files import replace_by

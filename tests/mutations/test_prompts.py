@@ -15,7 +15,7 @@ from dsd_jax.conversion.adapter import check_adapter, to_prompts
 from dsd_jax.conversion.adapter_files import read_adapter, write_authors, write_diffusers
 from dsd_jax.conversion.adapter_names import parse_name
 from dsd_jax.io.terminal import guarded_terminal
-from dsd_jax.prompts import prompt_usage
+from dsd_jax.prompts import prompt_compatibility
 from dsd_jax.prompts.prompt_files import fingerprint, read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import attention_shapes, init_lora, init_tokens
 from tests.files import replace_by
@@ -198,13 +198,13 @@ def test_values_in_about_prompts(prompts, tried):
     for _ in range(count(25)):
         content = mutated(rng, ABOUT, [*ODD, *NUMBERS, "attention", [89, 339, 589, 839], [999, 0]])
         (folder / "prompts.json").write_text(dumped(content))
-        about = tried(lambda: prompt_usage.metadata_of(folder))
+        about = tried(lambda: prompt_compatibility.metadata_of(folder))
         if about is None:
             continue
         assert about.stated() == content
-        settings = tried(lambda: prompt_usage.score_settings(folder, None, None))
+        settings = tried(lambda: prompt_compatibility.score_settings(folder, None, None))
         if settings is not None and about.timesteps:
-            assert prompt_usage.timesteps_asked(about.timesteps) == settings[1]
+            assert prompt_compatibility.timesteps_asked(about.timesteps) == settings[1]
 
 
 def test_tensors_of_prompts(prompts, unet, tmp_path, tried):
@@ -238,7 +238,7 @@ def test_what_are_no_prompts(prompts, unet, tried):
             copied / rng.choice(("prompts.json", "prompts.safetensors")),
             rng.choice(("fifo", "folder", "link", "loop")),
         )
-        tried(prompt_usage.metadata_of, copied)
+        tried(prompt_compatibility.metadata_of, copied)
         tried(read_prompts, copied, unet)
         tried(fingerprint, copied)
         with contextlib.suppress(OSError):

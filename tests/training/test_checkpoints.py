@@ -15,7 +15,7 @@ import pytest
 
 from dsd_jax.errors import UserError
 from dsd_jax.io.storage import storage_errors
-from dsd_jax.training.checkpoint_integrity import digest
+from dsd_jax.training.checkpoint_digests import digest
 from dsd_jax.training.checkpoints import KEEP, Checkpoints
 
 # After an error in one file Orbax leaves the reading of others unfinished, and Python says so.

@@ -6,7 +6,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from dsd_jax.conversion.adapter_files import write_diffusers
-from dsd_jax.conversion.source import Source, describe_lora, find_source, read_lora, unet_config
+from dsd_jax.conversion.conversion_source import (
+    Source,
+    describe_lora,
+    find_source,
+    read_lora,
+    unet_config,
+)
 from dsd_jax.errors import UserError
 from dsd_jax.models.components import UNET
 from dsd_jax.prompts.prompt_files import write_prompts

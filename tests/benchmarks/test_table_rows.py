@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from dsd_jax.benchmarks import score_jobs, table_scores
+from dsd_jax.benchmarks import score_jobs, table_rows
 from dsd_jax.benchmarks.encoded_items import encode
 from dsd_jax.benchmarks.encoding import Encoders
-from dsd_jax.benchmarks.table_scores import EvalPlan, LearnedPrompts, candidate_scores
+from dsd_jax.benchmarks.table_rows import EvalPlan, LearnedPrompts, candidate_scores
 from dsd_jax.config import score_spec
 from dsd_jax.config.score_spec import parse, parse_all
 from dsd_jax.data.examples import Examples
@@ -172,7 +172,7 @@ def test_other_norms(model, items, name, norm):
 
 def test_dropped_candidates_stay_below_whatever_their_scale():
     scores = np.array([[5.0, 900.0, -1e6, 2.0]])
-    found = table_scores._above_dropped(scores, np.array([[0, 3]]), np.array([[-1e5, 3.0]]))
+    found = table_rows._above_dropped(scores, np.array([[0, 3]]), np.array([[-1e5, 3.0]]))
     np.testing.assert_allclose(found[0, [0, 3]], [-1e5, 3])
     assert found[0, 0] > found[0, 1] > found[0, 2]
 

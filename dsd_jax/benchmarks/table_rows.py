@@ -19,7 +19,7 @@ from dsd_jax.config.score_spec import ScoreSpec
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.matching.batching import ProgressFn
 from dsd_jax.matching.score_functions import check_finite, mean_over_timesteps
-from dsd_jax.prompts.prompt_usage import same_timesteps
+from dsd_jax.prompts.prompt_compatibility import same_timesteps
 
 BIAS = "/bias"  # ends the name of what compat scores add to the average of the attention
 
