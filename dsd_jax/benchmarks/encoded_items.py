@@ -125,8 +125,8 @@ def item_outputs(
     seeds: Sequence[int] | np.ndarray,
     *,
     prompts: Mapping[str, Any] | None = None,
-    wanted: OutputSpec | None = None,
-    tick: ProgressFn = lambda share: None,
+    outputs: OutputSpec | None = None,
+    progress: ProgressFn = lambda share: None,
 ) -> Terms:
     """Return the UNet outputs of all candidates at every timestep under the noise of every seed.
 
@@ -139,8 +139,8 @@ def item_outputs(
         timesteps: (T,) int.
         seeds: of K noises.
         prompts: a prompts pytree.
-        wanted: which outputs; all by default.
-        tick: called with the share of the work that was done since the last call.
+        outputs: to compute; all by default.
+        progress: called with the share of the work that was done since the last call.
 
     Returns:
         Outputs with I = n * P, the images of an item side by side, C = J, and K * T timesteps, the
@@ -149,7 +149,7 @@ def item_outputs(
     seed_of, timestep_of = np.repeat(seeds, len(timesteps)), np.tile(timesteps, len(seeds))
     keys = NoiseKeys(seed_of, np.repeat(items.indices, items.images.shape[1]))
     pairs = Pairs(items.latents, items.images, items.texts, items.captions, keys, timestep_of)
-    return pair_terms(model, pairs, wanted, prompts=prompts, on_progress=tick)
+    return pair_terms(model, pairs, outputs, prompts=prompts, on_progress=progress)
 
 
 def gather_outputs(outputs: Terms, images: int, count: int) -> Terms:

@@ -23,14 +23,14 @@ class ScoreJob(NamedTuple):
     """A score per candidate and timestep.
 
     Attributes:
-        wanted: the UNet outputs that it takes.
+        outputs: the UNet outputs that it takes.
         read: from these outputs to scores (I, C, T).
         timesteps: at which it is computed, ascending.
         prompts: the prompts pytree under which it is computed; None for the frozen model.
         weights: the learned weights of the score, if any.
     """
 
-    wanted: OutputSpec
+    outputs: OutputSpec
     read: Callable[[Terms], jax.Array]
     timesteps: np.ndarray
     prompts: Mapping[str, Any] | None = None
@@ -52,22 +52,22 @@ def score_job(
 ) -> ScoreJob:
     """Return the job for one stage of a score, which is a mean over the timesteps of the job."""
     weights = (prompts or {}).get("weights", {}).get(spec.method)
-    wanted = score_functions.required_outputs(unet, spec.method, layers, weights)
+    outputs = score_functions.required_outputs(unet, spec.method, layers, weights)
     read = partial(
         score_functions.per_timestep_scores, name=spec.method, layers=layers, weights=weights
     )
-    return ScoreJob(wanted, read, spec.new_timesteps(stage), prompts, weights)
+    return ScoreJob(outputs, read, spec.new_timesteps(stage), prompts, weights)
 
 
 def compat_score_jobs(unet: UNetConfig, spec: ScoreSpec, layers: Sequence[str]) -> list[ScoreJob]:
     """Return jobs for the parts of the authors' score: attention, and the bias if there is any."""
-    wanted = score_functions.required_outputs(unet, spec.method, layers)._replace(uncond=True)
+    outputs = score_functions.required_outputs(unet, spec.method, layers)._replace(uncond=True)
     reads: list[Callable[[Terms], Any]] = [
         partial(score_functions.authors_attention, layers=layers)
     ]
     if method_named(spec.method).error:
         reads.append(partial(score_functions.error_term, spec.method))
-    return [ScoreJob(wanted, read, spec.timesteps()) for read in reads]
+    return [ScoreJob(outputs, read, spec.timesteps()) for read in reads]
 
 
 def per_timestep_scores(
@@ -76,7 +76,7 @@ def per_timestep_scores(
     jobs: Sequence[ScoreJob],
     seed: int,
     *,
-    tick: ProgressFn = lambda share: None,
+    progress: ProgressFn = lambda share: None,
 ) -> list[np.ndarray]:
     """Return the scores (n, P, J, T) float32 of every job.
 
@@ -89,7 +89,7 @@ def per_timestep_scores(
         items: n items of P images and J captions.
         jobs: whose scores are computed.
         seed: of the noise.
-        tick: called with the share of the work that was done since the last call.
+        progress: called with the share of the work that was done since the last call.
     """
     shape = (*items.images.shape, items.captions.shape[1])
     scores = [np.empty((*shape, len(job.timesteps)), np.float32) for job in jobs]
@@ -101,16 +101,16 @@ def per_timestep_scores(
             timesteps = group.timesteps[piece]
             share = len(piece) * _pass_count(group.jobs) / total
             forward = partial(item_outputs, model, items, timesteps, (seed,))
-            values = _run_jobs(model.unet, group.jobs, forward, tick=scaled(tick, share))
+            values = _run_jobs(model.unet, group.jobs, forward, progress=scaled(progress, share))
             for index, value in zip(group.members, values, strict=True):
                 columns = np.searchsorted(jobs[index].timesteps, timesteps)
                 scores[index][..., columns] = value.reshape(*shape, -1)
     return scores
 
 
-def scaled(tick: ProgressFn, share: float) -> ProgressFn:
+def scaled(progress: ProgressFn, share: float) -> ProgressFn:
     """Return a progress function for a part of the work, which is a share of the whole."""
-    return lambda part: tick(part * share)
+    return lambda part: progress(part * share)
 
 
 class _Group(NamedTuple):
@@ -145,14 +145,14 @@ def _distinct_prompts(jobs: Sequence[ScoreJob]) -> list[Mapping[str, Any]]:
     return list({id(prompts): prompts for prompts in trained}.values())
 
 
-def _frozen_wanted(jobs: Sequence[ScoreJob]) -> list[OutputSpec]:
+def _frozen_outputs(jobs: Sequence[ScoreJob]) -> list[OutputSpec]:
     """Return the outputs of the frozen model that are needed, of each job that needs any."""
-    return [job.wanted for job in jobs if job.is_frozen or job.wanted.uncond]
+    return [job.outputs for job in jobs if job.is_frozen or job.outputs.uncond]
 
 
 def _pass_count(jobs: Sequence[ScoreJob]) -> int:
     """Return how many times every candidate passes through the UNet at each timestep."""
-    return len(_distinct_prompts(jobs)) + bool(_frozen_wanted(jobs))
+    return len(_distinct_prompts(jobs)) + bool(_frozen_outputs(jobs))
 
 
 def _timesteps_together(
@@ -160,32 +160,36 @@ def _timesteps_together(
 ) -> int:
     """Return at how many timesteps the outputs of (n, P, J) candidates fit into `FLOATS`."""
     items, images, captions = shape
-    wanted = score_functions.union(unet, [job.wanted for job in jobs])
-    return max(1, FLOATS // (items * images * max(1, output_floats(unet, wanted, captions))))
+    outputs = score_functions.union(unet, [job.outputs for job in jobs])
+    return max(1, FLOATS // (items * images * max(1, output_floats(unet, outputs, captions))))
 
 
 def _run_jobs(
-    unet: UNetConfig, jobs: Sequence[ScoreJob], forward: Callable[..., Terms], *, tick: ProgressFn
+    unet: UNetConfig,
+    jobs: Sequence[ScoreJob],
+    forward: Callable[..., Terms],
+    *,
+    progress: ProgressFn,
 ) -> list[np.ndarray]:
     """Return the scores (I, C, T) of every job.
 
     Args:
         unet: of the model.
         jobs: that share all timesteps.
-        forward: from `wanted`, `prompts` and `tick` to outputs at these timesteps.
-        tick: as for `per_timestep_scores`.
+        forward: from `outputs`, `prompts` and `progress` to UNet outputs at these timesteps.
+        progress: as for `per_timestep_scores`.
     """
-    tick = scaled(tick, 1 / _pass_count(jobs))
+    progress = scaled(progress, 1 / _pass_count(jobs))
     scores: dict[int, np.ndarray] = {}
     frozen = None
-    if wanted := _frozen_wanted(jobs):
-        frozen = forward(wanted=score_functions.union(unet, wanted), tick=tick)
+    if specs := _frozen_outputs(jobs):
+        frozen = forward(outputs=score_functions.union(unet, specs), progress=progress)
         scores |= {i: np.asarray(job.read(frozen)) for i, job in enumerate(jobs) if job.is_frozen}
     for prompts in _distinct_prompts(jobs):
         members = {i: job for i, job in enumerate(jobs) if job.prompts is prompts}
-        needed = score_functions.union(unet, [job.wanted for job in members.values()])
-        outputs = forward(prompts=prompts, wanted=needed._replace(uncond=False), tick=tick)
+        spec = score_functions.union(unet, [job.outputs for job in members.values()])
+        terms = forward(prompts=prompts, outputs=spec._replace(uncond=False), progress=progress)
         if frozen is not None:
-            outputs = with_uncond(outputs, frozen)
-        scores |= {i: np.asarray(job.read(outputs)) for i, job in members.items()}
+            terms = with_uncond(terms, frozen)
+        scores |= {i: np.asarray(job.read(terms)) for i, job in members.items()}
     return [scores[i] for i in range(len(jobs))]

@@ -103,7 +103,7 @@ class EvalPlan(NamedTuple):
 
 
 def candidate_scores(
-    model: Model, items: EncodedItems, plan: EvalPlan, tick: ProgressFn = lambda share: None
+    model: Model, items: EncodedItems, plan: EvalPlan, progress: ProgressFn = lambda share: None
 ) -> dict[RowKey, np.ndarray]:
     """Return {row: scores (n, P, J) float32} of all that is planned.
 
@@ -113,13 +113,13 @@ def candidate_scores(
         model: frozen.
         items: n items of P images and J captions.
         plan: what to compute.
-        tick: called with the share of the work that was done since the last call.
+        progress: called with the share of the work that was done since the last call.
     """
     jobs = _first_jobs(model, plan)
     pruned = [spec for spec in plan.specs if len(spec.stages) > 1]
     share = 1 / (1 + len(pruned))
     per_job = per_timestep_scores(
-        model, items, list(jobs.values()), plan.seed, tick=scaled(tick, share)
+        model, items, list(jobs.values()), plan.seed, progress=scaled(progress, share)
     )
     per_timestep = dict(zip(jobs, per_job, strict=True))
     scores = {}
@@ -129,7 +129,7 @@ def candidate_scores(
     for spec in pruned:
         key = RowKey(spec.label)
         scores[key] = _prune(model, items, spec, plan, first=per_timestep[key])
-        tick(share)
+        progress(share)
     return scores
 
 

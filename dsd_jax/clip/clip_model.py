@@ -163,7 +163,7 @@ def check_items(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> int:
     counts = {len(item) for item in captions}
     if len(captions) != len(pixels) or len(counts) != 1:
         raise UserError(
-            f"there are the pictures of {len(pixels)} items and {len(captions)} lists of "
+            f"there are the images of {len(pixels)} items and {len(captions)} lists of "
             f"{' or '.join(map(str, sorted(counts))) or 'no'} captions; expected one list for each "
             "item, all of one length."
         )

@@ -190,8 +190,8 @@ def _as_batch(clip: Clip, pixels: np.ndarray, captions: Sequence[Sequence[str]])
     per_item = check_items(pixels, captions)
     if min(pixels.shape[1], per_item) > 1:
         raise UserError(
-            f"items have {pixels.shape[1]} pictures and {per_item} captions each; a CLIP is "
-            "fine-tuned on items with one caption and several pictures, or the other way round."
+            f"items have {pixels.shape[1]} images and {per_item} captions each; a CLIP is "
+            "fine-tuned on items with one caption and several images, or the other way round."
         )
     ids = clip.tokenize(check_captions([caption for item in captions for caption in item]))
     return ItemBatch(pixels, ids.reshape(len(pixels), per_item, -1))

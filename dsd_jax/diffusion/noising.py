@@ -60,12 +60,12 @@ class Schedule:
     """A noise schedule.
 
     Attributes:
-        steps: number of timesteps.
+        num_timesteps: number of timesteps.
         beta_start, beta_end, beta_schedule: how the noise variance of a timestep grows.
         prediction: what the UNet predicts, "epsilon" or "v_prediction".
     """
 
-    steps: int = 1000
+    num_timesteps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
     beta_schedule: str = "scaled_linear"
@@ -76,7 +76,7 @@ class Schedule:
         """Read a diffusers `scheduler/scheduler_config.json`; `UserError` if unsupported."""
         stated = parse_schedule(json)
         schedule = cls(
-            steps=stated.num_train_timesteps,
+            num_timesteps=stated.num_train_timesteps,
             beta_start=stated.beta_start,
             beta_end=stated.beta_end,
             beta_schedule=stated.beta_schedule,
@@ -93,9 +93,9 @@ class Schedule:
                 f"{file}: prediction_type is '{schedule.prediction}', expected one of "
                 f"{', '.join(_PREDICTIONS)}."
             )
-        if schedule.steps != TRAINED_TIMESTEPS:
+        if schedule.num_timesteps != TRAINED_TIMESTEPS:
             raise UserError(
-                f"{file}: num_train_timesteps is {schedule.steps}, expected "
+                f"{file}: num_train_timesteps is {schedule.num_timesteps}, expected "
                 f"{TRAINED_TIMESTEPS}: every Stable Diffusion was trained with so many, and scores "
                 "take their timesteps from these; use the file of the model that the weights come "
                 "from."
@@ -118,7 +118,7 @@ class Schedule:
         return {
             "_class_name": "DDIMScheduler",
             "_diffusers_version": "0.10.0",
-            "num_train_timesteps": self.steps,
+            "num_train_timesteps": self.num_timesteps,
             "beta_start": self.beta_start,
             "beta_end": self.beta_end,
             "beta_schedule": self.beta_schedule,
@@ -129,11 +129,13 @@ class Schedule:
         }
 
     def alphas_cumprod(self) -> np.ndarray:
-        """Return the signal power at each timestep: (steps,) float32, falling, in (0, 1)."""
+        """Return the signal power at each timestep: (T,) float32, falling, in (0, 1)."""
         if self.beta_schedule == "linear":
-            betas = np.linspace(self.beta_start, self.beta_end, self.steps, dtype=np.float64)
+            betas = np.linspace(
+                self.beta_start, self.beta_end, self.num_timesteps, dtype=np.float64
+            )
         else:
-            roots = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps)
+            roots = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_timesteps)
             betas = roots.astype(np.float64) ** 2
         return np.cumprod(1.0 - betas).astype(np.float32)
 

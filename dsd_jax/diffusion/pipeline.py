@@ -53,7 +53,7 @@ class Model:
         params: {"unet", "vae", "text"}, each the diffusers-Flax (transformers-Flax) tree; of SDXL
             also {"text_2"}.
         tokenizer: a `transformers.CLIPTokenizer`.
-        image_size: side of the square pictures it was made for, in pixels.
+        image_size: side of the square images it was made for, in pixels.
         text_2, tokenizer_2: SDXL's second text encoder; None elsewhere.
         zero_empty: whether the text states of "" are zeros instead of the encoders' output, as SDXL
             was trained: `force_zeros_for_empty_prompt` in its model_index.json.

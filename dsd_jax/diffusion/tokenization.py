@@ -81,7 +81,7 @@ def check_captions(captions: Sequence[str]) -> list[str]:
     captions = check_texts(captions)
     for number, caption in enumerate(captions, 1):
         if not caption.strip():
-            raise UserError(f"caption {number} is empty; say what should be in the picture.")
+            raise UserError(f"caption {number} is empty; say what the image should show.")
         if any("\ud800" <= letter <= "\udfff" for letter in caption):
             raise UserError(f"caption {number}, {caption!r}, has bytes that are no UTF-8.")
     return captions

@@ -1,7 +1,7 @@
 """Evaluation of an experiment: scores of its splits, summarized into a table and a report.
 
 The data flow: an `EvalPlan` and a `Split` give {row: scores} in `score_split`; `summarize_split`
-makes rows, comparisons and pictured decisions of them; `evaluate` writes the report.
+turns them into rows, comparisons and decisions to show; `evaluate` writes the report.
 """
 
 import importlib.metadata
@@ -51,7 +51,7 @@ class SplitResults(NamedTuple):
     Attributes:
         rows: of the table.
         comparisons: paired differences between rows.
-        decisions: that are pictured.
+        decisions: that are shown with their images.
         passes: {method: rows of the UNet per item}.
     """
 

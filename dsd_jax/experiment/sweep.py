@@ -61,14 +61,14 @@ def _learn_from_draw(experiment: Experiment, draw: ShotDraw) -> dict[str, dict[s
         if shots is None:
             items = encode_shots(experiment.encoders, experiment.benchmark, draw)
             recipes = [config.learn[name].on_layers(experiment.layers) for name in config.recipes]
-            wanted = outputs_read_by(model.unet, recipes)
+            outputs = outputs_read_by(model.unet, recipes)
             shots = cache_frozen_outputs(
                 model,
                 items,
                 experiment.timesteps,
                 draw.seed,
                 noises=config.noises,
-                wanted=wanted,
+                outputs=outputs,
             )
         learned = _learn(experiment, shots, label, metadata)
         if processes.is_main():

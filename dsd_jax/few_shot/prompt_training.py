@@ -58,14 +58,14 @@ def outputs_of_losses(
 ) -> OutputSpec:
     """Return the outputs that the recipe's losses read, without those for the empty caption."""
     weights = score_weights or {}
-    wanted = score_functions.union(
+    outputs = score_functions.union(
         unet,
         [
             score_functions.required_outputs(unet, name, recipe.layers, weights.get(name))
             for name in recipe.methods
         ],
     )
-    return wanted._replace(error=wanted.error or bool(recipe.denoise), uncond=False)
+    return outputs._replace(error=outputs.error or bool(recipe.denoise), uncond=False)
 
 
 def init_prompts(unet: UNetConfig, recipe: Recipe, seed: int) -> dict[str, Any]:
@@ -102,14 +102,14 @@ class HeldOutLoss:
         """Return the losses of the frozen model: (n,)."""
         return self._mean_losses(self.support, lambda part: part.outputs)
 
-    def with_prompts(self, model: Model, wanted: OutputSpec, prompts: Any) -> np.ndarray:
+    def with_prompts(self, model: Model, outputs: OutputSpec, prompts: Any) -> np.ndarray:
         """Return the losses under `prompts`: (n,).
 
         Every host scores its part of the items, in calls of the size that scoring has.
 
         Args:
             model: frozen.
-            wanted: the outputs that the losses read, without those for the empty caption.
+            outputs: that the losses read, without those for the empty caption.
             prompts: a prompts pytree, the same on all hosts.
         """
         prompts = replicate(model.mesh, jax.tree.map(fetch, prompts))
@@ -118,7 +118,7 @@ class HeldOutLoss:
         def outputs_of(part: SupportSet) -> Terms:
             count, images = part.items.images.shape
             local = part.items.take(processes.local_range(count))
-            terms = item_outputs(model, local, timesteps, seeds, prompts=prompts, wanted=wanted)
+            terms = item_outputs(model, local, timesteps, seeds, prompts=prompts, outputs=outputs)
             return with_uncond(gather_outputs(terms, images, count), part.outputs)
 
         uncond = self.support._replace(outputs=uncond_part(self.support.outputs))
@@ -194,8 +194,8 @@ def _task(
 ) -> FewShotTask:
     """Place the arrays on all hosts and define how prompts are updated and judged."""
     mesh, recipe, loss_params = sampler.mesh, sampler.recipe, held_out_loss.loss_params
-    wanted = outputs_of_losses(model.unet, recipe, loss_params.score_weights)
-    config = TrainStepConfig(ForwardConfig.of(model, wanted, recipe.remat), recipe, mesh)
+    outputs = outputs_of_losses(model.unet, recipe, loss_params.score_weights)
+    config = TrainStepConfig(ForwardConfig.of(model, outputs, recipe.remat), recipe, mesh)
     unet_params = on_pod(mesh, model.params["unet"])
     prompts, score_weights = replicate(mesh, (prompts, loss_params.score_weights))
     loss_params = loss_params._replace(score_weights=score_weights)
@@ -219,7 +219,7 @@ def _task(
         batch=sampler.batch,
         batch_size=recipe.batch,
         zero_shot_losses=held_out_loss.zero_shot(),
-        held_out_losses=lambda prompts: held_out_loss.with_prompts(model, wanted, prompts),
+        held_out_losses=lambda prompts: held_out_loss.with_prompts(model, outputs, prompts),
         clusters=held_out_loss.support.items.clusters[held_out_loss.indices],
     )
 

@@ -91,7 +91,7 @@ def cache_frozen_outputs(
     seed: int,
     *,
     noises: int,
-    wanted: OutputSpec | None = None,
+    outputs: OutputSpec | None = None,
 ) -> SupportSet:
     """Run the frozen model once on all items, under each training noise.
 
@@ -101,7 +101,7 @@ def cache_frozen_outputs(
         timesteps: those of evaluation.
         seed: of the draw of items; the noises differ from evaluation's and other draws'.
         noises: K, how many.
-        wanted: the outputs to keep, all by default; see `outputs_read_by`.
+        outputs: to keep, all by default; see `outputs_read_by`.
 
     Raises:
         UserError: the items have several images and several captions each, or there is no room
@@ -110,21 +110,21 @@ def cache_frozen_outputs(
     count, images, captions = items.count, items.images.shape[1], items.captions.shape[1]
     if min(images, captions) > 1:
         raise UserError(
-            f"items have {images} pictures and {captions} captions each; prompts are learned "
-            "from items with one caption and several pictures, or the other way round."
+            f"items have {images} images and {captions} captions each; prompts are learned "
+            "from items with one caption and several images, or the other way round."
         )
-    wanted = wanted or all_outputs(model.unet)._replace(norms=tuple(NORMS))
+    outputs = outputs or all_outputs(model.unet)._replace(norms=tuple(NORMS))
     seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
-    floats = images * noises * len(timesteps) * output_floats(model.unet, wanted, captions)
+    floats = images * noises * len(timesteps) * output_floats(model.unet, outputs, captions)
 
     def outputs_of(indices: np.ndarray) -> Terms:
         local = items.take(indices[processes.local_range(len(indices))])
-        terms = item_outputs(model, local, timesteps, seeds, wanted=wanted)
+        terms = item_outputs(model, local, timesteps, seeds, outputs=outputs)
         return gather_outputs(terms, images, len(indices))
 
     ranges = even_ranges(count, max(1, TOGETHER // (4 * floats)))
-    outputs = stacked((outputs_of(indices) for indices in ranges), count * images)
-    return SupportSet(items, timesteps, seeds, outputs)
+    cached = stacked((outputs_of(indices) for indices in ranges), count * images)
+    return SupportSet(items, timesteps, seeds, cached)
 
 
 def for_noise(outputs: Terms, noise: int, timesteps: int) -> Terms:

@@ -220,9 +220,9 @@ def item_bytes(config: TrainStepConfig, inputs: TrainInputs) -> int:
     memory; `tests/planning/test_memory.py` compares them with compiled programs.
     """
     forward, items = config.forward, inputs.batch.items
-    recomputes = forward.blocks.gather and forward.blocks.remat == "nothing"
-    blocks = BlockPolicy("blocks" if recomputes else forward.blocks.remat)
-    config = config._replace(forward=forward._replace(blocks=blocks))
+    recomputes = forward.policy.gather and forward.policy.remat == "nothing"
+    policy = BlockPolicy("blocks" if recomputes else forward.policy.remat)
+    config = config._replace(forward=forward._replace(policy=policy))
 
     def kept(count: int) -> int:
         few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), items)

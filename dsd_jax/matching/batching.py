@@ -164,11 +164,11 @@ def _check(model: Model, latents: jax.Array, noise: jax.Array, timesteps: np.nda
         raise UserError(f"noise has {len(noise)} rows but there are {len(timesteps)} timesteps.")
     if noise.ndim == 5 and len(noise) not in (1, len(latents)):
         raise UserError(f"noise is of {len(noise)} images but there are {len(latents)} latents.")
-    outside = timesteps[(timesteps < 0) | (timesteps >= model.schedule.steps)]
+    outside = timesteps[(timesteps < 0) | (timesteps >= model.schedule.num_timesteps)]
     if timesteps.ndim != 1 or outside.size or not timesteps.size:
         raise UserError(
             f"timesteps {timesteps.tolist()} should be a list of numbers from 0 to "
-            f"{model.schedule.steps - 1}."
+            f"{model.schedule.num_timesteps - 1}."
         )
 
 

@@ -118,15 +118,15 @@ class ForwardConfig(NamedTuple):
     schedule: Schedule
     dtype: Any
     outputs: OutputSpec
-    blocks: BlockPolicy = BlockPolicy()
+    policy: BlockPolicy = BlockPolicy()
     image_size: int = 0  # read by SDXL alone
 
     @classmethod
     def of(cls, model: Model, outputs: OutputSpec, remat: str = "nothing") -> "ForwardConfig":
         """Return the static arguments for `model`."""
-        blocks = BlockPolicy(remat, gather=model.mesh.shape["fsdp"] > 1)
+        policy = BlockPolicy(remat, gather=model.mesh.shape["fsdp"] > 1)
         dtype, size = jnp.dtype(model.dtype), model.image_size
-        return cls(model.unet, model.schedule, dtype, outputs, blocks, size)
+        return cls(model.unet, model.schedule, dtype, outputs, policy, size)
 
 
 class UNetInputs(NamedTuple):
@@ -167,7 +167,7 @@ def forward_terms(
     noise = jnp.broadcast_to(inputs.noise, (images, times, *shape)).reshape(-1, *shape)
     timesteps = jnp.tile(inputs.timesteps, images)
     noisy = config.schedule.add_noise(latents, noise, timesteps)
-    unet = UNet2DCondition(config.unet, mean_lse, config.blocks, config.dtype)
+    unet = UNet2DCondition(config.unet, mean_lse, config.policy, config.dtype)
     conditions = inputs.texts.states, adapters, inputs.texts.pooled
     lse: Any
     prediction, lse = unet.apply(

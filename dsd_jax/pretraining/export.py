@@ -116,7 +116,7 @@ def write_clip(config: ClipPretrainConfig, workdir: Path, params: Any) -> Clip:
 
 def sample(model: Model, captions: Sequence[str], seed: int) -> np.ndarray:
     """Generate an image for each caption, uint8 (C, size, size, 3), from noise keyed by seed."""
-    steps = np.linspace(model.schedule.steps - 1, 0, _STEPS).round().astype(np.int32)
+    steps = np.linspace(model.schedule.num_timesteps - 1, 0, _STEPS).round().astype(np.int32)
     numbers, keys = np.arange(len(captions)), np.array([seed])
     latents = keyed_noise(keys, numbers, steps[:1], model.latent_shape)[:, 0]
     states = jnp.concatenate([model.encode_texts([""]), model.encode_texts(captions)])

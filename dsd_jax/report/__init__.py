@@ -1,7 +1,8 @@
 """Results of a run: a table for the terminal, `report.json`, `report.md` and `report.html`.
 
-Rows of results, paired comparisons, decisions to picture and a header with facts of the run enter;
-text leaves, and nothing is written here. `experiment` is the only package that imports this one.
+Rows of results, paired comparisons, decisions to show with their images and a header with facts
+of the run enter; text leaves, and nothing is written here. `experiment` is the only package that
+imports this one.
 """
 
 from dsd_jax.report.report_files import format_table, print_table, report_files

@@ -76,7 +76,7 @@ class Chart(NamedTuple):
 
 
 def html_page(report: Mapping[str, Any], decisions: Sequence[Decision]) -> str:
-    """Return the page of a report as it is in `report.json`, with these decisions pictured."""
+    """Return the page of a report as it is in `report.json`, with the images of `decisions`."""
     tables = split_tables(report["results"])
     mean_charts = [_mean_chart(table) for table in tables]
     differences = _difference_charts(report.get("comparisons", ()))

@@ -32,7 +32,7 @@ def report_files(
         header: "benchmark", "weights", "seed", "seconds", "device", "versions" (a dict), and
             anything else that the run wants to tell.
         rows: as in `result_rows`.
-        decisions: to be pictured in the page.
+        decisions: whose images the page shows.
         comparisons: with `COMPARISON_FIELDS`.
 
     Raises:

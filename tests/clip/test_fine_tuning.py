@@ -44,7 +44,7 @@ def plain(color, rng):
 
 
 def two_pictures(count=COUNT):
-    """Items of two pictures and one caption, which names the first one's color."""
+    """Items of two images and one caption, which names the first one's color."""
     rng = np.random.default_rng(0)
     pixels = [
         np.stack([plain(i % 3, rng), plain((i + 1 + i // 3 % 2) % 3, rng)]) for i in range(count)
@@ -168,7 +168,7 @@ def stop_after(steps):
 
 def test_items_of_several_pictures_and_captions(clip):
     pixels, captions = two_pictures(4)
-    with pytest.raises(UserError, match="items have 2 pictures and 2 captions each"):
+    with pytest.raises(UserError, match="items have 2 images and 2 captions each"):
         fine_tune(clip, pixels, [row * 2 for row in captions], RECIPE, seed=0)
 
 

@@ -34,7 +34,7 @@ def test_signal_left():
     betas = 1 - alphas[1:].astype(np.float64) / alphas[:-1]
     np.testing.assert_allclose(np.diff(np.sqrt(betas), 2), 0, atol=1e-4)
     np.testing.assert_allclose(betas[-1], 0.012, rtol=1e-3)
-    linear = Schedule(beta_schedule="linear", beta_start=0.1, beta_end=0.3, steps=3)
+    linear = Schedule(beta_schedule="linear", beta_start=0.1, beta_end=0.3, num_timesteps=3)
     np.testing.assert_allclose(linear.alphas_cumprod(), [0.9, 0.72, 0.504], rtol=1e-6)
 
 

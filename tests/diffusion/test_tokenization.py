@@ -71,7 +71,7 @@ def test_long_caption_is_cut_and_the_warning_shows_what_was_lost(tokenizer, tran
     ("captions", "message"),
     [
         ([], "no caption given"),
-        (["a cat", ""], "caption 2 is empty; say what should be in the picture"),
+        (["a cat", ""], "caption 2 is empty; say what the image should show"),
         (["  \n"], "caption 1 is empty"),
         (["a cat", "caf\udce9"], r"caption 2, 'caf\\udce9', has bytes that are no UTF-8"),
         (["a cat", None], "caption 2 is a NoneType; expected a string"),

@@ -78,10 +78,10 @@ def test_noises_are_no_seeds_of_evaluation_and_no_other_runs(model, seen, monkey
 
 def test_only_what_recipes_read_is_kept_and_on_the_host(model, seen):
     settings = recipe(model, methods=("relative",), denoise=0.0)
-    wanted = support_set.outputs_read_by(model.unet, [settings])
-    assert wanted == OutputSpec((), error=True, uncond=True)
+    outputs = support_set.outputs_read_by(model.unet, [settings])
+    assert outputs == OutputSpec((), error=True, uncond=True)
     some = support_set.cache_frozen_outputs(
-        model, seen.items, TIMESTEPS, 0, noises=2, wanted=wanted
+        model, seen.items, TIMESTEPS, 0, noises=2, outputs=outputs
     )
     assert (some.outputs.lse, some.outputs.lse_uncond, some.outputs.norms) == ({}, {}, {})
     np.testing.assert_allclose(some.outputs.error, seen.outputs.error, rtol=1e-5, atol=1e-5)

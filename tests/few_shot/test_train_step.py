@@ -141,5 +141,5 @@ def test_16_bit_weights_have_gradients_near_those_of_32(model):
 
 
 def test_items_with_several_of_both_are_refused(model):
-    with pytest.raises(UserError, match="items have 2 pictures and 2 captions each; prompts"):
+    with pytest.raises(UserError, match="items have 2 images and 2 captions each; prompts"):
         shots_of(model, 2, 2)
