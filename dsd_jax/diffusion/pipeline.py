@@ -108,7 +108,7 @@ class Model:
         Raises:
             UserError: an image cannot be read.
         """
-        pixels = read_images(list(images), self.image_size)
+        pixels = read_images(images, self.image_size)
         rows = image_rows(self.image_size)
         overflows = self.vae.force_upcast and self.dtype == jnp.float16
         dtype = jnp.float32 if overflows else self.dtype

@@ -35,7 +35,7 @@ _TURNS = {
 }
 
 
-def read_images(images: Sequence[ImageInput], size: int) -> np.ndarray:
+def read_images(images: Sequence[ImageInput] | np.ndarray, size: int) -> np.ndarray:
     """Read images of any kind; returns uint8 of shape (I, size, size, 3).
 
     Raises:
