@@ -178,13 +178,13 @@ class ConfigParser(Parser):
             "--config",
             required=True,
             metavar="FILE[:ARG]",
-            help="Python file with a get_config function, and the argument for it",
+            help="Python file with a function get_config, to which ARG is passed",
         )
         self.add_argument(
             "--config.FIELD",
             dest="_",
             metavar="VALUE",
-            help="sets a field of the config; --config=FILE --help lists them",
+            help="set a field of the config; --config=FILE --help lists the fields",
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
@@ -211,7 +211,7 @@ class RunParser(ConfigParser):
             "--workdir",
             required=True,
             metavar="DIR",
-            help="folder, or gs://BUCKET/FOLDER, for all that is written; created if need be",
+            help="output folder, or gs://BUCKET/FOLDER; created if it does not exist",
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:

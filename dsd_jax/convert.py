@@ -34,21 +34,21 @@ def parse(argv: Sequence[str]) -> Namespace:
     add(
         "source",
         metavar="FROM",
-        help="a prompts folder; a PyTorch adapter, as a file or its folder; or a model, as a "
-        'folder, "tiny" or "org/name" on the Hub. Its kind is detected',
+        help="a folder of prompts; a PyTorch adapter, as a file or its folder; or a model, as a "
+        'folder, "tiny" or "org/name" on the Hub; the kind is detected',
     )
-    add("target", metavar="TO", help="a folder that is not there yet, or is empty")
+    add("target", metavar="TO", help="a new or empty folder")
     add(
         "--weights",
         metavar="MODEL",
-        help="the model that the adapter or the prompts are for, to check that every tensor fits",
+        help="the model of the adapter or prompts; given it, every tensor is checked to fit",
     )
     add(
         "--to",
         choices=ALL_FORMS,
-        help="by default an adapter becomes prompts, prompts become LoRA for diffusers (authors: "
-        "the paper's .bin), and a model in safetensors becomes one in msgpack, or the other way "
-        "round",
+        help="the format to write; authors is the .bin file of the paper's code; default: adapters "
+        "become prompts, prompts become LoRA for diffusers, and models change between safetensors "
+        "and msgpack",
     )
     return parser.parse_args(argv)
 

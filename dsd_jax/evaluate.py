@@ -12,8 +12,8 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = RunParser(
         "evaluate",
-        "Scores a benchmark by every method of a config, and under prompts that train wrote; in a "
-        "--workdir of train its report goes into the folder evaluate there.",
+        "Scores a benchmark by every method of a config, zero-shot and with the given prompts.\n"
+        "In a --workdir of train, the report is written to the subfolder evaluate.",
         "python -m dsd_jax.evaluate --config=configs/emoji.py --workdir=runs/zero-shot",
         kind=RunConfig,
     )
@@ -23,13 +23,14 @@ def main(argv: Sequence[str]) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder of learned prompts, such as runs/emoji/prompts/adapted-256/seed-0; their "
-        "row is added, at the timesteps they were learned at; repeatable",
+        help="a folder of prompts that train wrote, such as "
+        "runs/emoji/prompts/adapted-256/seed-0; adds a row to the table, scored at the timesteps "
+        "that the prompts were learned at; repeatable",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="use prompts on weights or layers that they were not learned for",
+        help="use prompts with weights or layers that they were not learned for",
     )
     flags = parser.parse_args(argv)
     # Heavy: imported after the arguments are known to be good.

@@ -24,9 +24,9 @@ def parse(argv: Sequence[str]) -> Namespace:
     """Parse the command line and check what needs no planning."""
     parser = ConfigParser(
         "plan",
-        "Says what the stages of a config's run take on a TPU slice, by compiling them: memory,\n"
-        "arithmetic, communication, and whether they fit. It needs no TPU, but a TPU's compiler,\n"
-        "and says how to install it. A stage takes minutes to compile.",
+        "Compiles the stages of a config's run for TPU slices and reports the memory, arithmetic\n"
+        "and communication of each, and whether it fits. Needs a compiler for TPUs, but no TPU;\n"
+        "if there is none, a message says how to install it. A stage compiles in minutes.",
         "python -m dsd_jax.plan --config=configs/full_size.py --topology=v5e:2x4",
         kind=RunConfig,
     )
@@ -35,31 +35,32 @@ def parse(argv: Sequence[str]) -> Namespace:
         action="append",
         default=[],
         metavar="FAMILY:SHAPE",
-        help="a slice, such as v5e:16x16, v5p:4x4x4 or v6e:8x8; repeatable",
+        help="a TPU slice, such as v5e:16x16, v5p:4x4x4 or v6e:8x8; repeatable",
     )
     parser.add_argument(
         "--gpus",
         type=int,
         metavar="N",
-        help="lower the stages for so many NVIDIA GPUs, too, as far as that goes without one",
+        help="also lower the stages for N NVIDIA GPUs; compiling them would take a GPU",
     )
     parser.add_argument(
         "--step",
         choices=("all", *STAGES),
         default="all",
-        help="only this stage; by default all that the config's run has",
+        help="plan only this stage; default: all stages of the run",
     )
     parser.add_argument(
         "--batch",
         type=int,
-        help="items per device of a training step; by default the recipe's batch, divided",
+        metavar="N",
+        help="items per device in a training step; default: the recipe's batch over the devices",
     )
     parser.add_argument(
         "--fit",
         action="store_true",
-        help="the largest batch that can be trained instead, in the parts that the recipe says",
+        help="find the largest batch per device that fits, with the recipe's accumulate",
     )
-    parser.add_argument("--recipe", metavar="NAME", help="a recipe of config.learn to plan alone")
+    parser.add_argument("--recipe", metavar="NAME", help="plan only this recipe of config.learn")
     parser.add_argument("--format", choices=FORMATS, default="table", help="format of the output")
     flags = parser.parse_args(argv)
     for option in ("batch", "gpus"):

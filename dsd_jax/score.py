@@ -39,19 +39,19 @@ def parse(argv: Sequence[str]) -> Namespace:
     add(
         "--prompts",
         metavar="DIR",
-        help="learned prompts, such as runs/emoji/prompts/adapted-256/seed-0; method and timesteps "
-        "are then those that they were learned for",
+        help="a folder of prompts that train wrote, such as "
+        "runs/emoji/prompts/adapted-256/seed-0; sets the default of --method and --timesteps",
     )
     add(
         "--method",
-        help="attention, noise, itm, relative or dsd; default: that of the prompts, or dsd",
+        help="attention, noise, itm, relative or dsd; default: the method of the prompts, or dsd",
     )
     add(
         "--timesteps",
         type=int,
         metavar="N",
-        help="timesteps to average over; more are slower and more exact; default: as many as the "
-        "prompts were learned at, or 10",
+        help="number of timesteps to average over; more are slower and more exact; default: the "
+        "number of the prompts, or 10",
     )
     add("--seed", type=int, default=0, metavar="N", help="seed of the noise; default: %(default)s")
     add(

@@ -10,7 +10,8 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     flags = RunParser(
         "train",
-        "Learns prompts from a few shots, then evaluates; the same command resumes a stopped run.",
+        "Learns prompts from a few shots and evaluates them.\n"
+        "The same command resumes a stopped run.",
         "python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji",
         kind=RunConfig,
     ).parse_args(argv)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # root, dry_run: of run.sh, which sources this
-# TPU slices or GPU nodes of a GKE cluster, as a JobSet.
+# Runs a command on TPU slices or GPU nodes of a GKE cluster, as a JobSet.
 #
 #   bash launch/run.sh gke apply  --name run-1 --image IMAGE --type v5litepod-16 --slices 2 --spot \
 #       -- python -m dsd_jax.train --config=configs/emoji.py --workdir=gs://bucket/run-1
@@ -8,29 +8,30 @@
 #   bash launch/run.sh gke logs   --name run-1
 #   bash launch/run.sh gke delete --name run-1
 #
-#   apply    starts the command on every host. If a host fails or is taken away, all are started
+#   apply    starts the command on every host. If a host fails or is preempted, all are started
 #            again, and the same --workdir resumes the run; a mistake in the command (exit code 2)
-#            ends it. A name is used once: delete before applying another command under it.
-#   logs     prints the first host's output, and goes on as it grows
+#            ends it. To use a name for another command, delete its run first.
+#   logs     prints the first host's output, and follows it
 #   delete   stops the run, which saves, and removes it from the cluster
 #
-#   --name NAME        of the JobSet: the run's name, the same as long as it is the same run
-#   --image IMAGE      made of launch/Dockerfile, which says how
+#   --name NAME        name of the JobSet; keep it for as long as the run goes on
+#   --image IMAGE      container image built from launch/Dockerfile, which says how
 #   --type TYPE        TPU slice: v4-*, v5litepod-*, v5p-* or v6e-*, such as v5litepod-16
-#   --topology AxB     of the slice, if not the usual one of its type (AxBxC for v4 and v5p)
-#   --slices N         slices that work together (1)
-#   --gpu TYPE         GPU, as in the label cloud.google.com/gke-accelerator
-#   --gpus G           GPUs of each node (1); one process has them all
-#   --nodes N          nodes (1)
-#   --spot             on Spot VMs, which leave 15 seconds or so to save when they are taken away
-#   --retries N        starts after the first one (100)
-#   --grace SECONDS    between SIGTERM and the end of a host, to save in (300)
+#   --topology AxB     topology of the slice (v4, v5p: AxBxC), if not the usual one of its type
+#   --slices N         number of slices that run the command together (1)
+#   --gpu TYPE         GPU type, as in the label cloud.google.com/gke-accelerator
+#   --gpus G           GPUs per node (1), all used by one process
+#   --nodes N          number of nodes (1)
+#   --spot             use Spot VMs, which leave about 15 seconds to save when preempted
+#   --retries N        number of restarts (100)
+#   --grace SECONDS    time to save between SIGTERM and the end of a host (300)
 #   --account NAME     Kubernetes service account, such as one that may write to the bucket
 #
-# kubectl's current context and namespace say where (gcloud container clusters get-credentials); the
-# cluster needs JobSet 0.8 or newer (https://jobset.sigs.k8s.io/docs/installation).
+# The run goes to kubectl's current context and namespace (set by gcloud container clusters
+# get-credentials). The cluster needs JobSet 0.8 or newer
+# (https://jobset.sigs.k8s.io/docs/installation).
 # `bash launch/run.sh --dry-run gke ...` prints what would be applied instead of applying it.
-# On clusters that xpk made, this does the same with TPUs; the quoting is yours:
+# On clusters made with xpk, this command does the same for TPUs; quote COMMAND for the shell:
 #
 #   xpk workload create --cluster C --workload run-1 --docker-image IMAGE --tpu-type v5litepod-16 \
 #       --num-slices 2 --max-restarts 100 --restart-on-exit-codes 1 --command "..."

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# A pod simulated on this machine: processes for hosts, each with CPU devices of its own.
+# Simulates a pod on this machine: each process stands for a host and has its own CPU devices.
 #
 #   bash launch/run.sh local --procs 2 --devices 4 -- python -m dsd_jax.train --config=... --workdir=...
 #
-#   --procs P     processes (2)
-#   --devices D   simulated CPU devices of each (4)
+#   --procs P     number of processes (2)
+#   --devices D   simulated CPU devices per process (4)
 #
-# Lines of output begin with the process's number. SIGTERM and Ctrl-C reach every process; if one
-# fails, the others are told to stop. The exit code is that of the first process that failed, and the
-# last line says which one that was, and why.
+# Each line of output begins with the number of its process. SIGTERM and Ctrl-C are passed on to
+# every process; if one fails, the others are stopped. The exit code is that of the first process
+# that failed, and the last line says which process that was, and why.
 
 run_local() {
   ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) ||
@@ -90,7 +90,7 @@ wait_for_all() {
     if ((code && !failed)); then
       failed=$code
       first="${numbers[$ended]}"
-      # They hear of it from each other, and say what they heard; only who does not is told so.
+      # The others learn of it from each other and report it; SIGTERM is for those that do not.
       (sleep 5 && signal_all TERM && sleep "${DSD_GRACE:-30}" && signal_all KILL) &>/dev/null &
       killer=$!
     fi

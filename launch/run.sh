@@ -6,11 +6,12 @@
 #   bash launch/run.sh --config.seed=1          with a field of the config changed
 #   bash launch/run.sh --config=FILE --workdir=DIR
 #
-# All arguments go to `python -m dsd_jax.train`, whose own --help lists them. Other commands and
-# places (each has --help; --dry-run before the place prints what would be run):
+# All arguments go to `python -m dsd_jax.train`, whose own --help lists them. The first argument may
+# instead name another task; local, tpu, gke and slurm have their own --help. `--dry-run` before all
+# other arguments prints the commands instead of running them.
 #
-#   bash launch/run.sh setup [--accelerator cuda|tpu]       the environment alone
-#   bash launch/run.sh here -- COMMAND...                   a command in that environment
+#   bash launch/run.sh setup [--accelerator cuda|tpu]       only sets up the environment
+#   bash launch/run.sh here -- COMMAND...                   runs a command in that environment
 #   bash launch/run.sh local --procs 2 --devices 4 -- COMMAND...    a pod simulated on this machine
 #   bash launch/run.sh tpu create|setup|run|babysit|logs|delete ...  Cloud TPU slices
 #   bash launch/run.sh gke apply|logs|delete ...                     TPUs or GPUs of a GKE cluster

@@ -1,19 +1,19 @@
 # shellcheck shell=bash disable=SC2154 # root, dry_run: of run.sh, which sources this
-# A Slurm cluster with GPUs: one process per GPU, requeued and resumed after preemption.
+# Runs a command on GPUs of a Slurm cluster: one process per GPU, resumed after preemption.
 #
 #   bash launch/run.sh slurm --nodes 2 --gpus 8 -- python -m dsd_jax.train --config=... --workdir=...
 #
-#   --nodes N         nodes (1)
-#   --gpus G          GPUs of each node, and so processes (1)
-#   --name NAME       of the job (dsd_jax)
-#   --time LIMIT      as sbatch takes it (24:00:00)
+#   --nodes N         number of nodes (1)
+#   --gpus G          GPUs per node, and so processes per node (1)
+#   --name NAME       name of the job (dsd_jax)
+#   --time LIMIT      time limit, as sbatch takes it (24:00:00)
 #   --sbatch OPTION   any other option of sbatch, such as --sbatch --partition=a100; may be repeated
 #
 # The checkout and the --workdir must be on a file system that all nodes share. Two minutes before
-# the limit, and on preemption, the processes get SIGTERM: they save and end with 143, upon which the
-# job asks Slurm for another turn, which goes on from there, as it does where JAX finds no GPU (75).
-# (Slurm itself requeues only what it preempted or what lost a node.)
-# `bash launch/run.sh --dry-run slurm ...` prints the command.
+# the limit, and on preemption, the processes get SIGTERM: they save and exit with code 143. The job
+# then requeues itself and resumes, as it does after exit code 75 (JAX found no GPU). Slurm itself
+# requeues only jobs that it preempted or that lost a node.
+# `bash launch/run.sh --dry-run slurm ...` prints the sbatch command instead of running it.
 
 run_slurm() {
   local nodes=1 gpus=1 name=dsd_jax limit=24:00:00 more=() command arguments

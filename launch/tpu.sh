@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # root, dry_run: of run.sh, which sources this
-# Cloud TPU slices, through queued resources of gcloud.
+# Creates Cloud TPU slices as queued resources of gcloud, and runs commands on them.
 #
 #   bash launch/run.sh tpu create  --name pod --zone us-central2-b --type v5litepod-16 [--spot]
 #   bash launch/run.sh tpu setup   --name pod --zone us-central2-b
@@ -10,25 +10,26 @@
 #   bash launch/run.sh tpu logs    --name pod --zone us-central2-b
 #   bash launch/run.sh tpu delete  --name pod --zone us-central2-b
 #
-#   create   asks for the slice and waits until it is there
-#   setup    copies what is committed here to every worker, makes the environment with jax[tpu]
-#   run      runs the command on every worker; its exit code is passed on
-#   babysit  all of that, and again after each preemption or failure; a mistake in the command
-#            (exit code 2) ends it. The same --workdir each time is what resumes the run.
-#   logs     prints the first worker's output of the newest run, and goes on as it grows
-#   delete   gives the slice back
+#   create   requests the slice and waits until it is active
+#   setup    copies the committed files to every worker and installs the environment with jax[tpu]
+#   run      runs the command on every worker; exits with the command's code
+#   babysit  does all three, and does so again after each preemption or failure; a mistake in the
+#            command (exit code 2) ends it. The same --workdir resumes the run.
+#   logs     prints the first worker's output of the newest run, and follows it
+#   delete   deletes the slice
 #
-#   --name NAME      of the queued resource and its node (nodes NAME-0, ... of several slices)
-#   --zone ZONE      --project PROJECT (gcloud's default)
+#   --name NAME      name of the queued resource and its node (NAME-0, NAME-1 and so on if several)
+#   --zone ZONE      zone of the slice
+#   --project ID     Google Cloud project (gcloud's default)
 #   --type TYPE      accelerator type, such as v5litepod-16 or v6e-64
-#   --slices N       slices that work together (1); TPU v4 and newer
-#   --version V      runtime version (by the type: v2-alpha-tpuv5-lite, v2-alpha-tpuv6e, ...)
-#   --spot           cheaper, and may be taken away at any time
-#   --retries N      of babysit (100)
-#   --wait SECONDS   between looks at a slice that is not there yet (30)
+#   --slices N       number of slices that run the command together (1); TPU v4 and newer
+#   --version V      runtime version (the one of the type, such as v2-alpha-tpuv5-lite)
+#   --spot           use a Spot slice: cheaper, and may be preempted at any time
+#   --retries N      number of restarts by babysit (100)
+#   --wait SECONDS   time between checks of a slice that is not active yet (30)
 #
-# The --workdir must be shared by all workers and outlive them: gs://bucket/run works, by gcsfs,
-# which setup installs; so does a Filestore that is mounted on all.
+# The --workdir must be shared by all workers and outlive them: use gs://bucket/run (setup installs
+# gcsfs for it), or a Filestore that is mounted on all workers.
 # `bash launch/run.sh --dry-run tpu ...` prints the gcloud commands instead of running them.
 
 run_tpu() {

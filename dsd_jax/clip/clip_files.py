@@ -21,7 +21,7 @@ from dsd_jax.models.components import Component
 from dsd_jax.models.json_config import ConfigFile
 from dsd_jax.weights import hub
 from dsd_jax.weights.component_files import read_config
-from dsd_jax.weights.model_folder import HUB_ID, local_path
+from dsd_jax.weights.model_folder import local_path
 from dsd_jax.weights.model_loading import fitting, float_type, read_weights
 from dsd_jax.weights.model_saving import swap, write_params
 from dsd_jax.weights.tokenizer_files import read_tokenizer, write_tokenizer
@@ -50,6 +50,8 @@ _KIND = hub.ModelKind(
     files=(PREPROCESSOR, *_TOKENIZER),
     find_components=lambda *_: (COMPONENT,),
     all_components=(COMPONENT,),
+    noun="CLIP",
+    bundled="tiny-clip",
     layout=_LAYOUT,
 )
 
@@ -80,13 +82,7 @@ def find_clip(where: str | os.PathLike) -> Path:
     folder = local_path(where)
     if where != "" and folder.is_dir():
         return _check_folder(folder)
-    hub_id = HUB_ID.fullmatch(where) if isinstance(where, str) else None
-    if hub_id is None:
-        raise UserError(
-            f"There is no CLIP at '{where}'; expected \"tiny-clip\", {_LAYOUT}, or a model on the "
-            'Hub as "org/name" or "org/name@revision".'
-        )
-    return _check_folder(hub.fetch(hub_id[1], hub_id[2], _KIND))
+    return _check_folder(hub.fetch_named(where, _KIND))
 
 
 def _check_folder(folder: Path) -> Path:

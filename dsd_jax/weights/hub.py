@@ -1,8 +1,9 @@
 """Fetch models from the Hugging Face Hub: what is needed of one, and nothing else."""
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import huggingface_hub
 from huggingface_hub import constants, errors
@@ -11,6 +12,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.models.components import Component
 from dsd_jax.weights.component_files import choose, is_index, read_config, shards
 
+_HUB_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 _TIMEOUT = 10  # seconds until the Hub counts as out of reach
 # Remedies for HTTP's codes, where the Hub gives no reason of its own.
 _STATUS = {
@@ -32,13 +34,32 @@ class ModelKind(NamedTuple):
         files: patterns of needed files that belong to no component.
         find_components: from a repository's subfolders and its name to the components to fetch.
         all_components: all components that there could be.
+        noun: what such a model is called in messages.
+        bundled: the name of the bundled one.
         layout: description of a folder with such a model.
     """
 
     files: Sequence[str]
     find_components: Callable[[Collection[str], str], tuple[Component, ...]]
     all_components: tuple[Component, ...]
+    noun: str
+    bundled: str
     layout: str
+
+
+def fetch_named(where: Any, kind: ModelKind) -> Path:
+    """Fetch the model that `where` names, "org/name" or "org/name@revision", as `fetch` does.
+
+    Raises:
+        UserError: it is no such name, or `fetch` refuses it.
+    """
+    hub_id = _HUB_ID.fullmatch(where) if isinstance(where, str) else None
+    if hub_id is None:
+        raise UserError(
+            f"There is no {kind.noun} at '{where}'; expected \"{kind.bundled}\", {kind.layout}, or "
+            'a model on the Hub as "org/name" or "org/name@revision".'
+        )
+    return fetch(hub_id[1], hub_id[2], kind)
 
 
 def fetch(repo: str, revision: str | None, kind: ModelKind) -> Path:

@@ -1,7 +1,6 @@
 """A model's folder: where it is (bundled, local or on the Hub), its parts, and their settings."""
 
 import os
-import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from dsd_jax.models.json_config import ConfigFile
 from dsd_jax.weights import hub
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "tiny"
-HUB_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 LAYOUT = "a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
 _FAMILIES = "dsd_jax reads Stable Diffusion 1.x, 2.x and SDXL"
 
@@ -67,6 +65,8 @@ STABLE_DIFFUSION = hub.ModelKind(
     files=("model_index.json", "scheduler/scheduler_config.json"),
     find_components=checked_components,
     all_components=components([TEXT_2.folder]),
+    noun="model",
+    bundled="tiny",
     layout=LAYOUT,
 )
 
@@ -89,13 +89,7 @@ def find(where: str | os.PathLike) -> Path:
             f"{where} is a single file; expected {LAYOUT}, which diffusers makes of it with "
             "StableDiffusionPipeline.from_single_file(file).save_pretrained(folder)."
         )
-    hub_id = HUB_ID.fullmatch(where) if isinstance(where, str) else None
-    if hub_id is None:
-        raise UserError(
-            f"There is no model at '{where}'; expected \"tiny\", {LAYOUT}, or a model on the "
-            'Hub as "org/name" or "org/name@revision".'
-        )
-    return _checked(hub.fetch(hub_id[1], hub_id[2], STABLE_DIFFUSION))
+    return _checked(hub.fetch_named(where, STABLE_DIFFUSION))
 
 
 def local_path(where: str | os.PathLike) -> Path:
