@@ -171,7 +171,7 @@ class ConfigParser(Parser):
     """
 
     def __init__(self, name: str, purpose: str, example: str, *, kind: "ConfigClass"):
-        """Take what `Parser` does; `kind` is the class that checks the config."""
+        """Take the arguments of `Parser`; `kind` is the class that checks the config."""
         super().__init__(name, purpose, example)
         self.kind = kind
         self.add_argument(
@@ -205,7 +205,7 @@ class RunParser(ConfigParser):
     """A `ConfigParser` that takes `--workdir`, too: an `epath.Path` to a folder or in a bucket."""
 
     def __init__(self, name: str, purpose: str, example: str, *, kind: "ConfigClass"):
-        """Take what `ConfigParser` does."""
+        """Take the arguments of `ConfigParser`."""
         super().__init__(name, purpose, example, kind=kind)
         self.add_argument(
             "--workdir",

@@ -62,7 +62,7 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_table_marks_the_best_caption_of_each_picture(pictures, calls, capsys):
+def test_table_marks_the_best_caption_of_each_image(pictures, calls, capsys):
     main([*arguments(pictures), "--method=noise", "--seed=3"])
     title, blank, head, *lines = capsys.readouterr().out.splitlines()
     assert title == (
@@ -83,7 +83,7 @@ def test_single_caption_is_not_called_the_best(pictures, calls, capsys):
     assert "*" not in capsys.readouterr().out
 
 
-def test_many_pictures_go_into_blocks(tmp_path, calls, capsys, monkeypatch):
+def test_many_images_go_into_blocks(tmp_path, calls, capsys, monkeypatch):
     paths = [tmp_path / f"{i}.png" for i in range(12)]
     for path in paths:
         Image.new("RGB", (9, 9)).save(path)
@@ -95,7 +95,7 @@ def test_many_pictures_go_into_blocks(tmp_path, calls, capsys, monkeypatch):
     assert blocks[2].splitlines()[1].split()[-2:] == ["10.00", "11.00"]
 
 
-def test_pictures_of_the_same_name_are_told_apart(tmp_path, calls, capsys):
+def test_images_of_the_same_name_are_told_apart(tmp_path, calls, capsys):
     paths = [tmp_path / folder / "a.png" for folder in ("one", "two")]
     for path in paths:
         path.parent.mkdir()

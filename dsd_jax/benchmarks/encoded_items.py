@@ -27,7 +27,7 @@ Tree = TypeVar("Tree")
 
 
 class EncodedItems(NamedTuple):
-    """Encoded items in the host's memory, each different image and caption once.
+    """The encoded items in the host's memory, each different image and caption once.
 
     Attributes:
         latents: (U, h, w, channels) float32, scaled; mapped to a file where they are large.

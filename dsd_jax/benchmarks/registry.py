@@ -84,7 +84,7 @@ def _with_folder(data: FolderData) -> FolderData:
 
 
 def _prepared_defaults() -> dict[str, Any]:
-    """Return what was part of every prepared copy's name even where a config did not say it."""
+    """Return the defaults that the names of prepared copies include, set or not."""
     return {name: FolderData.model_fields[name].get_default() for name in _COMMON - {"name"}}
 
 

@@ -40,7 +40,7 @@ class LearnedPrompts(NamedTuple):
     kinds: Sequence[str] = ()
 
     def refused(self, method: str) -> str:
-        """Return what held-out shots refused, such as "lora 2/3" (draws); empty for nothing."""
+        """Return the kinds that held-out shots refused, as "lora 2/3" (of draws); "" for none."""
         lacking = {
             kind: sum(not _holds(prompts, kind, method) for prompts in self.prompts)
             for kind in self.kinds

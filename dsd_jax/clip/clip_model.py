@@ -87,7 +87,7 @@ class Clip:
         return float(np.exp(np.asarray(self.params["logit_scale"], np.float32)))
 
     def settings(self) -> str:
-        """Return all but the params that decides the embeddings, in one string."""
+        """Return, as one string, all settings beside the params that embeddings depend on."""
         return f"{self.config!r} {self.normalize!r} {tokenizer_digest(self.tokenizer)}"
 
     def embed_images(self, pixels: np.ndarray) -> jax.Array:

@@ -152,7 +152,7 @@ def fine_tune(
 def _task(clip: Clip, data: _SplitItems, recipe: ClipRecipe, seed: int) -> FewShotTask:
     """Place the params on all hosts and define how they are updated and judged."""
     mesh, batch_size = pod_mesh(clip.mesh), min(recipe.batch, len(data.train))
-    # Of its own, and in float32 whatever the model's dtype: small steps would be rounded away.
+    # Copies, in float32 whatever the model's dtype: small steps would be rounded away.
     trained = {name: jax.tree.map(_master, clip.params[name]) for name in KINDS[recipe.kind]}
     opt_state = jax.tree.map(partial(_on_mesh, clip.mesh), adamw(recipe).init(trained))
     params, trained, opt_state = on_pod(mesh, (clip.params, trained, opt_state))

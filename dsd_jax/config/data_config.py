@@ -39,7 +39,7 @@ class EmojiData(DataConfig):
 
 
 class FolderData(DataConfig):
-    """Fields of every benchmark that is read from a folder: all but the bundled one."""
+    """The fields of every benchmark that is read from a folder: all but the bundled one."""
 
     folder: PathText = Field(
         "", description="folder of its files, as its reader in dsd_jax/data/datasets describes them"
@@ -65,7 +65,7 @@ class FolderData(DataConfig):
 
 
 class ComvgData(FolderData):
-    """Fields of ComVG."""
+    """The fields of ComVG."""
 
     name: Literal["comvg"] = Field("comvg", description="name of the benchmark")
     pictures: PathText = Field("", description="folder of VG_100K*, if it is another")
@@ -76,7 +76,7 @@ class ComvgData(FolderData):
 
 
 class RefCocoData(FolderData):
-    """Fields of RefCOCOg."""
+    """The fields of RefCOCOg."""
 
     name: Literal["refcocog"] = Field("refcocog", description="name of the benchmark")
     split_by: Literal["umd", "google"] = Field(
@@ -88,7 +88,7 @@ class RefCocoData(FolderData):
 
 
 class VQAData(FolderData):
-    """Fields of VQAv2."""
+    """The fields of VQAv2."""
 
     name: Literal["vqa"] = Field("vqa", description="name of the benchmark")
     form: Literal["official", "authors"] = Field(
@@ -101,13 +101,13 @@ class VQAData(FolderData):
 
 
 class WinogroundData(FolderData):
-    """Fields of Winoground."""
+    """The fields of Winoground."""
 
     name: Literal["winoground"] = Field("winoground", description="name of the benchmark")
 
 
 class CompositionalData(FolderData):
-    """Fields of SugarCrepe, COLA, ARO and What'sUp."""
+    """The fields of SugarCrepe, COLA, ARO and What'sUp."""
 
     name: Literal["compositional"] = Field("compositional", description="name of the benchmark")
     layout: Literal["sugarcrepe", "cola", "aro", "whatsup"] = Field(
@@ -117,7 +117,7 @@ class CompositionalData(FolderData):
 
 
 class ClassifyData(FolderData):
-    """Fields of zero-shot classification."""
+    """The fields of zero-shot classification."""
 
     name: Literal["classify"] = Field("classify", description="name of the benchmark")
     templates: List[str] = Field(
@@ -138,7 +138,7 @@ class ClassifyData(FolderData):
 
 
 class OwnData(FolderData):
-    """Fields of the user's own images and captions."""
+    """The fields of the user's own images and captions."""
 
     name: Literal["own"] = Field("own", description="name of the benchmark")
     wrong: Literal["given", "captions", "pictures"] = Field(

@@ -37,7 +37,7 @@ def _check_path(text: str) -> str:
 
 
 def _check_different(values: tuple) -> tuple:
-    """Return `values`, or raise ValueError where one stands there twice."""
+    """Return `values`, or raise ValueError where a value occurs twice."""
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"has {value!r} twice, expected different ones; drop one")
@@ -54,7 +54,7 @@ def _check_part(part: float) -> float:
 
 
 def _check_label(label: str) -> str:
-    """Return a label, or raise ValueError where folders can't be called by it."""
+    """Return a label, or raise ValueError where it is no name for a folder."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", label):
         raise ValueError(
             "is no name for a folder, expected at most 100 letters, digits and _ . + = -"
@@ -74,7 +74,7 @@ def _check_shots(asked: Any) -> int | float:
 
 
 def _check_devices(count: int) -> int:
-    """Return a number of CPU devices, or raise ValueError where there can't be so many."""
+    """Return a number of CPU devices, or raise ValueError where it is out of range."""
     if count != -1 and not 1 <= count <= _MAX_DEVICES:
         raise ValueError(
             f"is {shorten(count)}, expected 1 to {_MAX_DEVICES}, or -1 for as many as there are"

@@ -26,7 +26,7 @@ _MAX_ALIGNED = 48  # characters of a setting in --help, beyond which its descrip
 
 
 def class_of(kind: ConfigClass, values: Mapping[str, Any]) -> type[BaseModel]:
-    """Return the class that checks a config with such values."""
+    """Return the class that checks a config with these values."""
     return kind if isinstance(kind, type) else kind(values)
 
 

@@ -18,7 +18,7 @@ Seconds = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class VAEFields(Checked):
-    """Fields of `vae`."""
+    """The fields of `vae`."""
 
     block_out_channels: Channels = Field(
         description="channels of levels; all but one halve the image"
@@ -42,7 +42,7 @@ class VAEFields(Checked):
 
 
 class TowerFields(Checked):
-    """Fields of a transformer: `text` and `vision` of a CLIP."""
+    """The fields of a transformer: `text` and `vision` of a CLIP."""
 
     hidden_size: Size = Field(description="dims of a token's hidden state")
     layers: Annotated[int, Field(ge=1, le=1000)] = Field(description="transformer blocks")
@@ -58,7 +58,7 @@ class TowerFields(Checked):
 
 
 class TextFields(TowerFields):
-    """Fields of `text` of a Stable Diffusion."""
+    """The fields of `text` of a Stable Diffusion."""
 
     steps: Count = Field(description="steps of learning to read")
     batch: Size = Field(description="captions per step")
@@ -66,7 +66,7 @@ class TextFields(TowerFields):
 
 
 class VisionFields(TowerFields):
-    """Fields of `vision`."""
+    """The fields of `vision`."""
 
     patch_size: Literal[1, 2, 4, 8, 16, 32, 64] = Field(
         description="side of a patch in pixels; 8 makes 64 patches of a 64x64 image"
@@ -74,7 +74,7 @@ class VisionFields(TowerFields):
 
 
 class UNetFields(Checked):
-    """Fields of `unet`."""
+    """The fields of `unet`."""
 
     block_out_channels: Channels = Field(description="channels of each level")
     heads: Size = Field(description="attention heads, which divide the channels")
@@ -92,7 +92,7 @@ class UNetFields(Checked):
 
 
 class PoolFields(Checked):
-    """Fields of a stage that draws its batches from pools of images."""
+    """The fields of a stage that draws its batches from pools of images."""
 
     steps: Count = Field(description="optimizer steps")
     batch: Size = Field(description="images per step")
@@ -113,7 +113,7 @@ class PoolFields(Checked):
 
 
 class DenoiserFields(PoolFields):
-    """Fields of `denoiser`."""
+    """The fields of `denoiser`."""
 
     prediction: Literal["epsilon", "v_prediction"] = Field(
         description='what the UNet predicts, "epsilon" or "v_prediction"'

@@ -96,7 +96,7 @@ def warn_of_count(count: int) -> None:
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """One row of a table before anything is learned.
+    """A row of a table before anything is learned.
 
     Attributes:
         label: as the config has it.

@@ -36,7 +36,7 @@ class Source:
 
 
 def find_source(where: str | os.PathLike) -> Source:
-    """Return what is at `where`; raises `UserError` for anything that we don't convert."""
+    """Return the source at `where`; raises `UserError` for anything that we don't convert."""
     path = local_path(where)
     if path.is_symlink() and not path.exists() or path.exists() and not path.is_dir():
         return Source("adapter", _checked(path))
@@ -94,7 +94,7 @@ def read_lora(source: Source, model: str | None = None) -> dict[str, Any]:
 
 
 def _instead_of_lora(folder: Path, prompts: Mapping[str, Any]) -> str:
-    """Return what prompts without LoRA hold instead, and why."""
+    """Return a clause that says what prompts without LoRA hold instead, and why."""
     if prompts:
         return f"no LoRA but {', '.join(sorted(prompts))}, which has no form outside dsd_jax"
     if read_metadata(folder).kept_step == 0:

@@ -107,7 +107,7 @@ def parse_rows(
 
 
 def parse_whole(kind: type[Model], content: Any, path: Path) -> Model:
-    """Make an object of the class `kind` of all that a file holds.
+    """Make an object of the class `kind` of the whole content of a file.
 
     Raises:
         UserError: a value is wrong.
@@ -188,7 +188,7 @@ def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> 
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         UserError: it is no JSON.
@@ -197,7 +197,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[tuple[int, Any]]:
-    """Return what each line of a JSON-lines file holds, with its number; empty ones are skipped.
+    """Return the number and content of each line of a JSON-lines file that is not empty.
 
     Raises:
         UserError: a line is no JSON or has a field twice, or there are none.
@@ -226,7 +226,7 @@ def read_text(path: Path) -> str:
 
 
 def read_pickle(path: Path) -> Any:
-    """Return what a pickle file of plain data holds; Python 2's texts are read as UTF-8.
+    """Return the content of a pickle file of plain data; Python 2's texts are read as UTF-8.
 
     Bytes in a text that are no UTF-8 become lone surrogates, for the reader to refuse.
 

@@ -138,7 +138,7 @@ def _at(key: Hashable, paths: dict[str, str]) -> Hashable:
 
 
 class _Listing:
-    """Folders below a root, each listed once."""
+    """The folders below a root, each listed once."""
 
     def __init__(self, root: Path):
         self._root = root
@@ -170,7 +170,7 @@ class _Listing:
 
 
 def list_names(folder: Path, *, folders_only: bool = False) -> frozenset[str]:
-    """Return the names of what is in a folder; none if it isn't there.
+    """Return the names of a folder's entries; none if there is no such folder.
 
     Raises:
         UserError: it may not be read.

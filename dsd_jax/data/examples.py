@@ -19,7 +19,7 @@ ReadImage: TypeAlias = Callable[[Any, int], np.ndarray]
 
 
 class Example(NamedTuple):
-    """One item: J captions, P image keys, its kind (or "") and its cluster."""
+    """An item: J captions, P image keys, its kind (or "") and its cluster."""
 
     captions: tuple[str, ...]
     images: tuple[Hashable, ...]
@@ -104,7 +104,7 @@ class Examples(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """Named splits of items.
+    """A benchmark: named splits of items.
 
     load: from one of `splits` to its items; raises `UserError` where files are missing or damaged.
     """

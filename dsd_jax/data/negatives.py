@@ -19,7 +19,7 @@ class Negatives(NamedTuple):
 
     @classmethod
     def beside_right(cls, candidates: int, seed: int) -> "Negatives":
-        """Return what makes `candidates` per item, the right one included.
+        """Return the negatives of items with `candidates` in all, the right one included.
 
         Raises:
             UserError: `candidates` is less than 2.

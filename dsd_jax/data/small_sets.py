@@ -71,12 +71,12 @@ def _triples(sprites: Sprites, kinds: Sequence[str], count: int) -> Iterator[Tri
 
 
 def _caption(scene: Scene, sprites: Sprites) -> str:
-    """Return the sentence that says all about a scene."""
+    """Return the caption that names everything in a scene."""
     return describe(read_plan(scene), sprites.concepts)
 
 
 def _nouns(plan: Plan, concepts: tuple[str, ...]) -> list[str]:
-    """Return what the things are called, with articles and without sizes."""
+    """Return the nouns of the things, with articles and without sizes."""
     lone = (
         Plan((concept,), (style,), (size,), None, plan.background)
         for concept, style, size in zip(*plan[:3], strict=True)

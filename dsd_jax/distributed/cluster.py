@@ -21,7 +21,7 @@ _MAX_PROCESSES = 100_000
 
 
 class Place(Checked):
-    """One process among several, by address and number.
+    """A process among several, by address and number.
 
     Attributes:
         address: HOST:PORT at which the first process listens.
@@ -41,7 +41,7 @@ class _Step(Checked):
 
 
 class Detected(NamedTuple):
-    """One process among several that JAX finds by itself.
+    """A process among several that JAX finds by itself.
 
     Attributes:
         because: the variable that says so.

@@ -23,7 +23,7 @@ READ_TOGETHER = 256  # images that are in memory at a time
 
 
 class ClipShots(NamedTuple):
-    """Shots as a CLIP is fine-tuned on them.
+    """The shots that a CLIP is fine-tuned on.
 
     Attributes:
         pixels: (k, P, S, S, 3) uint8.

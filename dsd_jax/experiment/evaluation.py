@@ -128,7 +128,7 @@ def _score_items(
 
 
 def _items_identity(split: Split, indices: Sequence[int]) -> str:
-    """Return what identifies items, as far as it does not take reading their images."""
+    """Return the identity of items, without reading their images."""
     examples = split.examples
     rows = [[i, examples.captions[i], [str(key) for key in examples.images[i]]] for i in indices]
     return json.dumps([split.name, rows])
@@ -194,7 +194,7 @@ def _series(split: Split, method: str, prompts: str, scores: Sequence[np.ndarray
 def _with_refusals(
     rows: Sequence[dict[str, Any]], series: Series, plan: EvalPlan
 ) -> list[dict[str, Any]]:
-    """Return the rows with what held-out shots refused of the prompts of the series."""
+    """Return the rows with the kinds of the series' prompts that held-out shots refused."""
     learned = plan.learned.get(series.prompts or "")
     methods = [spec.method for spec in plan.specs if spec.label == series.method]
     refused = learned.refused(methods[0]) if learned and methods else ""
@@ -239,7 +239,7 @@ def pick_decisions(split: Split, series: Series, scores: np.ndarray, side: int) 
 
 
 def _header(experiment: Experiment) -> dict[str, Any]:
-    """Return what a report says of the run that made it."""
+    """Return the header of the report: the facts of the run."""
     config = experiment.config
     return {
         "benchmark": experiment.benchmark.name,

@@ -30,7 +30,7 @@ _UNFINISHED = re.compile(rf"[0-9a-f]{{32}}\{_SUFFIX}\.[0-9a-f]{{8}}\.unfinished"
 
 
 def scores_identity(model: Model, plan: EvalPlan, data: Mapping[str, Any]) -> str:
-    """Return all that decides scores besides the items, as JSON.
+    """Return, as JSON, all settings besides the items that scores depend on.
 
     Args:
         model: that is scored.

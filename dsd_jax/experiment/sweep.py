@@ -97,7 +97,7 @@ def _learn(
 
 
 def _metadata(experiment: Experiment, label: str, draw: ShotDraw) -> dict[str, Any]:
-    """Return all that decides what is learned; it is written beside the prompts."""
+    """Return the settings that learned prompts depend on; they are written beside them."""
     config = experiment.config
     return {
         "weights": config.weights,

@@ -263,7 +263,7 @@ def _check_own(folder: epath.Path, marker: Marker | None, names: Sequence[str]) 
 
 
 def _read_marker(folder: epath.Path) -> Marker | None:
-    """Return what `run.json` says; None where there is none.
+    """Return the content of `run.json`; None where there is none.
 
     Raises:
         UserError: no run wrote it, or it is damaged.

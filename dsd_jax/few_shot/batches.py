@@ -39,7 +39,7 @@ class BatchItems(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Items at some of the timesteps, all under the noise of one seed.
+    """A batch of items at some of the timesteps, all under the noise of one seed.
 
     Attributes:
         items: B of them.

@@ -40,7 +40,7 @@ _QUIET = LoopOptions("learning", progress=False)
 
 
 class TrainedPrompts(NamedTuple):
-    """Trained prompts, and how their training went.
+    """The trained prompts, and how their training went.
 
     Attributes:
         prompts: a prompts pytree; {} where the gain on held-out items is not significant.

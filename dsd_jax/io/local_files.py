@@ -57,7 +57,7 @@ def read_regular_file(file: str | os.PathLike, *, most: int = 2**28) -> bytes:
 
 
 def list_folder(folder: str | os.PathLike) -> list[str]:
-    """Return the names of what is in a folder, sorted; raises `UserError` where that can't be."""
+    """Return the sorted names of a folder's entries; raises `UserError` where it can't be read."""
     try:
         return sorted(os.listdir(folder))
     except (OSError, ValueError) as error:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MAX_SHOWN = 60  # characters of a value in a message
 
-# Of progress bars whose rate would tell nobody anything: tqdm's `bar_format`.
+# tqdm's `bar_format` for progress bars, without the rate, which would mean nothing.
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 

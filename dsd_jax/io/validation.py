@@ -115,9 +115,10 @@ def summarize(clauses: Sequence[str]) -> str:
 
 
 def mistake(field: str, reason: str) -> PydanticCustomError:
-    """Return what a validator raises: `reason` continues a sentence whose subject is the `field`.
+    """Return the error for a validator to raise.
 
-    The field is one of the object that is validated, such as "batch" in a check of the whole.
+    The `reason` continues a sentence whose subject is the `field`, which is one of the object that
+    is validated, such as "batch" in a check of the whole.
     """
     return PydanticCustomError("mistake", "{reason}", {"field": field, "reason": printable(reason)})
 

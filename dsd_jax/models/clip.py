@@ -86,7 +86,7 @@ class CLIPConfig:
 
 
 class CLIP(nn.Module):
-    """Both towers and their projections to E dims; vectors are not normalized."""
+    """The two towers and their projections to E dims; vectors are not normalized."""
 
     config: CLIPConfig
     dtype: jnp.dtype = jnp.float32

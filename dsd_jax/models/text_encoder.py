@@ -146,7 +146,7 @@ class CLIPTextEncoder(nn.Module):
 
 
 class SDXLTextEncoder(nn.Module):
-    """Either text encoder of SDXL, whose text states are the input of the last layer.
+    """A text encoder of SDXL, whose text states are the input of the last layer.
 
     Reference: diffusers `pipeline_stable_diffusion_xl.py` (`encode_prompt`).
     """

@@ -89,7 +89,7 @@ def compile_stats(
 
 
 def read_shortage(message: str) -> Shortage | None:
-    """Return what a compiler's RESOURCE_EXHAUSTED says of memory, None for any other message."""
+    """Return the memory that a compiler's RESOURCE_EXHAUSTED names; None for other messages."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     for pattern in _SHORTAGES:

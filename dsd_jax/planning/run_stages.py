@@ -222,8 +222,8 @@ def largest_batch(
     """Return the largest batch of 1 to `limit` that fits, supposing that all smaller ones do too.
 
     A compilation takes minutes. The peak grows by nearly the same from item to item, so two batches
-    that fit foretell where it ends, and the next try is there; doubling and halving are for what
-    was foretold badly.
+    that fit predict where it ends, and the next try is there; doubling and halving are for wrong
+    predictions.
 
     Args:
         peak_of: returns the peak of a batch per device, in bytes, or None where it does not fit.
@@ -251,7 +251,7 @@ def largest_batch(
 
 
 def _foretold(peaks: dict[int, float], available: float) -> int:
-    """Return where the line through the peaks of the two largest batches meets the memory."""
+    """Return the batch at which the line through the two largest peaks reaches the memory."""
     small, large = sorted(peaks)[-2:]
     slope = (peaks[large] - peaks[small]) / (large - small)
     room = available - peaks[large]

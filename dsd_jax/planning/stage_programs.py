@@ -192,7 +192,7 @@ def training_inputs(
 def training_step(
     run: PlannedRun, recipe: Recipe, mesh: AnyMesh, device: Device | None, *, batch: int
 ) -> StageProgram:
-    """Return the update of a run, in the parts that it has there.
+    """Return the training step of a recipe, its batch cut into parts as on that device.
 
     Args:
         run: what is planned.

@@ -1,4 +1,4 @@
-"""Phase 2 trains the text encoder alone: what does a caption say of each side of the image?
+"""Phase 2 trains the text encoder alone, to say which thing a caption puts on each side.
 
 Stable Diffusion's text encoder can read (it is CLIP's) before the UNet sees it. The bundled one
 starts from random params, and through the denoising loss alone it is slow to learn that "a cat left
@@ -47,7 +47,7 @@ UNSAID = SIZE_WORDS.index("")
 def side_labels(
     scenes: Sequence[Scene], captions: Sequence[str], concepts: Sequence[str]
 ) -> np.ndarray:
-    """Return what each caption says of each side: (C, 4, 2) int32.
+    """Return the label of each caption for each side: (C, 4, 2) int32.
 
     The last axis is a concept and an index of SIZE_WORDS. The concept `len(concepts)` stands for
     nothing in particular, which is all that an empty caption and one about a single thing say.

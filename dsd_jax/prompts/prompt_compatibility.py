@@ -80,7 +80,7 @@ def same_timesteps(one: int, other: int) -> bool:
 
 
 def timesteps_asked(timesteps: Sequence[int] | None) -> int | None:
-    """Return the number for which `score_spec.timesteps` gives these; None where there are none."""
+    """Return the number for which `score_spec.timesteps` gives these; None if no number does."""
     if not timesteps:
         return None
     for count in range(len(timesteps), 1001):

@@ -111,7 +111,7 @@ def format_markdown(
 
 
 def _markdown_block(table: SplitTable) -> str:
-    """Return the table of one split under a sentence that says what its numbers are."""
+    """Return the table of one split under the sentence that explains its numbers."""
     grid = [[table.name.replace("-", " "), "prompts", *table.kinds]]
     for line in table.lines:
         cells = [

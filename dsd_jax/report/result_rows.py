@@ -18,7 +18,7 @@ ResultRow: TypeAlias = Mapping[str, Any]  # JSON
 
 ROW_FIELDS = ("method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance")
 OPTIONAL_ROW_FIELDS = ("refused",)
-# Of a paired comparison: the row's value minus that of the row it is compared with, same items.
+# A paired comparison: the row's value minus that of the row it is compared with, same items.
 COMPARISON_FIELDS = (
     *("method", "prompts", "baseline_method", "baseline_prompts", "split", "kind"),
     *("difference", "stderr", "n"),
@@ -139,7 +139,7 @@ def _table(name: str, rows: Sequence[ResultRow]) -> SplitTable:
 
 
 def _caption(rows: Sequence[ResultRow]) -> str:
-    """Return what the numbers of a split are, with n and chance."""
+    """Return the sentence that explains the numbers of a split, with n and chance."""
     sizes: dict[str, list[int]] = {}
     for row in rows:
         group = "for the mean over all items" if row["kind"] == "mean" else "a kind"

@@ -253,7 +253,7 @@ def _check_order(little: bool) -> None:
 
 
 def _checked(tensors: Any) -> dict[str, _Tensor]:
-    """Return what a pickle holds if it is a state dict; raises `ValueError`."""
+    """Return the content of a pickle if it is a state dict; raises `ValueError`."""
     if not isinstance(tensors, dict) or not tensors:
         raise ValueError("it holds no dict of tensors")
     for name, tensor in tensors.items():

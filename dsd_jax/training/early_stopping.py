@@ -36,7 +36,7 @@ class CheckSchedule(Protocol):
 
 
 class TrainState(NamedTuple):
-    """All that a resumed few-shot run needs.
+    """The state that a resumed few-shot run needs.
 
     Attributes:
         params: trained.

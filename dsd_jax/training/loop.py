@@ -54,7 +54,7 @@ class CheckResult(NamedTuple):
     metric: float | None
 
 
-# Of (steps done, state).
+# From (steps done, state) to the result of a check.
 Check = Callable[[int, Any], CheckResult]
 
 

@@ -1,4 +1,4 @@
-"""Fetch models from the Hugging Face Hub: what is needed of one, and nothing else."""
+"""Fetch models from the Hugging Face Hub, and of each only the files that are needed."""
 
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -116,7 +116,7 @@ def _tokenizer(component: Component) -> list[str]:
 
 
 def _patterns(repo: str, revision: str | None, label: str, kind: ModelKind) -> list[str]:
-    """Return what to fetch: all that could be needed where the Hub can't be asked what it has."""
+    """Return the files to fetch, all possible ones where the Hub can't list those that it has."""
     try:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):

@@ -40,7 +40,7 @@ def test_the_oldest_is_forgotten_beyond_the_budget(monkeypatch):
     assert calls == [[1, 2], [3, 4], [1]]
 
 
-def test_pictures_are_read_a_few_at_a_time(model, monkeypatch):
+def test_images_are_read_a_few_at_a_time(model, monkeypatch):
     """Latents have the order of the keys, however many images are read at a time."""
     monkeypatch.setattr(encoding, "READ_TOGETHER", 3)
     images, read = pictures(), []
@@ -57,7 +57,7 @@ def test_pictures_are_read_a_few_at_a_time(model, monkeypatch):
     np.testing.assert_allclose(latents, expected, rtol=0, atol=1e-5)
 
 
-def test_two_splits_may_call_different_pictures_by_one_key(model):
+def test_two_splits_may_call_different_images_by_one_key(model):
     """A key means an image of its own split."""
     images, encoders = pictures(), Encoders(model)
     one, other = (examples()._replace(read=lambda key, _, of=of: images[of, 0]) for of in (0, 1))

@@ -223,7 +223,7 @@ def test_a_config_that_we_can_not_do(folder, tower, values, message):
         load_clip(folder)
 
 
-def test_how_pixels_are_normalised(folder):
+def test_how_pixels_are_normalized(folder):
     file = folder / "preprocessor_config.json"
     change_json(file, image_mean=[0.5, 0.25, 0], image_std=[1, 2, 3])
     assert load_clip(folder).normalize == ((0.5, 0.25, 0), (1, 2, 3))
@@ -244,7 +244,7 @@ def test_how_pixels_are_normalised(folder):
         ({"rescale_factor": 1}, "rescale_factor is 1, expected 0.00"),
     ],
 )
-def test_pixels_that_are_normalised_otherwise(folder, values, message):
+def test_pixels_that_are_normalized_otherwise(folder, values, message):
     file = folder / "preprocessor_config.json"
     change_json(file, **values)
     with pytest.raises(UserError, match=re.escape(f"{file}: {message}")):

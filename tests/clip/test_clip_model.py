@@ -70,7 +70,7 @@ def test_16_bits(clip):
     np.testing.assert_allclose(images, clip.embed_images(pictures(3)), atol=0.05)
 
 
-def test_pixels_are_normalised_as_the_clip_says(clip):
+def test_pixels_are_normalized_as_the_clip_says(clip):
     other = Clip(
         clip.name,
         clip.config,

@@ -166,7 +166,7 @@ def stop_after(steps):
     return lambda: nullcontext(lambda done: done == steps)
 
 
-def test_items_of_several_pictures_and_captions(clip):
+def test_items_of_several_images_and_captions(clip):
     pixels, captions = two_pictures(4)
     with pytest.raises(UserError, match="items have 2 images and 2 captions each"):
         fine_tune(clip, pixels, [row * 2 for row in captions], RECIPE, seed=0)

@@ -82,7 +82,7 @@ def test_schedules_we_do_not_know(change, message):
         Schedule.from_json(Schedule().to_json() | change)
 
 
-def test_noise_depends_on_seed_picture_and_timestep_alone():
+def test_noise_depends_on_seed_image_and_timestep_alone():
     steps, pictures = np.array([14, 989]), np.array([7, 2**32 - 1], np.uint32)
     noise = keyed_noise(np.array([3, 3]), pictures, steps, SHAPE)
     assert noise.shape == (2, 2, *SHAPE) and noise.dtype == jnp.float32

@@ -74,7 +74,7 @@ def test_a_vae_that_overflows_in_float16_computes_in_float32(model):
     np.testing.assert_allclose(upcast.latents(picture), expected, rtol=0, atol=TOLERANCE)
 
 
-def test_pictures_alone_and_among_others(model):
+def test_images_alone_and_among_others(model):
     pictures = list(np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8))
     mean, logvar = model.encode_images(pictures)
     assert mean.shape == logvar.shape == (3, *model.latent_shape) == (3, 4, 4, 4)
@@ -109,7 +109,7 @@ def test_dtype_is_that_of_the_weights_and_results_are_float32(model):
     assert 0 < np.abs(states - expected).max() < 0.1 * np.abs(expected).max()
 
 
-def test_one_picture_is_not_a_list_of_pictures(model):
+def test_one_image_is_not_a_list_of_images(model):
     with pytest.raises(UserError, match="images is one image; put it in a list"):
         model.encode_images(np.zeros((8, 8, 3), np.uint8))
 

@@ -201,7 +201,7 @@ def test_decisions(table):
     assert 0 < len(table.decisions) <= 2 * evaluation.SHOWN
 
 
-def test_pictured_decisions(split):
+def test_shown_decisions(split):
     scores = np.stack([np.arange(COUNT), np.full(COUNT, 2.5)], axis=1).astype(float)[..., None]
     scores[0] = 1.0  # a tie is not right
     one = Series("dsd", "lora-8", "unseen-artist", metrics.outcomes(scores))
@@ -215,7 +215,7 @@ def test_pictured_decisions(split):
     np.testing.assert_array_equal(first.negative, pictures()[3, 1])
 
 
-def test_pictured_captions():
+def test_shown_captions():
     """An item of one image shows it twice: with its caption and with the best wrong one."""
     source = examples(2)._replace(
         captions=[("right", "near", "far")] * 2, images=[((0, 0),), ((1, 0),)]

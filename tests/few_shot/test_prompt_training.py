@@ -169,7 +169,7 @@ def test_loss_is_what_the_recipe_says(model, seen):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_denoising_loss_is_of_the_matching_pictures():
+def test_denoising_loss_is_of_the_matching_images():
     error = jnp.array([[[2.0, 4.0]], [[9.0, 9.0]], [[1.0, 3.0]], [[9.0, 9.0]]])
     uncond = jnp.array([[4.0, 4.0], [7.0, 7.0], [2.0, 6.0], [7.0, 7.0]])
     expected = [np.mean([0.5**2, 1.0]), 0.5**2]

@@ -34,7 +34,7 @@ def explained(model, picture):
     return dsd_jax.explain(model, picture, CAPTION, timesteps=2)
 
 
-def test_a_map_of_the_pictures_size_for_each_word(explained):
+def test_a_map_of_the_images_size_for_each_word(explained):
     words, maps = explained
     assert words == CAPTION.split()
     assert maps.shape == (len(words), 12, 20) and maps.dtype == np.float32

@@ -57,7 +57,7 @@ def trained(model):
     return {"lora": jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), lora)}
 
 
-def test_whatever_a_picture_comes_as(score, picture, tmp_path):
+def test_whatever_a_image_comes_as(score, picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "picture.png")
     expected = score()
     for same in (str(tmp_path / "picture.png"), Image.fromarray(picture)):

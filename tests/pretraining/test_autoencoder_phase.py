@@ -30,7 +30,7 @@ class Stripes:
         return np.zeros((count, 64, 64, 3), np.uint8) + np.array([200, 0, 0], np.uint8), []
 
 
-def test_batch_recolours_about_half():
+def test_batch_recolors_about_half():
     stream = Stripes()
     images = autoencoder_phase.batch(stream, 5, 200, 3)
     assert stream.key == [5, 1, 3]
@@ -43,7 +43,7 @@ def test_batch_recolours_about_half():
     assert (autoencoder_phase.batch(Stripes(), 5, 200, 4) != images).any()
 
 
-def test_patches_hold_the_pictures_pixels():
+def test_patches_hold_the_images_pixels():
     pictures = np.arange(2 * 8 * 8 * 3.0).reshape(2, 8, 8, 3)
     patches = autoencoder_phase.to_patches(pictures, 4)
     assert patches.shape == (2, 2, 2, 48)

@@ -32,7 +32,7 @@ def test_neither_the_unseen_artist_nor_held_out_pairs():
     assert len(pairs) > COUNT / 2 and not pairs & held_out
 
 
-def test_pictures_follow_from_their_key_alone():
+def test_images_follow_from_their_key_alone():
     stream = training_stream()
     first, scenes = stream.batch([3, 1, 7], 4)
     stream.batch([3, 1, 8], 4)

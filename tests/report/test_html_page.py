@@ -161,7 +161,7 @@ def test_dot_and_bar_are_at_the_values():
     assert '<line class="reference" x1="0.00%"' in html
 
 
-def test_candidates_that_are_captions_are_named_under_the_picture():
+def test_candidates_that_are_captions_are_named_under_the_image():
     one = replace(decision(), other_caption="a <i>dog</i>")
     page = page_of(ROWS, [one])
     text = "".join(page.text)

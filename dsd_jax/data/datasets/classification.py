@@ -128,7 +128,7 @@ def _report_others(place: Path, others: Sequence[str]) -> None:
 
 
 def class_names(root: Path, classes: Sequence[str]) -> list[str]:
-    """Return what to call the classes.
+    """Return the names of the classes in captions.
 
     Raises:
         UserError: classes.txt does not name each.

@@ -71,7 +71,7 @@ class SugarCrepe(Entry):
 
 
 class Cola(Entry):
-    """Two images, by links of which the last part is the file's name, and their captions."""
+    """An item of two images, named by links that end in the files' names, and their captions."""
 
     images: tuple[ImagePath, ImagePath]
     captions: tuple[Text, Text]
@@ -157,7 +157,7 @@ class WinogroundCaptions(Entry):
 
 
 class Winoground(WinogroundCaptions):
-    """Two images and their captions; the files' names lack their ending."""
+    """An item of two images, named without the files' ending, and their captions."""
 
     image_0: ImagePath
     image_1: ImagePath
@@ -262,7 +262,7 @@ def benchmark(
 def open_layout(
     name: str, layout: Layout, folder: str, *, pictures: str = "", fit: str = "stretch"
 ) -> Benchmark:
-    """Return the benchmark of files that are laid out so."""
+    """Return the benchmark of files in this layout."""
     splits = ("all", *layout.files) if len(layout.files) > 1 else ("all",)
 
     def load(split: str) -> Examples:

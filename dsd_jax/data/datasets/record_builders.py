@@ -80,7 +80,7 @@ class Emoji(_RecordBuilder):
 
 
 class Records(_RecordBuilder):
-    """Any `Examples`: a split "pictures", each different image once, and a split "items".
+    """A builder for any `Examples`: the splits "pictures", each image once, and "items".
 
     An item is a line of JSON: its captions, the indices of its images, its kind and its cluster;
     a record has an image or an item, and nothing in the other's place.

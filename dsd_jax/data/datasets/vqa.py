@@ -122,7 +122,7 @@ def benchmark(
 
 
 def image_name(year: str, number: int) -> str:
-    """Return what COCO calls an image."""
+    """Return COCO's name of an image file."""
     return f"COCO_{year}_{number:012d}.jpg"
 
 
@@ -159,7 +159,7 @@ class Question(NamedTuple):
 
     @property
     def answer(self) -> str:
-        """Return what most annotators answered."""
+        """Return the answer of most annotators."""
         return self.row.multiple_choice_answer
 
     @property
@@ -169,7 +169,7 @@ class Question(NamedTuple):
 
     @property
     def given(self) -> frozenset[str]:
-        """Return all that annotators answered."""
+        """Return all answers of the annotators."""
         return frozenset([self.answer, *(given.answer for given in self.row.answers)])
 
 
