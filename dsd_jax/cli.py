@@ -131,7 +131,7 @@ def _check_folder() -> None:
 
 
 def _keep_compiled_programs() -> None:
-    """Let JAX keep what it compiles: a second start takes seconds instead of a minute."""
+    """Keep compiled programs on disk: a second start takes seconds instead of a minute."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     with contextlib.suppress(UserError, OSError):  # nobody's home, read-only: it compiles again

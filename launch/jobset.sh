@@ -153,7 +153,8 @@ YAML
   fi
 }
 
-# What dsd_jax/distributed/cluster.py reads. Hosts with TPUs are told by GKE who they are, and fail if they are not.
+# The variables that dsd_jax/distributed/cluster.py reads. GKE tells each TPU host its number; without
+# it a host fails.
 place_of_host() {
   ((hosts > 1)) || return 0
   if [[ -n "$type" ]]; then

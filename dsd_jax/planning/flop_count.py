@@ -142,7 +142,7 @@ class _Program:
         return outputs
 
     def _append_scan(self, equation: JaxprEqn, body: Jaxpr, inputs: Values) -> Values:
-        """Append every turn; a stacked output has all turns' values for inputs."""
+        """Append every iteration; a stacked output has all iterations' values for inputs."""
         first, last = equation.params["num_consts"], equation.params["num_carry"]
         last += first
         carry, turns = inputs[first:last], []

@@ -82,7 +82,7 @@ class Slice(NamedTuple):
 
 
 def find_compiler() -> None:
-    """Let Python find a compiler that was installed beside its packages; before JAX is imported."""
+    """Add a compiler installed beside the packages to the path; call it before JAX is imported."""
     if str(COMPILER) not in sys.path:
         sys.path.append(str(COMPILER))
 
