@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """python -m dsd_jax.convert pytorch_model.bin runs/authors
   python -m dsd_jax.convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
-  python -m dsd_jax.convert runs/emoji/prompts/lora-256/seed-0 runs/for-diffusers
+  python -m dsd_jax.convert runs/emoji/prompts/adapted-256/seed-0 runs/for-diffusers
   python -m dsd_jax.convert tiny runs/tiny-flax"""
 # What each kind can become, first what it becomes unless --to says otherwise.
 FORMS = {

@@ -161,6 +161,10 @@ case "$place" in
   "" | -*) run_main_job "$@" ;;
   setup | here)
     shift
+    if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+      show_help "${BASH_SOURCE[0]}"
+      exit
+    fi
     "run_$place" "$@"
     ;;
   local | tpu | gke | slurm)

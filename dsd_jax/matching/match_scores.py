@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dsd_jax.config import score_spec
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.diffusion.tokenization import check_captions
+from dsd_jax.errors import UserError
 from dsd_jax.io.images import ImageInput, read_images
 from dsd_jax.io.terminal import BAR_FORMAT, advance
 from dsd_jax.io.validation import check_seed
@@ -114,6 +115,12 @@ def match_settings(
         model, prompts, method, timesteps, layers, seed, force: as in `match_scores`.
         any_layers: whether layers may be others than those that prompts were learned with.
     """
+    if not isinstance(model, Model):
+        raise UserError(f"model is {model!r}; expected what dsd_jax.load returns.")
+    if prompts is not None and not isinstance(prompts, Mapping | str | Path):
+        raise UserError(f"prompts is {prompts!r}; expected a folder or a pytree of prompts.")
+    if timesteps is not None and not isinstance(timesteps, int | np.integer):
+        raise UserError(f"timesteps is {timesteps!r}; expected a whole number from 1 to 1000.")
     method, timesteps = prompt_compatibility.score_settings(prompts, method, timesteps, force=force)
     chosen = score_functions.chosen_layers(model.unet, layers)
     from_folder = isinstance(prompts, str | Path)

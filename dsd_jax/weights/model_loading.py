@@ -47,6 +47,8 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
             one message. All but the last is found before weights are converted.
     """
     check_devices()
+    if not isinstance(where, str | os.PathLike):
+        raise UserError(f"model is {where!r}; expected a name, a folder or a model on the Hub.")
     dtype = float_type(dtype)
     folder = find(where)
     ours = components(subfolders(folder))

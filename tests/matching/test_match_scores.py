@@ -217,3 +217,17 @@ def test_scores_that_are_not_finite(model, picture):
     broken = dataclasses.replace(model, params=huge)
     with pytest.raises(UserError, match="1 of 1 scores by random are not finite; the weights are"):
         dsd_jax.match_scores(broken, [picture], ["a cat"], method="dsd", chunk=2, timesteps=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"model": "tiny"}, "model is 'tiny'; expected what dsd_jax.load returns"),
+        ({"prompts": 3}, "prompts is 3; expected a folder or a pytree"),
+        ({"timesteps": "3"}, "timesteps is '3'; expected a whole number"),
+    ],
+)
+def test_values_of_another_type_are_told(model, picture, change, expected):
+    arguments = {"model": model, "images": [picture], "captions": ["a cat"], **change}
+    with pytest.raises(UserError, match=expected):
+        dsd_jax.match_scores(**arguments)

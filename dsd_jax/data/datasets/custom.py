@@ -39,6 +39,7 @@ FILES = ("captions.jsonl", "captions.csv")
 WRONG = ("given", "captions", "pictures")
 
 _WRONG_COLUMN = re.compile("(wrong_caption|wrong_image)_[0-9]+")
+_MISSPELT_COLUMN = re.compile("wrong_?(captions?|images?|texts?|pictures?)?_?[0-9]*")
 _LONGEST_SPLIT = 100  # characters; splits name folders
 
 
@@ -113,17 +114,26 @@ def read_entries(path: Path) -> list[Entry]:
     """
     if path.suffix == ".csv":
         table = read_csv(path, ("image", "caption"))
-        rows = [(line, from_columns(row)) for line, row in table]
+        rows = [(line, from_columns(row, path)) for line, row in table]
     else:
         rows = read_json_lines(path)
     return list(parse_rows(Entry, rows, path, "line"))
 
 
-def from_columns(row: dict[str, str]) -> dict[str, Any]:
-    """Return a csv's row as a line of JSON has it: wrong_caption_1, ... become one list."""
+def from_columns(row: dict[str, str], path: Path) -> dict[str, Any]:
+    """Return a csv's row as a line of JSON has it: wrong_caption_1, ... become one list.
+
+    Raises:
+        UserError: a column is meant for wrong candidates and has another name.
+    """
     fields: dict[str, Any] = {}
     for name, value in row.items():
         if not _WRONG_COLUMN.fullmatch(name):
+            if _MISSPELT_COLUMN.fullmatch(name.strip().lower()):
+                raise UserError(
+                    f"{path}: column {shorten(name)} is not known; wrong candidates stand in "
+                    "wrong_caption_1, wrong_caption_2, ... or wrong_image_1, ..."
+                )
             fields[name] = value
         elif value:
             fields.setdefault(f"{name.rpartition('_')[0]}s", []).append(value)
@@ -148,7 +158,7 @@ def check_given(path: Path, entries: Sequence[Entry]) -> None:
         rows = ", ".join(f"{captions}+{images}" for captions, images in sorted(counts))
         raise UserError(
             f"{path}: rows have {rows} wrong captions + images; give all rows equally many of "
-            "one sort, or have them drawn (wrong=captions or wrong=pictures)."
+            "one sort, or have them drawn (--config.data.wrong=captions or pictures)."
         )
 
 

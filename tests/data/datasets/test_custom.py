@@ -165,3 +165,9 @@ def test_odd_settings(made):
         custom.benchmark(str(made), wrong="none")
     with pytest.raises(UserError, match="candidates is 1; expected 2 or more"):
         custom.benchmark(str(made), wrong="captions", candidates=1)
+
+
+def test_a_misspelt_column_of_wrong_candidates_is_told(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption,wrong_caption\na.png,a cat,a dog\n")
+    with pytest.raises(UserError, match="column 'wrong_caption' is not known; .* wrong_caption_1"):
+        custom.benchmark(str(tmp_path)).load("all")
