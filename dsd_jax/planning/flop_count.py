@@ -10,7 +10,7 @@ Nothing is computed twice, no gradient of frozen weights is formed, and whatever
 free. A step's own count, divided by this, says what rematerialisation and carelessness cost.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -143,17 +143,25 @@ class _Program:
 
     def _append_scan(self, equation: JaxprEqn, body: Jaxpr, inputs: Values) -> Values:
         """Append every iteration; a stacked output has all iterations' values for inputs."""
-        first, last = equation.params["num_consts"], equation.params["num_carry"]
-        last += first
+        # By their axes: the parameters that say how many these are differ between versions of JAX.
+        last = len(inputs) - _count_sliced(equation.invars, body.invars)
+        carried = len(equation.outvars) - _count_sliced(equation.outvars, body.outvars)
+        first = last - carried
         carry, turns = inputs[first:last], []
         for _ in range(equation.params["length"]):
             outputs = self._append(body, inputs[:first] + carry + inputs[last:])
-            carry = outputs[: last - first]
-            turns.append(outputs[last - first :])
+            carry = outputs[:carried]
+            turns.append(outputs[carried:])
         stacked = self._new(len(equation.outvars) - len(carry))
         for value, parts in zip(stacked, zip(*turns, strict=True), strict=False):
             self._operations.append(_Operation(0, parts, (value,), (value,)))
         return carry + stacked
+
+
+def _count_sliced(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+    """Return how many values a scan passes its body slice by slice: they have one axis more."""
+    pairs = zip(outer, inner, strict=True)
+    return sum(len(_shape(value)) > len(_shape(part)) for value, part in pairs)
 
 
 def _inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
