@@ -274,8 +274,7 @@ class Checkpoints:
             return
         if processes.is_main():
             for step in self._damaged:
-                aside = f"damaged-{step}-{time.time_ns()}"
-                (self.folder / str(step)).rename(self.folder / aside)
+                _rename(self.folder / str(step), self.folder / f"damaged-{step}-{time.time_ns()}")
         processes.barrier("damaged checkpoints are set aside")
         for step in self._damaged:
             self._best.metrics.pop(step, None)
@@ -298,6 +297,17 @@ class Checkpoints:
         if processes.is_main():
             line = f"checkpoint {step} in {self.folder} is {flaw}, passed over: {reason}"
             print(line, file=sys.stderr)
+
+
+def _rename(folder: epath.Path, target: epath.Path) -> None:
+    """Rename a folder; in a bucket files are copied one by one, so that a failure leaves a part."""
+    try:
+        folder.rename(target)
+    except FileNotFoundError:
+        if not is_remote(folder):
+            raise
+        if folder.exists():
+            folder.rename(target)
 
 
 def _means_damage(error: Exception) -> bool:
