@@ -18,7 +18,7 @@ from dsd_jax.models.params import (
     unflatten,
     weights_digest,
 )
-from dsd_jax.models.published_networks import UNETS
+from dsd_jax.models.published_networks import TEXTS, UNETS
 
 SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 SD21_UNET = {
@@ -41,24 +41,9 @@ SD15_TEXT = {
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
 }
-SD21_TEXT = {
-    "vocab_size": 49408,
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 23,
-    "num_attention_heads": 16,
-    "hidden_act": "gelu",
-}
+SD21_TEXT = dict(TEXTS[1024][0])
 XL_UNET = dict(UNETS["stabilityai/stable-diffusion-xl-base-1.0"])
-XL_TEXT_2 = {
-    "vocab_size": 49408,
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "projection_dim": 1280,
-}
+XL_TEXT_2 = dict(TEXTS[2048][1])
 
 
 @pytest.mark.parametrize(

@@ -234,12 +234,11 @@ def test_what_are_no_prompts(prompts, unet, tried):
     rng = generator("no files")
     for _ in range(count(12)):
         copied = shutil.copytree(folder, folder.with_name("copied"))
-        replace_by(
-            copied / rng.choice(("prompts.json", "prompts.safetensors")),
-            rng.choice(("fifo", "folder", "link", "loop")),
-        )
-        tried(prompt_compatibility.metadata_of, copied)
-        tried(read_prompts, copied, unet)
+        name = rng.choice(("prompts.json", "prompts.safetensors"))
+        replace_by(copied / name, rng.choice(("fifo", "folder", "link", "loop")))
+        metadata = tried(prompt_compatibility.metadata_of, copied)
+        params = tried(read_prompts, copied, unet)
         tried(fingerprint, copied)
+        assert (metadata if name == "prompts.json" else params) is None
         with contextlib.suppress(OSError):
             shutil.rmtree(copied)
