@@ -44,7 +44,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     )
     add(
         "--method",
-        help="attention, noise, itm, relative or dsd; default: the method of the prompts, or dsd",
+        help="attention, noise, noise-l1, noise-huber, itm, relative or dsd; default: the method "
+        "of the prompts, or dsd",
     )
     add(
         "--timesteps",
