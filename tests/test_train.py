@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -181,20 +180,10 @@ def test_prompts_say_what_they_are_for(run, folder):
     assert about["weights"] == str(folder) and about["shots"] == 10 and about["seed"] == 1
     assert about["shots_from"] == "unseen-artist/shots"
     assert about["kept_step"] in (0, 2, 4, 6)
-    assert list(about["held_out"]) == ["0", "2", "4", "6"]
-    gain = about["gains"]["trained"]
-    losses = list(about["held_out"].values())
-    np.testing.assert_allclose(gain["mean"], losses[0] - min(losses), atol=1e-5)
-    assert gain["kept"] == (gain["mean"] > gain["error"]) == (about["kept_step"] > 0)
     prompts = read_prompts(place, load(folder).unet)
     assert set(prompts) == ({"lora"} if about["kept_step"] else set())
     weights = read_prompts(run[0] / "prompts" / "weights-10" / "seed-0", load(folder).unet)
     assert set(weights["weights"]) == set(WEIGHED)
-    gains = read_metadata(run[0] / "prompts" / "weights-10" / "seed-0").gains
-    assert set(gains) == {f"weights of {name}" for name in WEIGHED}
-    for name in WEIGHED:
-        kept = any(np.any(leaf) for leaf in jax.tree.leaves(weights["weights"][name]))
-        assert gains[f"weights of {name}"].kept == kept
 
 
 def test_a_second_start_computes_nothing_and_says_where_the_report_is(

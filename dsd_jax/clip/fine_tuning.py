@@ -37,7 +37,6 @@ from dsd_jax.distributed.sharding import (
 from dsd_jax.errors import UserError
 from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import early_stopping
-from dsd_jax.training.early_stopping import HeldOutGain
 from dsd_jax.training.few_shot_fit import FewShotTask, adamw, fit_few_shot
 from dsd_jax.training.loop import LoopOptions
 from dsd_jax.training.losses import cross_entropy, fit_temperature
@@ -52,13 +51,11 @@ class TunedClip(NamedTuple):
         clip: the given one where the gain on held-out items is not significant.
         checks: {step: mean held-out loss}.
         kept: the step whose params were kept; 0 is the zero-shot model.
-        gain: of the best params on the held-out items; None where they were too few to tell.
     """
 
     clip: Clip
     checks: dict[int, float]
     kept: int
-    gain: HeldOutGain | None = None
 
 
 class _SplitItems(NamedTuple):
@@ -145,11 +142,11 @@ def fine_tune(
         early_stopping.warn_too_few(options.name, len(ids))
         return TunedClip(clip, {}, 0)
     task = _task(clip, _SplitItems(items, train, held_out, ids), recipe, seed)
-    best, checks, kept, gain = fit_few_shot(task, recipe, options)
+    best, checks, kept = fit_few_shot(task, recipe, options)
     if not kept:
-        return TunedClip(clip, checks, 0, gain)
+        return TunedClip(clip, checks, 0)
     tuned = jax.tree.map(lambda x: x.astype(clip.dtype), on_host(clip.mesh, best))
-    return TunedClip(replace(clip, params={**clip.params, **tuned}), checks, kept, gain)
+    return TunedClip(replace(clip, params={**clip.params, **tuned}), checks, kept)
 
 
 def _task(clip: Clip, data: _SplitItems, recipe: ClipRecipe, seed: int) -> FewShotTask:

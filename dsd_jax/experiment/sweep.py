@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from dsd_jax.benchmarks.splits import ShotDraw, count_shots, encode_shots
@@ -73,7 +72,7 @@ def _learn_from_draw(experiment: Experiment, draw: ShotDraw) -> dict[str, dict[s
             )
         learned = _learn(experiment, shots, label, metadata)
         if processes.is_main():
-            write_prompts(folder, learned.prompts, {**metadata, **_outcome(learned)})
+            write_prompts(folder, learned.prompts, {**metadata, "kept_step": learned.kept})
         prompts[label] = learned.prompts
     return prompts
 
@@ -95,15 +94,6 @@ def _learn(
         with MetricsLog(folder / "metrics.jsonl") as log:
             log.write({"phase": name, "held_out": learned.checks, "kept_step": learned.kept})
     return learned
-
-
-def _outcome(learned: TrainedPrompts) -> dict[str, Any]:
-    """Return how learning went, as the prompts' metadata have it; JSON has no infinite error."""
-    gains = {
-        name: gain._asdict() | {"error": gain.error if np.isfinite(gain.error) else None}
-        for name, gain in learned.gains.items()
-    }
-    return {"kept_step": learned.kept, "held_out": learned.checks, "gains": gains}
 
 
 def _metadata(experiment: Experiment, label: str, draw: ShotDraw) -> dict[str, Any]:

@@ -33,7 +33,6 @@ from dsd_jax.matching.forward import ForwardConfig, OutputSpec, Terms, uncond_pa
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts import prompt_params
 from dsd_jax.training import early_stopping
-from dsd_jax.training.early_stopping import HeldOutGain
 from dsd_jax.training.few_shot_fit import FewShotTask, adamw, fit_few_shot
 from dsd_jax.training.loop import LoopOptions
 
@@ -47,14 +46,11 @@ class TrainedPrompts(NamedTuple):
         prompts: a prompts pytree; {} where the gain on held-out items is not significant.
         checks: {step: mean held-out loss}.
         kept: the step whose prompts were kept; 0 is the zero-shot model.
-        gains: by what was learned: "trained" by gradient, and "weights of METHOD" by folds; empty
-            where there were too few shots to tell.
     """
 
     prompts: dict[str, Any]
     checks: dict[int, float]
     kept: int
-    gains: Mapping[str, HeldOutGain] = {}
 
 
 def outputs_of_losses(
@@ -173,23 +169,20 @@ def train_prompts(
         early_stopping.warn_too_few(options.name, support.items.count)
         return TrainedPrompts({}, {}, 0)
     score_weights: dict[str, Any] = {}
-    gains: dict[str, HeldOutGain] = {}
     if "weights" in recipe.kinds:
-        for name in recipe.methods:
-            fit = fit_weights(support, recipe, name, seed)
-            score_weights[name], gains[f"weights of {name}"] = fit
+        score_weights = {name: fit_weights(support, recipe, name, seed) for name in recipe.methods}
     fitted = {"weights": score_weights} if score_weights else {}
     prompts = init_prompts(model.unet, recipe, seed)
     if not prompts:
-        return TrainedPrompts(fitted, {}, 0, gains)
+        return TrainedPrompts(fitted, {}, 0)
     temperatures = {name: zero_shot_temperature(support, name, recipe) for name in recipe.methods}
     held_out_loss = HeldOutLoss(support, held_out, recipe, LossParams(temperatures, score_weights))
     mesh = pod_mesh(model.mesh)
     sampler = BatchSampler(mesh, support, train, recipe, seed)
     task = _task(model, prompts, sampler, held_out_loss, options)
-    best, checks, kept, gain = fit_few_shot(task, recipe, options)
+    best, checks, kept = fit_few_shot(task, recipe, options)
     trained = jax.tree.map(fetch, best) if kept else {}
-    return TrainedPrompts({**trained, **fitted}, checks, kept, {**gains, "trained": gain})
+    return TrainedPrompts({**trained, **fitted}, checks, kept)
 
 
 def _task(

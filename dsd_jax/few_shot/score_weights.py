@@ -26,7 +26,7 @@ from dsd_jax.few_shot.support_set import (
 from dsd_jax.matching.forward import Terms
 from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import losses
-from dsd_jax.training.early_stopping import HeldOutGain, measure_gain
+from dsd_jax.training.early_stopping import is_gain
 
 _STEPS, _RATE = 300, 0.05
 FOLDS = 5
@@ -46,14 +46,7 @@ class Regression(NamedTuple):
     temperature: Any
 
 
-class FittedWeights(NamedTuple):
-    """The weights of a method, zeros where their gain is refused; and the gain that decided."""
-
-    weights: dict[str, Any]
-    gain: HeldOutGain
-
-
-def fit_weights(support: SupportSet, recipe: Recipe, method: str, seed: int) -> FittedWeights:
+def fit_weights(support: SupportSet, recipe: Recipe, method: str, seed: int) -> dict[str, Any]:
     """Fit the weights of a method's score on all items for which a device has room.
 
     The strength of the prior is the one of `recipe.ridges` with the least loss on the items that
@@ -79,11 +72,9 @@ def fit_weights(support: SupportSet, recipe: Recipe, method: str, seed: int) -> 
     zero = jax.tree.map(jnp.zeros_like, units)
     best = int(np.argmin(unseen.mean(axis=1)))
     frozen = np.asarray(_losses(recipe, method, data, zero, count))
-    gain = measure_gain(frozen - unseen[best], clusters)
-    if not gain.kept:
-        return FittedWeights(zero, gain)
-    weights = _regress(recipe, method, data, ridges[best], np.ones(count, bool))
-    return FittedWeights(weights, gain)
+    if not is_gain(frozen - unseen[best], clusters):
+        return zero
+    return _regress(recipe, method, data, ridges[best], np.ones(count, bool))
 
 
 def limit_to_memory(support: SupportSet, method: str, seed: int) -> SupportSet:

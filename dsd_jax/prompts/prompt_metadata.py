@@ -5,9 +5,7 @@
     {"weights": "tiny", "weights_digest": "<64 hex digits>",
      "dtype": "float32", "recipe": {"methods": ["attention"], "kinds": ["lora"], "rank": 4, ...},
      "layers": [...], "timesteps": [89, 339, 589, 839], "noises": 2,
-     "data": {...}, "shots_from": "shots", "shots": 256, "seed": 0, "kept_step": 60,
-     "held_out": {"0": 0.69, "20": 0.55, ...},
-     "gains": {"trained": {"mean": 0.14, "error": 0.03, "kept": true}}}                by train
+     "data": {...}, "shots_from": "shots", "shots": 256, "seed": 0, "kept_step": 60}   by train
     {"from": "lora.safetensors", "weights": "tiny"}                                    by convert
 
 Every field may be absent: None, or empty for `layers`, then means that it is unknown. Unknown
@@ -46,20 +44,6 @@ class LearnedRecipe(_Open):
     kinds: List[str] = ()
 
 
-class LearnedGain(_Open):
-    """A gain on held-out shots, by which what was learned was kept or refused.
-
-    Attributes:
-        mean: by how much the mean held-out loss fell.
-        error: its standard error; None where there were too few shots to tell.
-        kept: whether it was kept.
-    """
-
-    mean: float
-    error: float | None
-    kept: bool
-
-
 class PromptMetadata(_Open):
     """The metadata of the prompts in a folder.
 
@@ -76,9 +60,6 @@ class PromptMetadata(_Open):
         shots: number of items that were learned from.
         seed: of the draw of shots and of the initialization.
         kept_step: step whose prompts were kept; 0 if none was better on the held-out shots.
-        held_out: mean loss on the held-out shots by step; empty where nothing was trained by
-            gradient.
-        gains: on the held-out shots, by what was learned: "trained", "weights of METHOD".
         converted_from: file or folder that `convert` read.
     """
 
@@ -94,8 +75,6 @@ class PromptMetadata(_Open):
     shots: int | None = Field(default=None, ge=0)
     seed: int | None = Field(default=None, ge=0)
     kept_step: int | None = Field(default=None, ge=0)
-    held_out: Mapping[str, float] | None = None
-    gains: Mapping[str, LearnedGain] | None = None
     converted_from: str | None = Field(default=None, alias="from")
 
     @property

@@ -35,34 +35,6 @@ class CheckSchedule(Protocol):
     patience: int
 
 
-class HeldOutGain(NamedTuple):
-    """The gain of trained params on held-out items, by which they are kept or refused.
-
-    Attributes:
-        mean: by how much the mean loss is lower than the frozen model's.
-        error: its standard error; infinite where there are too few items to tell.
-        kept: whether the gain exceeds it.
-    """
-
-    mean: float
-    error: float
-    kept: bool
-
-
-class HeldOutVerdict(NamedTuple):
-    """The held-out losses of a training, and what they decide.
-
-    Attributes:
-        checks: {step: mean held-out loss}.
-        kept: the step whose params are kept; 0 is the frozen model.
-        gain: at the check with the lowest mean loss.
-    """
-
-    checks: dict[int, float]
-    kept: int
-    gain: HeldOutGain
-
-
 class TrainState(NamedTuple):
     """The state that a resumed few-shot run needs.
 
@@ -123,28 +95,23 @@ def warn_too_few(name: str, shots: int) -> None:
 
 
 def is_gain(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> bool:
-    """Return whether the mean of gains (n,) exceeds its standard error."""
-    return measure_gain(gains, clusters).kept
-
-
-def measure_gain(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> HeldOutGain:
-    """Return the mean of gains (n,) with its standard error, and whether it exceeds that.
+    """Return whether the mean of gains (n,) exceeds its standard error.
 
     Items of one cluster are not independent: their gains count together. Fewer than `LEAST`
     clusters tell nothing, so they are no gain.
     """
-    mean = gains.mean()
     if not can_tell(clusters):
-        return HeldOutGain(float(mean), np.inf, kept=False)
+        return False
+    mean = gains.mean()
     sums = np.bincount(cluster_ids(list(clusters)), gains - mean)  # of each cluster
     error = np.sqrt(np.sum(sums**2) * len(sums) / (len(sums) - 1)) / len(gains)
-    return HeldOutGain(float(mean), float(error), kept=bool(mean > error))
+    return bool(mean > error)
 
 
 def best_if_significant(
     state: TrainState, schedule: CheckSchedule, clusters: Sequence[Any] | np.ndarray
-) -> HeldOutVerdict:
-    """Return the held-out losses, and the step whose params are kept.
+) -> tuple[dict[int, float], int]:
+    """Return {step: mean held-out loss}, and the step whose params are kept.
 
     That is 0, the frozen model, unless the best gain is significant; `clusters` (n,) are those of
     the held-out items.
@@ -155,8 +122,8 @@ def best_if_significant(
         if not np.isnan(loss)
     }
     best = int(state.best_check)
-    gain = measure_gain(state.held_out[0] - state.held_out[best], clusters)
-    return HeldOutVerdict(checks, list(checks)[best] if gain.kept else 0, gain)
+    gains = state.held_out[0] - state.held_out[best]
+    return checks, list(checks)[best] if is_gain(gains, clusters) else 0
 
 
 def split(

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from dsd_jax.training import early_stopping
-from dsd_jax.training.early_stopping import HeldOutGain, TrainState
+from dsd_jax.training.early_stopping import TrainState
 from dsd_jax.training.loop import CheckResult, LoopOptions, fit
 
 
@@ -65,13 +65,11 @@ class FewShotFit(NamedTuple):
         params: None where their gain on the held-out items is not significant.
         checks: {step: mean held-out loss}.
         kept: the step whose params were kept; 0 is the frozen model.
-        gain: of the best params, by which they were kept or not.
     """
 
     params: Any
     checks: dict[int, float]
     kept: int
-    gain: HeldOutGain
 
 
 def fit_few_shot(task: FewShotTask, recipe: FewShotRecipe, options: LoopOptions) -> FewShotFit:
@@ -95,5 +93,5 @@ def fit_few_shot(task: FewShotTask, recipe: FewShotRecipe, options: LoopOptions)
         check_every=recipe.check_every,
         batch_size=task.batch_size,
     )
-    checks, kept, gain = early_stopping.best_if_significant(state, recipe, task.clusters)
-    return FewShotFit(state.best if kept else None, checks, kept, gain)
+    checks, kept = early_stopping.best_if_significant(state, recipe, task.clusters)
+    return FewShotFit(state.best if kept else None, checks, kept)
