@@ -15,24 +15,29 @@ if TYPE_CHECKING:
     from dsd_jax.matching.attention_maps import explain
     from dsd_jax.matching.batching import match_terms
     from dsd_jax.matching.forward import Terms
+    from dsd_jax.matching.match_result import MatchResult, match
     from dsd_jax.matching.match_scores import match_scores
     from dsd_jax.weights.model_loading import load
 
 __all__ = [
+    "MatchResult",
     "Model",
     "Terms",
     "UserError",
     "__version__",
     "explain",
     "load",
+    "match",
     "match_scores",
     "match_terms",
 ]
 _MODULES = {
+    "MatchResult": "matching.match_result",
     "Model": "diffusion.pipeline",
     "Terms": "matching.forward",
     "explain": "matching.attention_maps",
     "load": "weights.model_loading",
+    "match": "matching.match_result",
     "match_scores": "matching.match_scores",
     "match_terms": "matching.batching",
 }

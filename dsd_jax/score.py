@@ -1,7 +1,6 @@
 """Scores captions against images and marks the caption that fits each image best."""
 
 import json
-import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from dsd_jax.cli import Parser, check_text, run_command
 from dsd_jax.errors import UserError
-from dsd_jax.io.terminal import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = """python -m dsd_jax.score --image a.png --image b.png \\
       --caption "a cat to the left of a dog" --caption "a dog to the left of a cat\""""
-CAPTION_WIDTH = 56
-COLUMNS = 5  # images beside each other in the table; more go into further blocks
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -173,56 +169,18 @@ def as_json(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str
 
 def as_table(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str:
     """Return a table of captions by images, in which the best caption of each image is marked."""
+    from dsd_jax.matching.score_table import score_blocks, short_names
+
     best = "; * best caption of the image" if len(flags.caption) > 1 else ""
     learned = f" and prompts {flags.prompts}" if flags.prompts else ""
     title = (
         f"{flags.method} scores by {flags.weights}{learned}, {flags.timesteps} timesteps, "
         f"seed {flags.seed} (higher fits better{best})"
     )
-    columns = [
-        column(name, image_scores)
-        for name, image_scores in zip(short_names(flags.image), scores, strict=True)
-    ]
-    blocks = [
-        block(flags.caption, columns[start : start + COLUMNS])
-        for start in range(0, len(columns), COLUMNS)
-    ]
+    blocks = score_blocks(scores, flags.caption, short_names(flags.image))
     if files:
         blocks.append("\n".join(["Heat maps:", *(f"  {path}" for path in files)]))
     return "\n\n".join([title, *blocks])
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """Return the files' names, or the whole paths if two files have the same name."""
-    names = [Path(path).name for path in paths]
-    return names if len(set(names)) == len(names) else list(paths)
-
-
-def column(name: str, scores: "np.ndarray") -> list[str]:
-    """Return an image's name and its scores, with enough digits to tell the captions apart."""
-    import numpy as np
-
-    range_of_scores = float(np.ptp(scores)) or 1.0
-    digits = int(np.clip(2 - np.floor(np.log10(range_of_scores)), 2, 9))
-    marks = ["*" if len(scores) > 1 and score == scores.max() else " " for score in scores]
-    return [
-        f"{printable(name)} ",
-        *(f"{s:.{digits}f}{mark}" for s, mark in zip(scores, marks, strict=True)),
-    ]
-
-
-def block(captions: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
-    """Return the table of a few images."""
-    captions = [printable(" ".join(caption.split())) for caption in captions]
-    width = max(len("caption"), *(min(len(caption), CAPTION_WIDTH) for caption in captions))
-    widths = [max(map(len, cells)) for cells in columns]
-    lines = []
-    for number, caption in enumerate(["caption", *captions]):
-        cells = [cells[number].rjust(w) for cells, w in zip(columns, widths, strict=True)]
-        first, *further = textwrap.wrap(caption, width)
-        lines.append("  ".join([first.ljust(width), *cells]).rstrip())
-        lines += [f"  {part}" for part in further]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

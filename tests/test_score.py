@@ -91,8 +91,8 @@ def test_many_images_go_into_blocks(tmp_path, calls, capsys, monkeypatch):
     monkeypatch.setattr(dsd_jax, "match_scores", lambda *_, **__: scores, raising=False)
     main(arguments([str(path) for path in paths], CAPTIONS[:2]))
     _, *blocks = capsys.readouterr().out.split("\n\n")
-    assert [len(block.splitlines()[0].split()) for block in blocks] == [6, 6, 3]
-    assert blocks[2].splitlines()[1].split()[-2:] == ["10.00", "11.00"]
+    assert [len(block.splitlines()[0].split()) for block in blocks] == [9, 5]
+    assert blocks[1].splitlines()[1].split()[-2:] == ["10.00", "11.00"]
 
 
 def test_images_of_the_same_name_are_told_apart(tmp_path, calls, capsys):

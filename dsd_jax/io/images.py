@@ -41,11 +41,16 @@ def read_images(images: Sequence[ImageInput] | np.ndarray, size: int) -> np.ndar
     Raises:
         UserError: `images` is no list of them, or one cannot be read, as `open_image` says.
     """
+    check_images(images)
+    return np.stack([read_image(image, size) for image in images])
+
+
+def check_images(images: Sequence[ImageInput] | np.ndarray) -> None:
+    """Raise `UserError` unless these are one or more images in a list or an array of four dims."""
     if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) != 4:
         raise UserError("images is one image; put it in a list, as in images=[image].")
     if len(images) == 0:
         raise UserError("images is empty; give at least one image.")
-    return np.stack([read_image(image, size) for image in images])
 
 
 def read_image(image: ImageInput, size: int, fit: str = "stretch") -> np.ndarray:

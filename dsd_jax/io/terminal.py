@@ -50,6 +50,24 @@ def show_warning(message, category, filename, lineno, file=None, line=None) -> N
     tell("warning", message)
 
 
+def shows_progress(progress: bool | None = None) -> bool:
+    """Return whether to show progress: as asked, or where somebody watches.
+
+    Args:
+        progress: as asked; None is yes in a terminal and in a notebook, no in a file or a pipe.
+    """
+    if progress is not None:
+        return progress
+    return in_notebook() or bool(sys.stderr and sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Return whether this is the process of a notebook (Jupyter, Colab, VS Code)."""
+    module = sys.modules.get("IPython")  # a notebook has imported it
+    shell = module.get_ipython() if module else None
+    return hasattr(shell, "kernel")
+
+
 def advance(bar: "tqdm", amount: float) -> None:
     """Advance a bar, never beyond its total: fractions that add up to one may round to more."""
     bar.update(max(0.0, min(amount, bar.total - bar.n)))

@@ -92,6 +92,19 @@ def match_scores(
     settings = match_settings(
         model, prompts, method, timesteps, layers=layers, seed=seed, force=force
     )
+    return scores_with(model, images, captions, settings, chunk=chunk, progress=progress)
+
+
+def scores_with(
+    model: Model,
+    images: Sequence[ImageInput],
+    captions: Sequence[str],
+    settings: MatchSettings,
+    *,
+    chunk: int | None,
+    progress: bool,
+) -> np.ndarray:
+    """Return the scores that `match_scores` describes, with settings that are checked."""
     pairs = _match_matrix(model, images, check_captions(captions), settings)
     with tqdm(total=100, desc="matching", bar_format=BAR_FORMAT, disable=not progress) as bar:
         scores = _pair_scores(model, pairs, settings, chunk=chunk, bar=bar)
