@@ -56,7 +56,7 @@ class MatchResult:
 
     @property
     def margins(self) -> np.ndarray:
-        """How far the best caption is ahead of the next, (I,); NaN where there is one caption."""
+        """The lead of the best caption over the next, (I,); NaN where there is one caption."""
         if self.scores.shape[1] == 1:
             return np.full(len(self.scores), np.nan, np.float32)
         second, first = np.sort(self.scores, axis=1)[:, -2:].T

@@ -60,7 +60,7 @@ class Ranking:
 
     @property
     def margin(self) -> str:
-        """How far the best is ahead of the next, as text; empty for one candidate."""
+        """The lead of the best over the next, as text; empty for one candidate."""
         if len(self.candidates) < 2:
             return ""
         return f"{self.candidates[0].score - self.candidates[1].score:+.{self.digits}f}"
@@ -79,11 +79,12 @@ def rankings_of(
         images, names: I each.
         captions: C texts.
     """
-    titles, labels = names, captions
-    shown: Sequence[Image.Image | None] = images
-    options: Sequence[Image.Image | None] = [None] * len(captions)
+    titles, labels = list(names), list(captions)
+    shown: list[Image.Image | None] = list(images)
+    options: list[Image.Image | None] = [None] * len(captions)
     if len(captions) == 1 and len(images) > 1:
-        scores, titles, labels, shown, options = scores.T, captions, names, options, shown
+        scores, titles, labels = scores.T, labels, titles
+        shown, options = options, shown
     widest = float(np.ptp(scores, axis=1).max()) or 1.0
     return [
         _ranking(
@@ -102,7 +103,7 @@ def _ranking(
     labels: Sequence[str],
     images: Sequence[Image.Image | None],
 ) -> Ranking:
-    order = np.argsort(-scores, kind="stable")
+    order = [int(i) for i in np.argsort(-scores, kind="stable")]
     several = len(scores) > 1
     candidates = tuple(
         Candidate(labels[i], images[i], float(scores[i]), float(shares[i]), several and not place)
