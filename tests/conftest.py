@@ -13,11 +13,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
 from safetensors.numpy import load, save_file
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # tolerances are those of float32 on any machine
 # Where launch/test.sh puts a TPU's compiler; JAX outside the tests complains where there is no TPU.
 sys.path.append(str(Path(sys.prefix) / "planning"))
+
+# Shapes and dtypes that annotations give are checked in every test that calls such a function.
+WITH_SHAPES = {
+    "dsd_jax.models": "attention clip clip_layers resnet text_encoder transformer unet vae "
+    "vision_encoder",
+    "dsd_jax.diffusion": "noising",
+    "dsd_jax.matching": "score_functions",
+    "dsd_jax.statistics": "metrics standard_errors",
+    "dsd_jax.training": "losses",
+}
+install_import_hook(
+    [f"{package}.{name}" for package, names in WITH_SHAPES.items() for name in names.split()],
+    "beartype.beartype",
+)
 
 GOLDENS = Path(__file__).parent / "fixtures" / "goldens"
 MOST_MEMORY = 2_000_000_000  # bytes of a worker, above which it forgets what it has compiled

@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from dsd_jax.benchmarks.encoded_items import EncodedItems, item_outputs
 from dsd_jax.config.score_spec import ScoreSpec, method_named
-from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.diffusion.pipeline import Array, Model
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import ProgressFn
 from dsd_jax.matching.call_plan import even_ranges
@@ -31,7 +30,7 @@ class ScoreJob(NamedTuple):
     """
 
     outputs: OutputSpec
-    read: Callable[[Terms], jax.Array]
+    read: Callable[[Terms], Array]
     timesteps: np.ndarray
     prompts: Mapping[str, Any] | None = None
     weights: Mapping[str, Any] | None = None

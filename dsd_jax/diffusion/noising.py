@@ -12,14 +12,18 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Integer
 from pydantic import Field
 
 from dsd_jax.config.score_spec import TRAINED_TIMESTEPS
 from dsd_jax.errors import UserError
-from dsd_jax.io.terminal import shorten
+from dsd_jax.io.terminal import printable, shorten
 from dsd_jax.io.validation import parse
 from dsd_jax.models.json_config import ConfigFile
 
+Latents = Float[Array, "B h w D"]
+Timesteps = Int[Array, " B"]
+ArrayLike = Array | np.ndarray
 _PREDICTIONS = ("epsilon", "v_prediction")
 SCHEDULE_FILE = "scheduler/scheduler_config.json"
 _Beta = Annotated[float, Field(gt=0, lt=1)]
@@ -85,12 +89,13 @@ class Schedule:
         file, kind = SCHEDULE_FILE, stated.class_name or ""
         if kind.startswith(("EDM", "FlowMatch")):
             raise UserError(
-                f"{file}: {kind} has another way of adding noise than Stable Diffusion's betas, "
-                "and dsd_jax doesn't know it; use a model trained with 'scaled_linear' betas."
+                f"{file}: {printable(kind)} has another way of adding noise than Stable "
+                "Diffusion's betas, and dsd_jax doesn't know it; use a model trained with "
+                "'scaled_linear' betas."
             )
         if schedule.prediction not in _PREDICTIONS:
             raise UserError(
-                f"{file}: prediction_type is '{schedule.prediction}', expected one of "
+                f"{file}: prediction_type is {shorten(schedule.prediction)}, expected one of "
                 f"{', '.join(_PREDICTIONS)}."
             )
         if schedule.num_timesteps != TRAINED_TIMESTEPS:
@@ -107,7 +112,7 @@ class Schedule:
             )
         if schedule.beta_schedule not in ("scaled_linear", "linear") or stated.trained_betas:
             raise UserError(
-                f"{file}: beta_schedule '{schedule.beta_schedule}' with trained_betas "
+                f"{file}: beta_schedule {shorten(schedule.beta_schedule)} with trained_betas "
                 f"{shorten(stated.trained_betas)} is not supported; expected 'scaled_linear' or "
                 "'linear' and no trained_betas."
             )
@@ -128,8 +133,8 @@ class Schedule:
             "steps_offset": 1,
         }
 
-    def alphas_cumprod(self) -> np.ndarray:
-        """Return the signal power at each timestep: (T,) float32, falling, in (0, 1)."""
+    def alphas_cumprod(self) -> Float[np.ndarray, " T"]:
+        """Return the signal power at each timestep: float32, falling, in (0, 1)."""
         if self.beta_schedule == "linear":
             betas = np.linspace(
                 self.beta_start, self.beta_end, self.num_timesteps, dtype=np.float64
@@ -139,25 +144,25 @@ class Schedule:
             betas = roots.astype(np.float64) ** 2
         return np.cumprod(1.0 - betas).astype(np.float32)
 
-    def scales(self, timesteps: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return signal and noise amplitudes: two float32 arrays of the shape of `timesteps`."""
+    def scales(self, timesteps: Timesteps) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+        """Return signal and noise amplitudes, float32."""
         alphas = jnp.asarray(self.alphas_cumprod())[timesteps]
         return jnp.sqrt(alphas), jnp.sqrt(1.0 - alphas)
 
-    def add_noise(self, latents: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
-        """Return sqrt(abar_t) z + sqrt(1 - abar_t) eps, for latents (B, h, w, D) at (B,)."""
+    def add_noise(self, latents: Latents, noise: Latents, timesteps: Timesteps) -> Latents:
+        """Return sqrt(abar_t) z + sqrt(1 - abar_t) eps."""
         signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
         return signal * latents + sigma * noise
 
-    def target(self, latents: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
-        """Return what the UNet is trained to predict, the noise or v: (B, h, w, D)."""
+    def target(self, latents: Latents, noise: Latents, timesteps: Timesteps) -> Latents:
+        """Return what the UNet is trained to predict, the noise or v."""
         if self.prediction == "epsilon":
             return noise
         signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
         return signal * noise - sigma * latents
 
-    def epsilon(self, prediction: jax.Array, noisy: jax.Array, timesteps: jax.Array) -> jax.Array:
-        """Return the prediction as noise, (B, h, w, D): eps = sqrt(abar) v + sigma x_t."""
+    def epsilon(self, prediction: Latents, noisy: Latents, timesteps: Timesteps) -> Latents:
+        """Return the prediction as noise: eps = sqrt(abar) v + sigma x_t."""
         if self.prediction == "epsilon":
             return prediction
         signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
@@ -166,26 +171,29 @@ class Schedule:
 
 @partial(jax.jit, static_argnums=3)
 def keyed_noise(
-    seeds: jax.Array, images: jax.Array, timesteps: jax.Array, shape: tuple[int, ...]
-) -> jax.Array:
+    seeds: Integer[ArrayLike, " T"],
+    images: Integer[ArrayLike, " I"],
+    timesteps: Integer[ArrayLike, " T"],
+    shape: tuple[int, ...],
+) -> Float[Array, "I T *shape"]:
     """Draw standard normal noise that depends on (seed, image, timestep) alone.
 
     Args:
-        seeds: (T,) int32, the seed at each timestep.
-        images: (I,) uint32, a number that stands for each image; where they are divided over
-            devices, each device draws its own part.
-        timesteps: (T,) int32.
+        seeds: int32, the seed at each timestep.
+        images: uint32, a number that stands for each image; where they are divided over devices,
+            each device draws its own part.
+        timesteps: int32.
         shape: (h, w, D) of one latent.
 
     Returns:
-        (I, T, h, w, D) float32: the same for every caption, batch, chunk, device and host.
+        float32: the same for every caption, batch, chunk, device and host.
     """
 
-    def draw(image: jax.Array, seed: jax.Array, timestep: jax.Array) -> jax.Array:
+    def draw(image: ArrayLike, seed: ArrayLike, timestep: ArrayLike) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image), timestep)
         return jax.random.normal(key, shape)
 
-    def draw_all(image: jax.Array) -> jax.Array:
+    def draw_all(image: ArrayLike) -> Array:
         return jax.vmap(draw, (None, 0, 0))(image, seeds, timesteps)
 
     return jax.vmap(draw_all)(images)

@@ -15,14 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from dsd_jax.config.score_spec import method_named
+from dsd_jax.diffusion.pipeline import Array
 from dsd_jax.errors import UserError
 from dsd_jax.matching.forward import OutputSpec, Terms, cross_attention_layers
 from dsd_jax.models.unet_config import UNetConfig
 
 # From the error, (I, C, T), and the empty caption's, (I, 1, T) or None, to e(t).
-Formula = Callable[[Any, Any], jax.Array]
+Formula = Callable[[Any, Any], Array]
 _ERROR_TERMS: Mapping[str, Formula] = {
     "noise": lambda e, u: -jnp.square(e),
     "itm": lambda e, u: jnp.square(u) - jnp.square(e),
@@ -31,8 +33,8 @@ _ERROR_TERMS: Mapping[str, Formula] = {
 }
 
 
-def error_term(name: str, terms: Terms) -> jax.Array | None:
-    """Return the part of a method's score that prediction errors make, (I, C, T), if it has one."""
+def error_term(name: str, terms: Terms) -> Float[Array, "I C T"] | None:
+    """Return the part of a method's score that prediction errors make, if it has one."""
     method = method_named(name)
     if not method.error:
         return None
@@ -117,7 +119,7 @@ def score(
     name: str,
     layers: Sequence[str],
     weights: Mapping[str, Any] | None = None,
-) -> jax.Array:
+) -> Float[jax.Array, "I C"]:
     """Return the score of every pair.
 
     Args:
@@ -127,14 +129,16 @@ def score(
         weights: learned weights of the method, if any.
 
     Returns:
-        (I, C) float32.
+        float32; higher is a better match.
     """
     scores = per_timestep_scores(terms, name, layers, weights)
     return mean_over_timesteps(jnp.asarray(scores), weights)
 
 
-def mean_over_timesteps(scores: jax.Array, weights: Mapping[str, Any] | None = None) -> jax.Array:
-    """Return the mean over timesteps, or the sum by learned weights: (..., T) -> (...).
+def mean_over_timesteps(
+    scores: Float[Array, "*B T"], weights: Mapping[str, Any] | None = None
+) -> Float[jax.Array, "*B"]:
+    """Return the mean over timesteps, or the sum by learned weights.
 
     Raises:
         UserError: there are learned weights of another number of timesteps.
@@ -154,8 +158,8 @@ def mean_over_timesteps(scores: jax.Array, weights: Mapping[str, Any] | None = N
 
 def per_timestep_scores(
     terms: Terms, name: str, layers: Sequence[str], weights: Mapping[str, Any] | None = None
-) -> jax.Array:
-    """Return the score of every pair at every timestep: (I, C, T) float32; arguments as `score`."""
+) -> Float[Array, "I C T"]:
+    """Return the score of every pair at every timestep, float32; arguments as `score`."""
     method, learned = method_named(name), weights or {}
     total: Any = 0.0
     if method.attention:
@@ -169,8 +173,8 @@ def per_timestep_scores(
     return total
 
 
-def authors_attention(terms: Terms, layers: Sequence[str]) -> jax.Array:
-    """Return the attention score of the authors' code at batch size 1: (I, C, T).
+def authors_attention(terms: Terms, layers: Sequence[str]) -> Float[Array, "I C T"]:
+    """Return the attention score of the authors' code at batch size 1.
 
     Its mean is over the empty caption's row too (`unet`, `AttnProcessor`); for parity only.
     """
@@ -178,8 +182,10 @@ def authors_attention(terms: Terms, layers: Sequence[str]) -> jax.Array:
     return jnp.mean(jnp.stack(rows), axis=0)
 
 
-def check_finite(scores: np.ndarray, weights: str) -> np.ndarray:
-    """Return `scores`, of any shape, by the model named `weights`.
+def check_finite(
+    scores: Shaped[np.ndarray, "*shape"], weights: str
+) -> Shaped[np.ndarray, "*shape"]:
+    """Return `scores` by the model named `weights`.
 
     Raises:
         UserError: some are NaN or infinite.

@@ -11,11 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Shaped
 
 from dsd_jax.models.block_policy import ATTENDED
 
 # A static reduction of cross-attention logits (B, H, N, L), float32.
-Reduce = Callable[[jax.Array], jax.Array]
+Reduce = Callable[[Array], Array]
 # The adapter of one attention layer, any of: {"to_q" | "to_k" | "to_v" | "to_out": {"down": (D, r),
 # "up": (r, D')}, "tokens": {"key": (M, D), "value": (M, D)}}, M learned tokens.
 AdapterParams = Mapping[str, Any]
@@ -23,26 +25,26 @@ AdapterParams = Mapping[str, Any]
 _QUERY_CHUNK = 512
 
 
-def mean_lse(logits: jax.Array) -> jax.Array:
-    """Return the mean over queries of the logsumexp over tokens: (B, H, N, L) -> (B, H), float32.
+def mean_lse(logits: Float[Array, "B H N L"]) -> Float[Array, "B H"]:
+    """Return the mean over queries of the logsumexp over tokens, float32.
 
     The authors' attention score of one layer before its mean over heads (`METHOD`: paper, eq. 6).
     """
     return jax.nn.logsumexp(logits, axis=-1).mean(axis=-1)
 
 
-def attention_maps(logits: jax.Array) -> jax.Array:
-    """Return the mean probabilities over heads, as DAAM plots them: (B, H, N, L) -> (B, L, N)."""
+def attention_maps(logits: Float[Array, "B H N L"]) -> Float[Array, "B L N"]:
+    """Return the mean probabilities over heads, as DAAM plots them."""
     return jax.nn.softmax(logits, axis=-1).mean(axis=1).swapaxes(1, 2)
 
 
-def repeat_rows(x: jax.Array, rows: int) -> jax.Array:
+def repeat_rows(x: Shaped[Array, "R *rest"], rows: int) -> Shaped[Array, "{rows} *rest"]:
     """Repeat each row in place so that there are `rows`: an image's captions are adjacent."""
     return x if x.shape[0] == rows else jnp.repeat(x, rows // x.shape[0], axis=0)
 
 
-def broadcast_to_rows(x: jax.Array, rows: int) -> jax.Array:
-    """Broadcast values of S sets of J captions, (S, J, ...), to rows: (rows, ...).
+def broadcast_to_rows(x: Shaped[Array, "S J *rest"], rows: int) -> Shaped[Array, "{rows} *rest"]:
+    """Broadcast values of S sets of J captions to rows.
 
     Consecutive latents share a set, and each latent meets its J captions in adjacent rows. A
     broadcast instead of a gather, so that where rows are sharded a device needs its own sets only.
@@ -62,10 +64,12 @@ class LoRADense(nn.Module):
 
     features: int
     use_bias: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, update: Mapping[str, jax.Array] | None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "*rows D"], update: Mapping[str, Float[Array, "_ _"]] | None
+    ) -> Float[Array, "*rows {self.features}"]:
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         out = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if self.use_bias:
@@ -76,24 +80,30 @@ class LoRADense(nn.Module):
 
 
 @jax.checkpoint
-def _low_rank(x: jax.Array, down: jax.Array, up: jax.Array) -> jax.Array:
+def _low_rank(
+    x: Float[Array, "*rows D"], down: Float[Array, "D r"], up: Float[Array, "r E"]
+) -> Float[Array, "*rows E"]:
     return (x.astype(jnp.float32) @ down) @ up
 
 
-def split_heads(x: jax.Array, heads: int) -> jax.Array:
-    """Reshape (B, N, H*D) -> (B, N, H, D)."""
+def split_heads(x: Float[Array, "B N HD"], heads: int) -> Float[Array, "B N {heads} D"]:
+    """Reshape states into those of each head."""
     return x.reshape(*x.shape[:2], heads, -1)
 
 
-def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Compute attention (B, N, H, D); logits and softmax are float32 in every dtype."""
+def _attend(
+    query: Float[Array, "B N H D"], key: Float[Array, "B L H D"], value: Float[Array, "B L H D"]
+) -> Float[Array, "B N H D"]:
+    """Compute attention; logits and softmax are float32 in every dtype."""
     logits = jnp.einsum("BNHD,BLHD->BHNL", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5, axis=-1).astype(value.dtype)
     return jnp.einsum("BHNL,BLHD->BNHD", weights, value)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Compute self-attention (B, N, H, D), in chunks of queries where the logits would be large.
+def attend(
+    query: Float[Array, "B N H D"], key: Float[Array, "B L H D"], value: Float[Array, "B L H D"]
+) -> Float[Array, "B N H D"]:
+    """Compute self-attention, in chunks of queries where the logits would be large.
 
     At 64x64 latents the logits of one row are 335 MB; a chunk is 512 queries against all keys,
     recomputed for the gradient instead of kept.
@@ -107,14 +117,16 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
 
 class SelfAttention(nn.Module):
-    """A multi-head attention of a hidden state (B, N, D) to itself."""
+    """A multi-head attention of a hidden state to itself."""
 
     heads: int
     upcast: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, adapter: AdapterParams) -> jax.Array:
+    def __call__(
+        self, hidden: Float[Array, "B N D"], adapter: AdapterParams
+    ) -> Float[Array, "B N D"]:
         features = hidden.shape[-1]
         query, key, value = (
             split_heads(
@@ -135,18 +147,18 @@ class CrossAttention(nn.Module):
     heads: int
     upcast: bool
     reduce: Reduce
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, states: jax.Array, adapter: AdapterParams
-    ) -> tuple[jax.Array, jax.Array]:
-        """Attend from `hidden` (B, N, D) to the text states (S, J, L, D').
+        self, hidden: Float[Array, "B N D"], states: Float[Array, "S J L E"], adapter: AdapterParams
+    ) -> tuple[Float[Array, "B N D"], Array]:
+        """Attend from hidden states to text states.
 
         Keys and values are projected once per caption, then broadcast to the rows.
 
         Returns:
-            The new hidden state (B, N, D), and the reduced logits.
+            The new hidden state, and the reduced logits.
         """
         features = hidden.shape[-1]
         query = LoRADense(features, False, self.dtype, name="to_q")(hidden, adapter.get("to_q"))
@@ -167,7 +179,9 @@ class CrossAttention(nn.Module):
         return out, self.reduce(logits)
 
 
-def _append(states: jax.Array, tokens: jax.Array) -> jax.Array:
-    """Append learned tokens (M, D) to every caption's (S, J, L, D)."""
+def _append(
+    states: Float[Array, "S J L D"], tokens: Float[Array, "M D"]
+) -> Float[Array, "S J L+M D"]:
+    """Append learned tokens to every caption's."""
     tokens = jnp.broadcast_to(tokens.astype(states.dtype), (*states.shape[:2], *tokens.shape))
     return jnp.concatenate([states, tokens], axis=2)

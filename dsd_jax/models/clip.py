@@ -12,6 +12,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from dsd_jax.io.validation import parse
 from dsd_jax.models.json_config import REMEDY, ConfigFile, Width
@@ -89,7 +91,7 @@ class CLIP(nn.Module):
     """The two towers and their projections to E dims; vectors are not normalized."""
 
     config: CLIPConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Build both towers; the text tower's params have no level of their own."""
@@ -102,21 +104,23 @@ class CLIP(nn.Module):
             "logit_scale", lambda _: jnp.asarray(_INITIAL_LOGIT_SCALE, jnp.float32)
         )
 
-    def encode_texts(self, ids: jax.Array) -> jax.Array:
-        """Return the projected end token's state (C, E) float32 of token ids (C, L) int32."""
+    def encode_texts(self, ids: Int[Array, "C L"]) -> Float[Array, "C E"]:
+        """Return the projected end token's state of token ids, float32."""
         return self.text(ids)[1]
 
-    def encode_images(self, pixels: jax.Array) -> jax.Array:
-        """Return the projected class token's state (I, E) float32 of normalized pixels."""
+    def encode_images(self, pixels: Float[Array, "I H W 3"]) -> Float[Array, "I E"]:
+        """Return the projected class token's state of normalized pixels, float32."""
         return self.visual_projection(self.vision_model(pixels)).astype(jnp.float32)
 
-    def __call__(self, ids: jax.Array, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the captions' vectors (C, E) and the images' (I, E)."""
+    def __call__(
+        self, ids: Int[Array, "C L"], pixels: Float[Array, "I H W 3"]
+    ) -> tuple[Float[Array, "C E"], Float[Array, "I E"]]:
+        """Return the captions' vectors and the images'."""
         return self.encode_texts(ids), self.encode_images(pixels)
 
 
-def unit(x: jax.Array) -> jax.Array:
-    """Scale vectors (..., E) to length 1."""
+def unit(x: Float[Array, "*B E"]) -> Float[Array, "*B E"]:
+    """Scale vectors to length 1."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 

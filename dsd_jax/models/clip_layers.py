@@ -5,20 +5,23 @@ its Flax port.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from dsd_jax.models.attention import split_heads
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
 
 
+@runtime_checkable
 class EncoderConfig(Protocol):
     """The fields of a tower's config that its layers read."""
 
@@ -41,10 +44,10 @@ class _SelfAttention(nn.Module):
 
     config: EncoderConfig
     causal: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         c = self.config
         query, key, value = (
             split_heads(nn.Dense(c.hidden_size, dtype=self.dtype, name=name)(hidden), c.heads)
@@ -62,10 +65,10 @@ class _SelfAttention(nn.Module):
 
 class _MLP(nn.Module):
     config: EncoderConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         hidden = nn.Dense(self.config.intermediate_size, dtype=self.dtype, name="fc1")(hidden)
         hidden = ACTIVATIONS[self.config.activation](hidden)
         return nn.Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(hidden)
@@ -74,10 +77,10 @@ class _MLP(nn.Module):
 class _Layer(nn.Module):
     config: EncoderConfig
     causal: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         c = self.config
         norm = nn.LayerNorm(epsilon=c.norm_eps, dtype=self.dtype, name="layer_norm1")
         hidden += _SelfAttention(c, self.causal, self.dtype, name="self_attn")(norm(hidden))
@@ -88,10 +91,12 @@ class _Layer(nn.Module):
 class _Layers(nn.Module):
     config: EncoderConfig
     causal: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, hidden: Float[Array, "B L D"]
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"]]:
         last_input = hidden
         for i in range(self.config.layers):
             layer = _Layer(self.config, self.causal, self.dtype, name=str(i))
@@ -100,13 +105,15 @@ class _Layers(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The layers of a tower over hidden states (B, L, D)."""
+    """The layers of a tower over hidden states."""
 
     config: EncoderConfig
     causal: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the last layer's output and its input, both (B, L, D)."""
+    def __call__(
+        self, hidden: Float[Array, "B L D"]
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"]]:
+        """Return the last layer's output and its input."""
         return _Layers(self.config, self.causal, self.dtype, name="layers")(hidden)

@@ -5,7 +5,8 @@ Reference: diffusers `models/resnet.py`, `downsampling.py`, `upsampling.py`.
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from dsd_jax.models.attention import repeat_rows
 
@@ -16,13 +17,15 @@ class ResnetBlock(nn.Module):
     features: int
     groups: int
     epsilon: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, time: jax.Array | None = None) -> jax.Array:
-        """Return (B, h, w, features) of `x` (rows, h, w, D) and `time` (rows', D').
+    def __call__(
+        self, x: Float[Array, "R h w D"], time: Float[Array, "S E"] | None = None
+    ) -> Float[Array, "B h w {self.features}"]:
+        """Return the block's output for B = max(R, S) rows.
 
-        B is the larger number of rows; adjacent rows of the larger share a row of the smaller.
+        Adjacent rows of the larger share a row of the smaller.
         """
         rows = max(len(x), 0 if time is None else len(time))
         hidden = conv3x3(self.features, self.dtype, "conv1")(self._activate("norm1", x))
@@ -36,7 +39,7 @@ class ResnetBlock(nn.Module):
             x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)
         return repeat_rows(x, rows) + hidden
 
-    def _activate(self, name: str, x: jax.Array) -> jax.Array:
+    def _activate(self, name: str, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
         return jax.nn.silu(
             nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name=name)(x)
         )
@@ -46,10 +49,10 @@ class Downsample(nn.Module):
     """A strided convolution that halves the grid; the VAE pads only below and to the right."""
 
     padding: tuple[tuple[int, int], tuple[int, int]]
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h/2 w/2 D"]:
         return nn.Conv(
             x.shape[-1], (3, 3), strides=2, padding=self.padding, dtype=self.dtype, name="conv"
         )(x)
@@ -58,13 +61,13 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """A doubling of the grid by nearest neighbors, then a convolution."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B 2*h 2*w D"]:
         return conv3x3(x.shape[-1], self.dtype, "conv")(x.repeat(2, axis=1).repeat(2, axis=2))
 
 
-def conv3x3(features: int, dtype: jnp.dtype, name: str) -> nn.Conv:
+def conv3x3(features: int, dtype: DTypeLike, name: str) -> nn.Conv:
     """Build a 3x3 convolution that keeps the grid."""
     return nn.Conv(features, (3, 3), padding=1, dtype=dtype, name=name)

@@ -11,6 +11,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 from pydantic import Field
 
 from dsd_jax.io.validation import parse
@@ -109,10 +111,10 @@ class TextConfig:
 
 class _Embeddings(nn.Module):
     config: TextConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> jax.Array:
+    def __call__(self, ids: Int[Array, "C L"]) -> Float[Array, "C L D"]:
         c = self.config
         token = nn.Embed(c.vocab_size, c.hidden_size, dtype=self.dtype, name="token_embedding")
         position = nn.Embed(c.positions, c.hidden_size, dtype=self.dtype, name="position_embedding")
@@ -121,10 +123,12 @@ class _Embeddings(nn.Module):
 
 class _Tower(nn.Module):
     config: TextConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, ids: Int[Array, "C L"]
+    ) -> tuple[Float[Array, "C L D"], Float[Array, "C L D"]]:
         """Return the states after the final layer norm, and the last layer's input (no norm)."""
         hidden = _Embeddings(self.config, self.dtype, name="embeddings")(ids)
         hidden, last_input = Encoder(self.config, True, self.dtype, name="encoder")(hidden)
@@ -136,11 +140,11 @@ class CLIPTextEncoder(nn.Module):
     """The text encoder of Stable Diffusion 1.x and 2.x."""
 
     config: TextConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> jax.Array:
-        """Return text states (C, L, D) float32, after the final layer norm, of ids (C, L) int32."""
+    def __call__(self, ids: Int[Array, "C L"]) -> Float[Array, "C L D"]:
+        """Return the text states of token ids, after the final layer norm, float32."""
         states, _ = _Tower(self.config, self.dtype, name="text_model")(ids)
         return states.astype(jnp.float32)
 
@@ -152,11 +156,11 @@ class SDXLTextEncoder(nn.Module):
     """
 
     config: TextConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return text states (C, L, D) and pooled vectors (C, E), float32, of ids (C, L) int32.
+    def __call__(self, ids: Int[Array, "C L"]) -> tuple[Float[Array, "C L D"], Float[Array, "C E"]]:
+        """Return the text states and pooled vectors of token ids, float32.
 
         A pooled vector is the last layer's state at the caption's end, projected; E is 0 in the
         first encoder, which has no projection.

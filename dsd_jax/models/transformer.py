@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from dsd_jax.models.attention import (
     AdapterParams,
@@ -24,10 +26,10 @@ class GEGLU(nn.Module):
     """A gated linear unit with exact (erf) GELU."""
 
     features: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: Float[Array, "B N D"]) -> Float[Array, "B N {self.features}"]:
         hidden = nn.Dense(2 * self.features, dtype=self.dtype, name="proj")(hidden)
         hidden, gate = jnp.split(hidden, 2, axis=-1)
         return hidden * jax.nn.gelu(gate, approximate=False)
@@ -36,10 +38,10 @@ class GEGLU(nn.Module):
 class FeedForward(nn.Module):
     """The MLP of a transformer block, four times as wide inside."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         features = hidden.shape[-1]
         hidden = GEGLU(4 * features, self.dtype, name="net_0")(hidden)
         return nn.Dense(features, dtype=self.dtype, name="net_2")(hidden)
@@ -52,17 +54,20 @@ class TransformerBlock(nn.Module):
     upcast: bool
     reduce: Reduce
     rows: int  # B, of the result
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, states: jax.Array, adapters: Mapping[str, AdapterParams]
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return the new hidden state (B, N, D) and the reduced cross-attention logits.
+        self,
+        hidden: Float[Array, "R N D"],
+        states: Float[Array, "S J L E"],
+        adapters: Mapping[str, AdapterParams],
+    ) -> tuple[Float[Array, "{self.rows} N D"], Array]:
+        """Return the new hidden state and the reduced cross-attention logits.
 
         Args:
-            hidden: one row per latent or per caption, (B or fewer, N, D).
-            states: text states (S, J, L, D').
+            hidden: one row per latent, or per caption of each latent.
+            states: text states.
             adapters: of "attn1" and "attn2".
         """
 
@@ -81,7 +86,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A spatial transformer (diffusers `Transformer2DModel`) over a feature map (B, h, w, D)."""
+    """A spatial transformer (diffusers `Transformer2DModel`) over a feature map."""
 
     heads: int
     depth: int
@@ -91,12 +96,15 @@ class Transformer(nn.Module):
     reduce: Reduce
     rows: int
     policy: BlockPolicy
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, states: jax.Array, adapters: Mapping[str, AdapterParams]
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        self,
+        x: Float[Array, "R h w D"],
+        states: Float[Array, "S J L E"],
+        adapters: Mapping[str, AdapterParams],
+    ) -> tuple[Float[Array, "{self.rows} h w D"], dict[str, Array]]:
         """Return the new feature map and `{"transformer_blocks.0.attn2": scores, ...}`."""
         h, w, features = x.shape[1:]
         hidden = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
@@ -117,7 +125,7 @@ class Transformer(nn.Module):
         hidden = hidden.reshape(-1, h, w, features)
         return repeat_rows(x, hidden.shape[0]) + self._project("proj_out", hidden, features), scores
 
-    def _project(self, name: str, x: jax.Array, features: int) -> jax.Array:
+    def _project(self, name: str, x: Float[Array, "*B E"], features: int) -> Float[Array, "*B D"]:
         # SD 1.x stores the same linear map as a 1x1 convolution, SD 2.x as a matrix.
         if self.linear:
             return self.policy.prepare(nn.Dense)(features, dtype=self.dtype, name=name)(x)

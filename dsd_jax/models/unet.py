@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from dsd_jax.errors import UserError
 from dsd_jax.models.attention import (
@@ -26,8 +28,10 @@ from dsd_jax.models.transformer import Transformer
 from dsd_jax.models.unet_config import UNetConfig
 
 
-def sinusoidal_embedding(timesteps: jax.Array, features: int) -> jax.Array:
-    """Return sinusoids (B, features) of (B,), cosines first (`flip_sin_to_cos`), float32."""
+def sinusoidal_embedding(
+    timesteps: Int[Array, " R"], features: int
+) -> Float[Array, "R {features}"]:
+    """Return sinusoids, cosines first (`flip_sin_to_cos`), float32."""
     half = features // 2
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)
     angles = timesteps.astype(jnp.float32)[:, None] * frequencies
@@ -38,16 +42,18 @@ class _TimeEmbedding(nn.Module):
     """The MLP behind the sinusoids."""
 
     features: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*R D"]) -> Float[Array, "*R {self.features}"]:
         x = nn.Dense(self.features, dtype=self.dtype, name="linear_1")(x)
         return nn.Dense(self.features, dtype=self.dtype, name="linear_2")(jax.nn.silu(x))
 
 
-def _add_sizes(config: UNetConfig, pooled: jax.Array | None, image_size: int) -> jax.Array:
-    """Append the sinusoids of SDXL's six size numbers to the pooled text (S, J, D), float32.
+def _add_sizes(
+    config: UNetConfig, pooled: Float[Array, "S J A"] | None, image_size: int
+) -> Float[Array, "S J D"]:
+    """Append the sinusoids of SDXL's six size numbers to the pooled text, float32.
 
     The numbers are the original height and width, the crop's top and left, and the target height
     and width. Images are resized whole to the model's own size, so they are (size, size, 0, 0,
@@ -73,12 +79,12 @@ class Conditioning:
     """The inputs of a UNet's blocks that all of them share.
 
     Attributes:
-        states: text states (S, J, L, D).
+        states: text states.
         adapters: adapter params of each attention layer, by its path below the block.
         rows: B, the number of rows once captions have met latents.
     """
 
-    states: jax.Array
+    states: Float[Array, "S J L E"]
     adapters: Mapping[str, AdapterParams]
     rows: int
 
@@ -99,7 +105,7 @@ class _Block(nn.Module):
     level: int
     reduce: Reduce
     policy: BlockPolicy
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     def resnet(self, i: int) -> ResnetBlock:
         c = self.config
@@ -107,7 +113,9 @@ class _Block(nn.Module):
         block = self.policy.prepare(ResnetBlock)
         return block(features, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}")
 
-    def attend(self, i: int, hidden: jax.Array, text: Conditioning) -> tuple[jax.Array, dict]:
+    def attend(
+        self, i: int, hidden: Float[Array, "R h w D"], text: Conditioning
+    ) -> tuple[Float[Array, "B h w D"], dict[str, Array]]:
         """Run transformer `i`; its scores are keyed by the path below this block."""
         c = self.config
         transformer = Transformer(
@@ -131,7 +139,10 @@ class DownBlock(_Block):
     """A block of resnets, transformers at some resolutions, and a downsampler but in the last."""
 
     @nn.compact
-    def __call__(self, hidden, time, text: Conditioning):
+    def __call__(
+        self, hidden: Float[Array, "R h w D"], time: Float[Array, "S T"], text: Conditioning
+    ) -> tuple[Float[Array, "B v u E"], list[Array], dict[str, Array]]:
+        """Return the hidden state, what the up blocks will read, and the scores."""
         c, skips, scores = self.config, [], {}
         for i in range(c.layers_per_block):
             hidden = self.resnet(i)(hidden, time)
@@ -152,7 +163,10 @@ class MidBlock(_Block):
     """A block of resnet, transformer, resnet at the coarsest resolution."""
 
     @nn.compact
-    def __call__(self, hidden, time, text: Conditioning):
+    def __call__(
+        self, hidden: Float[Array, "R h w D"], time: Float[Array, "S T"], text: Conditioning
+    ) -> tuple[Float[Array, "B h w D"], dict[str, Array]]:
+        """Return the hidden state and the scores."""
         hidden = self.resnet(0)(hidden, time)
         hidden, scores = self.attend(0, hidden, text)
         return self.resnet(1)(hidden, time), scores
@@ -162,7 +176,14 @@ class UpBlock(_Block):
     """The mirror of a down block, with its skip connections concatenated."""
 
     @nn.compact
-    def __call__(self, hidden, skips: list, time, text: Conditioning):
+    def __call__(
+        self,
+        hidden: Float[Array, "R h w D"],
+        skips: list[Array],
+        time: Float[Array, "S T"],
+        text: Conditioning,
+    ) -> tuple[Float[Array, "B v u E"], dict[str, Array]]:
+        """Return the hidden state and the scores; takes its skips off the end of `skips`."""
         c, scores = self.config, {}
         for i in range(c.layers_per_block + 1):
             skip = repeat_rows(skips.pop(), hidden.shape[0])
@@ -182,33 +203,33 @@ class UNet2DCondition(nn.Module):
     config: UNetConfig
     reduce: Reduce = mean_lse
     policy: BlockPolicy = BlockPolicy()
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self,
-        latents: jax.Array,
-        timesteps: jax.Array,
-        states: jax.Array,
+        latents: Float[Array, "R h w {self.config.in_channels}"],
+        timesteps: Int[Array, " R"],
+        states: Float[Array, "S J L {self.config.cross_attention_dim}"],
         adapters: Mapping[str, AdapterParams] | None = None,
-        pooled: jax.Array | None = None,
+        pooled: Float[Array, "S J A"] | None = None,
         *,
         image_size: int = 0,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[Float[Array, "R*J h w {self.config.out_channels}"], dict[str, Array]]:
         """Predict the noise (or v) of each row; reduce the logits of each cross-attention layer.
 
         Args:
-            latents: noisy latents (R, h, w, in_channels).
-            timesteps: (R,) in [0, 1000).
-            states: text states (S, J, L, D) of S sets of J captions; R is a multiple of S, and
-                each set meets R / S adjacent latents.
+            latents: noisy latents.
+            timesteps: in [0, 1000).
+            states: text states of S sets of J captions; R is a multiple of S, and each set meets
+                R / S adjacent latents.
             adapters: adapter params of each attention layer, by its path (`prompts.by_layer`).
-            pooled: pooled text (S, J, D), added to the time embedding of SDXL.
+            pooled: pooled text, added to the time embedding of SDXL.
             image_size: side of the images in pixels, an input of SDXL.
 
         Returns:
-            The prediction (B, h, w, out_channels) float32 and {layer path: reduce(logits
-            (B, H, N, L))}, where B = R * J, the J captions of a latent in adjacent rows. The layers
+            The prediction, float32, and {layer path: reduce(logits (B, H, N, L))}, where
+            B = R * J, the J captions of a latent in adjacent rows. The layers
             before the first cross-attention, or in SDXL before the first time embedding, run once
             per latent.
 
@@ -231,11 +252,13 @@ class UNet2DCondition(nn.Module):
         )(hidden)
         return conv3x3(c.out_channels, jnp.float32, "conv_out")(jax.nn.silu(hidden)), scores
 
-    def _embed(self, name: str, x: jax.Array) -> jax.Array:
+    def _embed(self, name: str, x: Float[Array, "*R D"]) -> Float[Array, "*R E"]:
         features = 4 * self.config.block_out_channels[0]
         return _TimeEmbedding(features, self.dtype, name=name)(x.astype(self.dtype))
 
-    def _levels(self, hidden, time, text: Conditioning):
+    def _levels(
+        self, hidden: Float[Array, "R h w D"], time: Float[Array, "S T"], text: Conditioning
+    ) -> tuple[Float[Array, "B h w D"], dict[str, Array]]:
         """Run all blocks, down, middle and up; return hidden state and scores by full path."""
         c, skips, scores = self.config, [hidden], {}
         levels = len(c.block_out_channels)

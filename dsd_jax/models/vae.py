@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 from pydantic import BeforeValidator, Field, model_validator
 
 from dsd_jax.io.validation import parse
@@ -133,10 +135,10 @@ class _Attention(nn.Module):
     """A single-head self-attention over the grid."""
 
     groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
         features = x.shape[-1]
         hidden = nn.GroupNorm(self.groups, epsilon=_EPSILON, dtype=self.dtype, name="group_norm")(
             x
@@ -154,7 +156,7 @@ class _Block(nn.Module):
 
     config: VAEConfig
     features: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     def resnet(self, i: int) -> ResnetBlock:
         return ResnetBlock(
@@ -164,7 +166,7 @@ class _Block(nn.Module):
 
 class _MidBlock(_Block):
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B v u E"]:
         x = self.resnet(0)(x)
         x = _Attention(self.config.norm_num_groups, self.dtype, name="attentions_0")(x)
         return self.resnet(1)(x)
@@ -174,7 +176,7 @@ class _DownBlock(_Block):
     last: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B v u E"]:
         for i in range(self.config.layers_per_block):
             x = self.resnet(i)(x)
         return (
@@ -186,20 +188,20 @@ class _UpBlock(_Block):
     last: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B v u E"]:
         for i in range(self.config.layers_per_block + 1):
             x = self.resnet(i)(x)
         return x if self.last else Upsample(self.dtype, name="upsamplers_0")(x)
 
 
 class Encoder(nn.Module):
-    """The encoder: pixels (B, h*f, w*f, 3) to moments (B, h, w, 2 * latent_channels)."""
+    """The encoder: pixels to the moments of latents."""
 
     config: VAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B h w M"]:
         c = self.config
         x = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(x)
         for i, features in enumerate(c.block_out_channels):
@@ -213,13 +215,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The decoder: latents (B, h, w, latent_channels) to pixels (B, h*f, w*f, 3)."""
+    """The decoder: latents to pixels."""
 
     config: VAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B H W 3"]:
         c = self.config
         x = conv3x3(c.block_out_channels[-1], self.dtype, "conv_in")(x)
         x = _MidBlock(c, c.block_out_channels[-1], self.dtype, name="mid_block")(x)
@@ -236,7 +238,7 @@ class AutoencoderKL(nn.Module):
     """An encoder and a decoder around a diagonal Gaussian posterior."""
 
     config: VAEConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         channels = self.config.latent_channels
@@ -245,24 +247,23 @@ class AutoencoderKL(nn.Module):
         self.quant_conv = nn.Conv(2 * channels, (1, 1), dtype=self.dtype)
         self.post_quant_conv = nn.Conv(channels, (1, 1), dtype=self.dtype)
 
-    def encode(self, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the posterior of the unscaled latents.
+    def encode(
+        self, pixels: Float[Array, "B H W 3"]
+    ) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
+        """Return mean and log variance of the posterior of unscaled latents, float32.
 
         Args:
-            pixels: (B, h*f, w*f, 3) in [-1, 1].
-
-        Returns:
-            mean and log variance, each (B, h, w, latent_channels) float32.
+            pixels: in [-1, 1].
         """
         moments = self.quant_conv(self.encoder(pixels.astype(self.dtype))).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, *_LOGVAR_RANGE)
 
-    def decode(self, latents: jax.Array) -> jax.Array:
-        """Return pixels, about [-1, 1], float32, of unscaled latents (B, h, w, latent_channels)."""
+    def decode(self, latents: Float[Array, "B h w D"]) -> Float[Array, "B H W 3"]:
+        """Return pixels, about [-1, 1], float32, of unscaled latents."""
         return self.decoder(self.post_quant_conv(latents.astype(self.dtype))).astype(jnp.float32)
 
-    def __call__(self, pixels: jax.Array) -> jax.Array:
+    def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
         """Reconstruct from the posterior's mean; reaches all params, for `init`."""
         return self.decode(self.encode(pixels)[0])
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 from pydantic import model_validator
 
 from dsd_jax.io.validation import parse
@@ -92,10 +93,10 @@ class _PatchEmbedding(nn.Module):
 
     features: int
     side: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pixels: jax.Array) -> jax.Array:
+    def __call__(self, pixels: Float[Array, "I H W 3"]) -> Float[Array, "I N D"]:
         side, (images, height, width, channels) = self.side, pixels.shape
         shape = (side, side, channels, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -106,10 +107,10 @@ class _PatchEmbedding(nn.Module):
 
 class _Embeddings(nn.Module):
     config: VisionConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pixels: jax.Array) -> jax.Array:
+    def __call__(self, pixels: Float[Array, "I H W 3"]) -> Float[Array, "I N+1 D"]:
         c = self.config
         patches = _PatchEmbedding(c.hidden_size, c.patch_size, self.dtype, name="patch_embedding")(
             pixels
@@ -126,15 +127,11 @@ class CLIPVisionEncoder(nn.Module):
     """The vision encoder; its params are those below `vision_model` in a CLIP's tree."""
 
     config: VisionConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, pixels: jax.Array) -> jax.Array:
-        """Return the class token's state (I, D), after the last norm, of normalized pixels.
-
-        Args:
-            pixels: (I, image_size, image_size, 3).
-        """
+    def __call__(self, pixels: Float[Array, "I H W 3"]) -> Float[Array, "I D"]:
+        """Return the class token's state, after the last norm, of normalized pixels."""
         eps = self.config.norm_eps
         hidden = _Embeddings(self.config, self.dtype, name="embeddings")(pixels)
         # The name is misspelt in OpenAI's code, and so in all files.

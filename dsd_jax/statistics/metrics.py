@@ -8,16 +8,17 @@ more than five candidates. Two images and two captions: Winoground's text, image
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 COMPAT_BATCH = 16  # of the authors' evaluation
 
 
-def outcomes(scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Return {metric: outcome of each item, (n,) in [0, 1]}; 1 is right.
+def outcomes(scores: Float[np.ndarray, "n P J"]) -> dict[str, Float[np.ndarray, " n"]]:
+    """Return {metric: outcome of each item, in [0, 1]}; 1 is right.
 
     Args:
-        scores: (n, P, J); the matching candidate is the first, or of two images and two captions
-            caption i matches image i.
+        scores: of each image with each caption; the matching candidate is the first, or of two
+            images and two captions caption i matches image i.
 
     Raises:
         FloatingPointError: a score is not a number, so it can't be compared.
@@ -48,25 +49,26 @@ def chances(images: int, captions: int) -> dict[str, float]:
     return {"R@1": 1 / candidates, "R@5": 5 / candidates}
 
 
-def among_best(scores: np.ndarray, count: int) -> np.ndarray:
-    """Return the chance (n,) that the first of K candidates is among the `count` highest.
-
-    Args:
-        scores: (n, K).
-        count: of the highest.
-    """
+def among_best(scores: Float[np.ndarray, "n candidates"], count: int) -> Float[np.ndarray, " n"]:
+    """Return the chance that the first of the candidates is among the `count` highest."""
     first, others = scores[:, :1], scores[:, 1:]
     higher, equal = (others > first).sum(1), (others == first).sum(1)
     return np.clip((count - higher) / (1 + equal), 0.0, 1.0)
 
 
-def better(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+def better(
+    scores: Float[np.ndarray, " n"], others: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
     """Return 1 where the first scores are higher, 0.5 where both are equal, otherwise 0."""
     return (scores > others) + 0.5 * (scores == others)
 
 
-def compat(attention: np.ndarray, bias: np.ndarray | None, kinds: Sequence[str]) -> np.ndarray:
-    """Return scores (n, P, J) as the authors' evaluation has them.
+def compat(
+    attention: Float[np.ndarray, "n P J"],
+    bias: Float[np.ndarray, "n P J"] | None,
+    kinds: Sequence[str],
+) -> Float[np.ndarray, "n P J"]:
+    """Return scores as the authors' evaluation has them.
 
     Their attention score is one number for a whole batch: a mean over 16 items of one kind in their
     order (METHOD: `unet`, `AttnProcessor`, batch size 16), so that the batch, not the item, is

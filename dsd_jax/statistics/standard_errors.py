@@ -4,19 +4,23 @@ from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Float, Int
 
+Clusters = Sequence[Hashable] | np.ndarray
 SAMPLES = 2000
 _MAX_NUMBERS = 2**22  # of resamples that are in memory at a time as float64 or int64
 
 
-def standard_error(values: np.ndarray, clusters: Sequence[Hashable], span: float = 1.0) -> float:
+def standard_error(
+    values: Float[np.ndarray, "S n"], clusters: Clusters, span: float = 1.0
+) -> float:
     """Return the standard error of the mean of values of S seeds and n items.
 
     Items are resampled in their clusters, for those of one share images.
 
     Args:
-        values: (S, n), an outcome per seed and item.
-        clusters: (n,), which items belong together.
+        values: an outcome per seed and item.
+        clusters: n of them; which items belong together.
         span: the width of the range that values can lie in: 1 for accuracies, 2 for differences of
             two. One cluster alone says nothing of others: then half of it is the error, the most
             that a mean can have.
@@ -33,8 +37,8 @@ def standard_error(values: np.ndarray, clusters: Sequence[Hashable], span: float
     return float(np.sqrt(variance))
 
 
-def cluster_ids(clusters: Sequence[Hashable]) -> np.ndarray:
-    """Return the cluster of each item as an int, (n,): 0, 1, and so on as they first appear."""
+def cluster_ids(clusters: Clusters) -> Int[np.ndarray, " n"]:
+    """Return the cluster of each item as an int: 0, 1, and so on as they first appear."""
     ids = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     return np.array([ids[name] for name in clusters], np.int64)
 

@@ -43,6 +43,6 @@ def test_contrastive_is_the_mean_cross_entropy_of_rows_and_columns():
     rows = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).diagonal()
     columns = -np.log(np.exp(logits) / np.exp(logits).sum(0, keepdims=True)).diagonal()
     found = [(logits.argmax(axis) == np.arange(5)).mean() for axis in (0, 1)]
-    loss, part = losses.contrastive(images, texts, 2.0)
+    loss, part = losses.contrastive(jnp.asarray(images), jnp.asarray(texts), jnp.asarray(2.0))
     assert float(loss) == pytest.approx((rows.mean() + columns.mean()) / 2, rel=1e-5)
     assert float(part) == pytest.approx(np.mean(found))
