@@ -21,9 +21,9 @@ from dsd_jax.io.terminal import printable, shorten
 from dsd_jax.io.validation import parse
 from dsd_jax.models.json_config import ConfigFile
 
-Latents = Float[Array, "B h w D"]
-Timesteps = Int[Array, " B"]
 ArrayLike = Array | np.ndarray
+Latents = Float[ArrayLike, "B h w D"]
+Timesteps = Int[ArrayLike, " B"]
 _PREDICTIONS = ("epsilon", "v_prediction")
 SCHEDULE_FILE = "scheduler/scheduler_config.json"
 _Beta = Annotated[float, Field(gt=0, lt=1)]
@@ -144,12 +144,16 @@ class Schedule:
             betas = roots.astype(np.float64) ** 2
         return np.cumprod(1.0 - betas).astype(np.float32)
 
-    def scales(self, timesteps: Timesteps) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    def scales(
+        self, timesteps: Int[ArrayLike, "*B"]
+    ) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
         """Return signal and noise amplitudes, float32."""
         alphas = jnp.asarray(self.alphas_cumprod())[timesteps]
         return jnp.sqrt(alphas), jnp.sqrt(1.0 - alphas)
 
-    def add_noise(self, latents: Latents, noise: Latents, timesteps: Timesteps) -> Latents:
+    def add_noise(
+        self, latents: Latents, noise: Latents, timesteps: Timesteps
+    ) -> Float[Array, "B h w D"]:
         """Return sqrt(abar_t) z + sqrt(1 - abar_t) eps."""
         signal, sigma = (x[:, None, None, None] for x in self.scales(timesteps))
         return signal * latents + sigma * noise

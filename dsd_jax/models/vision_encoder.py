@@ -110,7 +110,7 @@ class _Embeddings(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pixels: Float[Array, "I H W 3"]) -> Float[Array, "I N+1 D"]:
+    def __call__(self, pixels: Float[Array, "I H W 3"]) -> Float[Array, "I P D"]:
         c = self.config
         patches = _PatchEmbedding(c.hidden_size, c.patch_size, self.dtype, name="patch_embedding")(
             pixels

@@ -114,7 +114,7 @@ def test_vae(golden):
 def test_decoder(golden):
     ours = AutoencoderKL(golden.model.vae).apply(
         {"params": golden.model.params["vae"]},
-        nhwc(golden.common["noise_table"][:1]),
+        jnp.asarray(nhwc(golden.common["noise_table"][:1])),
         method="decode",
     )
     theirs = golden.common["vae_decode_of_noise0"]
@@ -130,7 +130,7 @@ def test_schedule(golden):
     b2 = golden.b2
     for number, timestep in enumerate(b2["timesteps"]):
         latents, noise = nhwc(b2["latents"])[number], nhwc(b2["noise"])[number]
-        noisy = schedule.add_noise(latents, noise[None], np.full(2, int(timestep)))
+        noisy = schedule.add_noise(latents, np.stack([noise, noise]), np.full(2, int(timestep)))
         # Theirs are Euler's, before they are scaled back by sqrt(sigma^2 + 1).
         sigma = golden.common["sigmas"][999 - int(timestep)]
         assert_close(noisy, nhwc(b2["noisy_latents"])[number] / np.sqrt(sigma**2 + 1))
