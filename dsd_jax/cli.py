@@ -9,6 +9,7 @@ A command's module is a docstring (its purpose), a `main(argv)` and
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -202,7 +203,10 @@ class ConfigParser(Parser):
 
 
 class RunParser(ConfigParser):
-    """A `ConfigParser` that takes `--workdir`, too: an `epath.Path` to a folder or in a bucket."""
+    """A `ConfigParser` that takes `--workdir`, too: an `epath.Path` to a folder or in a bucket.
+
+    `parse_args` returns the whole command line as `command`, too.
+    """
 
     def __init__(self, name: str, purpose: str, example: str, *, kind: "ConfigClass"):
         """Take the arguments of `ConfigParser`."""
@@ -219,7 +223,9 @@ class RunParser(ConfigParser):
         from dsd_jax.io.storage import make_folder
 
         _join_others()  # first: whoever fails from here on ends the others, too
-        flags = super().parse_args(args, namespace)
+        arguments = list(sys.argv[1:] if args is None else args)
+        flags = super().parse_args(arguments, namespace)
+        flags.command = shlex.join([*self.prog.split(), *arguments])
         flags.workdir = make_folder(flags.workdir, "--workdir")
         return flags
 

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
             return
         experiment = setup.load_experiment(flags.config, workdir)
         experiment, prompts = add_prompts(experiment, uses, force=flags.force)
-        evaluation.evaluate(experiment, prompts, {})
+        evaluation.evaluate(experiment, prompts, {}, command=flags.command)
 
 
 if __name__ == "__main__":

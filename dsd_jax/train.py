@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
         experiment = setup.load_experiment(flags.config, workdir)
         learned = sweep.prompt_sweep(experiment)
         tuned = clip_baseline.clip_sweep(experiment)
-        evaluation.evaluate(experiment, learned, tuned)
+        evaluation.evaluate(experiment, learned, tuned, command=flags.command)
 
 
 if __name__ == "__main__":

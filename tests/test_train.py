@@ -1,6 +1,7 @@
 """The train command from end to end on a tiny model: its files, and what a second start does."""
 
 import contextlib
+import datetime
 import io
 import json
 import shutil
@@ -14,7 +15,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.experiment import sweep
 from dsd_jax.few_shot.prompt_training import TrainedPrompts
 from dsd_jax.prompts.prompt_files import read_metadata, read_prompts
-from dsd_jax.report.result_rows import COMPARISON_FIELDS, ROW_FIELDS
+from dsd_jax.report.result_rows import COMPARISON_FIELDS, OPTIONAL_FIELDS, ROW_FIELDS
 from dsd_jax.weights.model_loading import load
 from dsd_jax.weights.model_saving import save
 from tests.few_items import few_items
@@ -128,13 +129,21 @@ def test_header(report, folder):
     assert report["benchmark"] == "emoji" and report["weights"] == str(folder)
     assert report["seed"] == 0 and report["seconds"] > 0 and "cpu" in report["device"]
     assert {"python", "jax", "flax", "optax"} <= set(report["versions"])
+    assert report["command"].startswith("python -m dsd_jax.train --config=configs/emoji.py ")
+    assert "--config.seeds=2" in report["command"]
+    assert datetime.datetime.fromisoformat(report["date"]).utcoffset() == datetime.timedelta()
 
 
 def test_rows(report):
     """There are zero-shot and few-shot rows of every method, split and kind, and their means."""
     rows = report["results"]
-    assert all(tuple(name for name in row if name != "refused") == ROW_FIELDS for row in rows)
-    assert not any("refused" in row for row in rows if row["prompts"] is None)
+    optional = set(OPTIONAL_FIELDS)
+    assert all(tuple(name for name in row if name not in optional) == ROW_FIELDS for row in rows)
+    verdicts = [{"kept", "refused"} & set(row) for row in rows if row["prompts"] is None]
+    assert not any(verdicts)
+    assert all("kept" in row or "refused" in row for row in rows if row["prompts"])
+    # Two items, or ten of which most are right or wrong, say too little for a standard error.
+    assert all("interval" in row for row in rows if row["n"] == 2)
     series = {(row["method"], row["prompts"], row["split"], row["kind"]) for row in rows}
     prompts = [
         *((name, None) for name in METHODS),
@@ -156,7 +165,8 @@ def test_rows(report):
 
 def test_comparisons(report):
     rows = report["comparisons"]
-    assert all(tuple(row) == COMPARISON_FIELDS for row in rows)
+    fields = [tuple(name for name in row if name != "interval") for row in rows]
+    assert set(fields) == {COMPARISON_FIELDS}
     assert {row["prompts"] for row in rows} == {None, "lora-10", "weights-10"}
     value = {
         (row["method"], row["prompts"], row["split"], row["kind"]): row["value"]
@@ -167,6 +177,18 @@ def test_comparisons(report):
         few = value[row["method"], row["prompts"], *here]
         zero = value[row["baseline_method"], row["baseline_prompts"], *here]
         np.testing.assert_allclose(row["difference"], few - zero, atol=1e-9)
+
+
+def test_the_page_tells_what_the_rows_are(run):
+    page = (run[0] / "report.html").read_text()
+    for words in (
+        "LoRA of rank 2",
+        "Weights of the score&#39;s parts",
+        "10 shots of unseen-artist",
+    ):
+        assert words in page
+    assert "Mean over 2 noise levels" in page and "learn.lora.learning_rate" in page
+    assert "where the model looks for the word" in page
 
 
 def test_table_is_printed(run):
@@ -243,7 +265,7 @@ def test_prompts_that_were_cut_short_are_learned_again(workdir, folder, monkeypa
         return TrainedPrompts({}, {0: 1.0}, 0)
 
     monkeypatch.setattr(sweep, "train_prompts", learn)
-    monkeypatch.setattr("dsd_jax.experiment.evaluation.evaluate", lambda *_: None)
+    monkeypatch.setattr("dsd_jax.experiment.evaluation.evaluate", lambda *_, **__: None)
     (place / "prompts.json").unlink()
     (workdir / "report.html").unlink()
     train.main(options(folder, workdir))

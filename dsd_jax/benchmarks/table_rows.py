@@ -41,12 +41,23 @@ class LearnedPrompts(NamedTuple):
 
     def refused(self, method: str) -> str:
         """Return the kinds that held-out shots refused, as "lora 2/3" (of draws); "" for none."""
-        lacking = {
-            kind: sum(not _holds(prompts, kind, method) for prompts in self.prompts)
+        draws = len(self.prompts)
+        return self._shares({kind: draws - n for kind, n in self._held(method).items()})
+
+    def kept(self, method: str) -> str:
+        """Return the kinds that held-out shots kept, as "lora 1/3" (of draws); "" for none."""
+        return self._shares(self._held(method))
+
+    def _held(self, method: str) -> dict[str, int]:
+        """Return in how many draws there is something of each kind."""
+        return {
+            kind: sum(_holds(prompts, kind, method) for prompts in self.prompts)
             for kind in self.kinds
         }
+
+    def _shares(self, counts: Mapping[str, int]) -> str:
         draws = len(self.prompts)
-        return ", ".join(f"{kind} {count}/{draws}" for kind, count in lacking.items() if count)
+        return ", ".join(f"{kind} {count}/{draws}" for kind, count in counts.items() if count)
 
 
 def _holds(prompts: Mapping[str, Any], kind: str, method: str) -> bool:

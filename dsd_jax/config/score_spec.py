@@ -31,6 +31,7 @@ class Method:
 
     Attributes:
         title: for tables, in a few words.
+        meaning: in plain words, for those who do not know the method.
         attention: whether the zero-shot score has the mean attention score in it.
         error: whether the score has a term made of prediction errors in it.
         uncond: whether the empty caption's row is needed.
@@ -38,6 +39,7 @@ class Method:
     """
 
     title: str
+    meaning: str
     attention: bool = False
     error: bool = True
     uncond: bool = False
@@ -46,14 +48,46 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "attention": Method(
-        "cross-attention score (the paper, without bias)", attention=True, error=False
+        "cross-attention score (the paper, without bias)",
+        "How strongly the parts of the image answer to the words of the caption in the model's "
+        "cross-attention: the paper's score without its second term.",
+        attention=True,
+        error=False,
     ),
-    "noise": Method("noise error (Diffusion Classifier)"),
-    "noise-l1": Method("absolute noise error (Diffusion Classifier's l1)", norm="l1"),
-    "noise-huber": Method("Huber's noise error (Diffusion Classifier's huber)", norm="huber"),
-    "itm": Method("noise error, less that of the empty caption (DiffusionITM)", uncond=True),
-    "relative": Method("the same as a fraction of the empty caption's error", uncond=True),
-    "dsd": Method("attention score and bias (the paper)", attention=True, uncond=True),
+    "noise": Method(
+        "noise error (Diffusion Classifier)",
+        "How well the model finds the noise that was added to the image, told the caption: a "
+        "caption that fits helps.",
+    ),
+    "noise-l1": Method(
+        "absolute noise error (Diffusion Classifier's l1)",
+        "As noise, with absolute errors.",
+        norm="l1",
+    ),
+    "noise-huber": Method(
+        "Huber's noise error (Diffusion Classifier's huber)",
+        "As noise, with Huber's errors: squared where small, absolute where large.",
+        norm="huber",
+    ),
+    "itm": Method(
+        "noise error, less that of the empty caption (DiffusionITM)",
+        "How much better the model finds the noise with the caption than with an empty one, which "
+        "takes out what is hard about the image itself.",
+        uncond=True,
+    ),
+    "relative": Method(
+        "the same as a fraction of the empty caption's error",
+        "As itm, as a share of the error with the empty caption, so that noisy and clean timesteps "
+        "count alike.",
+        uncond=True,
+    ),
+    "dsd": Method(
+        "attention score and bias (the paper)",
+        "The paper's whole score: attention, and how much better the model finds the noise with "
+        "the caption than with an empty one.",
+        attention=True,
+        uncond=True,
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from dsd_jax.benchmarks.encoded_items import distinct_rows
 from dsd_jax.benchmarks.splits import ShotDraw, Split, load_shots_split
 from dsd_jax.benchmarks.table_rows import RowKey
 from dsd_jax.clip.clip_model import Clip
-from dsd_jax.clip.fine_tuning import fine_tune
+from dsd_jax.clip.fine_tuning import TunedClip, fine_tune
 from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.setup import Experiment
@@ -36,16 +36,17 @@ class ClipShots(NamedTuple):
     clusters: list[Hashable]
 
 
-def clip_sweep(experiment: Experiment) -> dict[str, list[Clip]]:
-    """Return {"tuned-256": a CLIP per seed}, fine-tuned on the shots that prompts are learned from.
+def clip_sweep(experiment: Experiment) -> dict[str, list[TunedClip]]:
+    """Return {"tuned-256": a fine-tuned CLIP per seed, and how it went}.
 
-    It is empty where the config names no CLIP.
+    They learn from the shots that the prompts are learned from. It is empty where the config names
+    no CLIP.
     """
     config, clip = experiment.config, experiment.clip
     if clip is None:
         return {}
     digest = weights_digest(clip.params)
-    tuned: dict[str, list[Clip]] = {}
+    tuned: dict[str, list[TunedClip]] = {}
     for draw in shot_draws(experiment):
         shots = read_clip_shots(clip, experiment.benchmark, draw)
         name = f"clip-{draw.count}-{draw.seed}"
@@ -58,7 +59,7 @@ def clip_sweep(experiment: Experiment) -> dict[str, list[Clip]]:
             "shots": list(draw),
         }
         with Checkpoints(experiment.folder / "checkpoints" / name, identity) as checkpoints:
-            result = fine_tune(
+            fitted = fine_tune(
                 clip,
                 shots.pixels,
                 shots.captions,
@@ -67,7 +68,7 @@ def clip_sweep(experiment: Experiment) -> dict[str, list[Clip]]:
                 clusters=shots.clusters,
                 options=LoopOptions(name, checkpoints),
             )
-        tuned.setdefault(f"tuned-{draw.count}", []).append(result.clip)
+        tuned.setdefault(f"tuned-{draw.count}", []).append(fitted)
     return tuned
 
 

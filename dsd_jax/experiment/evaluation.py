@@ -4,15 +4,11 @@ The data flow: an `EvalPlan` and a `Split` give {row: scores} in `score_split`; 
 turns them into rows, comparisons and decisions to show; `evaluate` writes the report.
 """
 
-import importlib.metadata
 import json
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -26,11 +22,14 @@ from dsd_jax.benchmarks.table_rows import (
     RowKey,
     candidate_scores,
 )
-from dsd_jax.clip.clip_model import Clip
+from dsd_jax.clip.fine_tuning import TunedClip
 from dsd_jax.config.score_spec import COMPAT
 from dsd_jax.data.examples import Examples
 from dsd_jax.distributed import processes
+from dsd_jax.experiment.clip_baseline import NAME as CLIP
 from dsd_jax.experiment.clip_baseline import clip_scores
+from dsd_jax.experiment.decision_choice import pick_decisions, with_maps
+from dsd_jax.experiment.run_record import details_of, header_of
 from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
 from dsd_jax.experiment.setup import Experiment
 from dsd_jax.io.terminal import BAR_FORMAT, advance
@@ -39,10 +38,7 @@ from dsd_jax.report import Decision, print_table, report_files
 from dsd_jax.statistics import metrics, results
 from dsd_jax.statistics.results import ItemGroups, Series
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "tensorflow-datasets")
 SCORED_TOGETHER = 8192  # candidates times timesteps, after which scores are written to the cache
-MAX_SIDE = 224  # pixels of an image in a report
-SHOWN = 6  # right and wrong decisions each that a report shows
 
 
 class SplitResults(NamedTuple):
@@ -64,7 +60,9 @@ class SplitResults(NamedTuple):
 def evaluate(
     experiment: Experiment,
     learned: Mapping[str, LearnedPrompts],
-    tuned: Mapping[str, Sequence[Clip]],
+    tuned: Mapping[str, Sequence[TunedClip]],
+    *,
+    command: str = "",
 ) -> None:
     """Score the experiment's splits, print the table and write the report.
 
@@ -72,27 +70,34 @@ def evaluate(
         experiment: whose splits are scored by the frozen model, and by the CLIP if there is one.
         learned: prompts by label, which the model is scored under, too.
         tuned: fine-tuned CLIPs by label, one per seed, which are scored, too.
+        command: as it was typed, for the report.
     """
     config = experiment.config
     plan = EvalPlan(experiment.specs, experiment.layers, config.timesteps, config.seed, learned)
     identity = scores_identity(experiment.model, plan, config.data.model_dump(mode="json"))
     cache = ScoreCache(experiment.folder / "scores", identity)
+    clips = {label: [each.clip for each in of_seeds] for label, of_seeds in tuned.items()}
     parts = []
     for split in experiment.splits:
         scores = score_split(experiment.encoders, split, plan, cache)
         if experiment.clip:
-            scores |= clip_scores(experiment.clip, tuned, split)
-        side = min(experiment.model.image_size, MAX_SIDE)
-        parts.append(summarize_split(split, scores, plan, side))
+            scores |= clip_scores(experiment.clip, clips, split)
+        parts.append(summarize_split(split, scores, plan, tuned))
     if not processes.is_main():
         return
     rows = [row for part in parts for row in part.rows]
-    header = _header(experiment) | {
-        "passes": {name: count for part in parts for name, count in part.passes.items()}
-    }
+    passes = {name: count for part in parts for name, count in part.passes.items()}
     decisions = [decision for part in parts for decision in part.decisions]
-    comparisons = [row for part in parts for row in part.comparisons]
-    contents = report_files(header, rows, decisions, comparisons)
+    decisions = with_maps(
+        experiment.model, decisions, {name: x.prompts[0] for name, x in learned.items()}
+    )
+    contents = report_files(
+        header_of(experiment, command) | {"passes": passes},
+        rows,
+        decisions,
+        [row for part in parts for row in part.comparisons],
+        details=details_of(experiment, learned, tuned),
+    )
     try:
         experiment.workdir.write_reports(contents)
         cache.delete()
@@ -147,7 +152,10 @@ def _average_compat(
 
 
 def summarize_split(
-    split: Split, scores: Mapping[RowKey, np.ndarray], plan: EvalPlan, side: int
+    split: Split,
+    scores: Mapping[RowKey, np.ndarray],
+    plan: EvalPlan,
+    tuned: Mapping[str, Sequence[TunedClip]],
 ) -> SplitResults:
     """Return the rows, comparisons and some decisions of a split.
 
@@ -155,7 +163,7 @@ def summarize_split(
         split: whose items were scored.
         scores: (n, P, J) by row.
         plan: that they were computed by.
-        side: of the images that a report shows, in pixels.
+        tuned: fine-tuned CLIPs by label, one per seed.
     """
     by_prompts: dict[tuple[str, str], list[np.ndarray]] = {}
     for key, values in scores.items():
@@ -170,14 +178,14 @@ def summarize_split(
     chances, rows = metrics.chances(*split.shape), []
     for series in all_series:
         groups = batches if series.method.endswith(COMPAT) else items
-        rows += _with_refusals(results.rows(series, groups, chances), series, plan)
+        rows += _with_verdicts(results.rows(series, groups, chances), series, plan, tuned)
     independent = [series for series in all_series if not series.method.endswith(COMPAT)]
     best = max(independent or all_series, key=lambda series: series.main.mean())
     best_scores = by_prompts[best.method, best.prompts or ""][0]
     return SplitResults(
         rows,
         results.comparisons(independent, items),
-        pick_decisions(split, best, best_scores, side),
+        pick_decisions(split, best, best_scores),
         {spec.label: spec.passes(*split.shape) for spec in plan.specs},
     )
 
@@ -191,66 +199,21 @@ def _series(split: Split, method: str, prompts: str, scores: Sequence[np.ndarray
     return Series(method, prompts or None, split.name.removesuffix("/test"), outcomes)
 
 
-def _with_refusals(
-    rows: Sequence[dict[str, Any]], series: Series, plan: EvalPlan
+def _with_verdicts(
+    rows: Sequence[dict[str, Any]],
+    series: Series,
+    plan: EvalPlan,
+    tuned: Mapping[str, Sequence[TunedClip]],
 ) -> list[dict[str, Any]]:
-    """Return the rows with the kinds of the series' prompts that held-out shots refused."""
-    learned = plan.learned.get(series.prompts or "")
+    """Return the rows with what held-out shots kept and refused of what was learned for them."""
+    label = series.prompts or ""
+    learned = plan.learned.get(label)
     methods = [spec.method for spec in plan.specs if spec.label == series.method]
-    refused = learned.refused(methods[0]) if learned and methods else ""
-    return [{**row, "refused": refused} if refused else row for row in rows]
-
-
-def pick_decisions(split: Split, series: Series, scores: np.ndarray, side: int) -> list[Decision]:
-    """Return the first wrong and the first right decisions, each against the best wrong candidate.
-
-    Args:
-        split: whose items were scored.
-        series: that the scores are of.
-        scores: (n, P, J), the matching candidate first.
-        side: of the images, in pixels.
-    """
-    scores = scores[:, :, 0] if scores.shape[1] > 1 else scores[:, 0]
-    best_wrong = 1 + scores[:, 1:].argmax(axis=1)
-    is_right = scores[:, 0] > scores[:, 1:].max(axis=1)
-    rows = [*np.flatnonzero(~is_right)[:SHOWN], *np.flatnonzero(is_right)[:SHOWN]]
-    decisions = []
-    for row, wrong in zip(map(int, rows), map(int, best_wrong[rows]), strict=True):
-        index, examples = split.indices[row], split.examples
-        keys, captions = examples.images[index], examples.captions[index]
-        images_differ = len(keys) > 1
-        positive, negative = examples.read_images(
-            [keys[0], keys[wrong if images_differ else 0]], side
-        )
-        decision = Decision(
-            caption=captions[0],
-            positive=positive,
-            negative=negative,
-            positive_score=float(scores[row, 0]),
-            negative_score=float(scores[row, wrong]),
-            method=series.method,
-            prompts=series.prompts,
-            kind=examples.kinds[index],
-            split=series.split,
-            other_caption=None if images_differ else captions[wrong],
-        )
-        decisions.append(decision)
-    return decisions
-
-
-def _header(experiment: Experiment) -> dict[str, Any]:
-    """Return the header of the report: the facts of the run."""
-    config = experiment.config
-    return {
-        "benchmark": experiment.benchmark.name,
-        "weights": config.weights,
-        **({"clip": config.clip} if config.clip else {}),
-        "seed": config.seed,
-        "seconds": round(time.monotonic() - experiment.started, 1),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": {
-            "python": sys.version.split()[0],
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
-        "config": config.model_dump(mode="json"),
-    }
+    verdicts: dict[str, str] = {}
+    if learned and methods:
+        verdicts = {"kept": learned.kept(methods[0]), "refused": learned.refused(methods[0])}
+    elif series.method == CLIP and label in tuned:
+        draws, kept = len(tuned[label]), sum(bool(clip.kept) for clip in tuned[label])
+        counts = {"kept": kept, "refused": draws - kept}
+        verdicts = {name: f"{CLIP} {n}/{draws}" for name, n in counts.items() if n}
+    return [{**row, **{name: text for name, text in verdicts.items() if text}} for row in rows]

@@ -63,7 +63,9 @@ def add_prompts(
         prompt_compatibility.check_model(folder, experiment.model, force=force)
         prompt_compatibility.check_layers(folder, experiment.layers, force=force)
         trained = read_prompts(folder, experiment.model.unet)
-        prompts[folder] = LearnedPrompts(use.methods, [trained], use.timesteps)
+        recipe = prompt_compatibility.metadata_of(folder).recipe
+        kinds = recipe.kinds if recipe else ()
+        prompts[folder] = LearnedPrompts(use.methods, [trained], use.timesteps, kinds)
         missing = _missing_specs(experiment, use)
         if missing and processes.is_main():
             names = " and ".join(spec.label for spec in missing)

@@ -33,6 +33,11 @@ def shot_draws(experiment: Experiment) -> Iterator[ShotDraw]:
             yield ShotDraw(config.shots_from, count, seed)
 
 
+def prompts_folder(experiment: Experiment, label: str, draw: ShotDraw) -> epath.Path:
+    """Return the folder of the prompts "lora-256" that are learned from a draw."""
+    return experiment.folder / "prompts" / label / f"seed-{draw.seed}"
+
+
 def prompt_sweep(experiment: Experiment) -> dict[str, LearnedPrompts]:
     """Return {"lora-256": prompts per seed}, which are read where the workdir has them already."""
     recipes = experiment.config.learn
@@ -53,7 +58,7 @@ def _learn_from_draw(experiment: Experiment, draw: ShotDraw) -> dict[str, dict[s
     config, model = experiment.config, experiment.model
     prompts, shots = {}, None
     for label in config.recipes:
-        folder = experiment.folder / "prompts" / f"{label}-{draw.count}" / f"seed-{draw.seed}"
+        folder = prompts_folder(experiment, f"{label}-{draw.count}", draw)
         metadata = _metadata(experiment, label, draw)
         if processes.broadcast_from_main(_is_learned(folder, metadata)):
             prompts[label] = read_prompts(folder, model.unet)

@@ -20,6 +20,7 @@ MIN_SIDE = 8  # smaller images are mistakes: they would be blown up to a flat co
 MAX_SIDE = 9_000  # 81 megapixels; just under where Pillow suspects a decompression bomb
 
 ImageInput: TypeAlias = str | Path | Image.Image | np.ndarray
+OWN_SIZE = 0  # in place of a size: the image as it is
 FITS = ("stretch", "crop")  # how an image becomes square
 _MOST_BYTES = 2**30  # of an image's file
 _LOCK = threading.Lock()
@@ -75,7 +76,9 @@ def read_content(content: bytes, size: int, fit: str, name: str) -> np.ndarray:
 
 
 def to_square(image: Image.Image, size: int, fit: str) -> np.ndarray:
-    """Resize an RGB image; returns uint8 (size, size, 3)."""
+    """Resize an RGB image; returns uint8 (size, size, 3), or with `OWN_SIZE` its own shape."""
+    if size == OWN_SIZE:
+        return np.asarray(image)
     box = middle(image.size) if fit == "crop" else None
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
 

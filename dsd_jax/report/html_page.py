@@ -1,138 +1,99 @@
-"""`report.html`: one file that needs nothing else, on a phone or a desk, light or dark.
+"""`report.html`: one file that needs nothing else, on a phone, a desk or paper, light or dark.
 
-The page is the template `report.html.jinja`; here are the numbers that it shows. Positions in its
-charts are percentages of the width that the page gives, so text stays readable on a phone.
+The page is the template `report.html.jinja`; here is what it shows.
 """
 
 import base64
+import datetime
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jinja2
 import numpy as np
 from PIL import Image
 
+from dsd_jax.report import charts
 from dsd_jax.report.result_rows import (
-    Decision,
+    ZERO_SHOT,
     ResultRow,
     SplitTable,
-    difference_text,
-    prompts_label,
+    share_text,
+    short_names,
     split_tables,
+    verdict_text,
 )
+from dsd_jax.report.run_details import RunDetails
+from dsd_jax.report.shown_decision import Decision
 
-BAR = 2  # error bars reach this many standard errors to each side: about 95 %
-IMAGE_SIDE = 192  # pixels; larger images are shrunk so that the file stays small
-
-
-class Point(NamedTuple):
-    """A line of a chart, in percent: a dot with an error bar, and its name and numbers as text."""
-
-    group: str
-    label: str
-    value: float
-    stderr: float
-    text: str
-    filled: bool
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The ends of the error bar."""
-        return self.value - BAR * self.stderr, self.value + BAR * self.stderr
+IMAGE_SIDE = 320  # pixels; larger images are shrunk so that the file stays small
+SMALL_SIDE = 128  # up to here images are shown with sharp pixels, and stored without loss
 
 
-@dataclass(frozen=True)
-class Axis:
-    """The range of charts in percent, and the distance of its ticks."""
-
-    low: float
-    high: float
-    step: float
-
-    def at(self, value: float) -> str:
-        """Return the position of a value as an SVG length, kept within the chart."""
-        share = (value - self.low) / (self.high - self.low)
-        return f"{100 * min(max(share, 0), 1):.2f}%"
-
-    @property
-    def ticks(self) -> list[float]:
-        """The values with a grid line."""
-        count = round((self.high - self.low) / self.step)
-        return [self.low + i * self.step for i in range(count + 1)]
-
-    def tick_label(self, tick: float) -> str:
-        """Return the number at a tick, with a sign where the axis has negative ones."""
-        return f"{tick:+.0f}" if self.low < 0 and tick else f"{tick:.0f}"
-
-
-class Chart(NamedTuple):
-    """Points of one split, and the value of the dashed line to compare them with."""
-
-    name: str
-    points: list[Point]
-    reference: float
-
-
-def html_page(report: Mapping[str, Any], decisions: Sequence[Decision]) -> str:
+def html_page(report: Mapping[str, Any], decisions: Sequence[Decision], details: RunDetails) -> str:
     """Return the page of a report as it is in `report.json`, with the images of `decisions`."""
-    tables = split_tables(report["results"])
-    mean_charts = [_mean_chart(table) for table in tables]
-    differences = _difference_charts(report.get("comparisons", ()))
-    facts = [(name, value) for name, value in report.items() if name not in _RESULTS]
+    rows = report["results"]
+    tables = split_tables(rows)
+    mean_charts = [chart for chart in map(charts.mean_chart, tables) if chart.points]
+    differences = charts.difference_charts(report.get("comparisons", ()), rows)
+    gains = charts.gain_chart(details.learning)
     return _ENVIRONMENT.get_template("report.html.jinja").render(
         report=report,
+        details=details,
         tables=tables,
+        headlines=[_headline(table, rows) for table in tables if table.means],
         mean_charts=mean_charts,
-        mean_axis=axis_around(mean_charts, limit=100),
+        mean_axis=_percent_axis(mean_charts, low=0),
         difference_charts=differences,
-        difference_axis=axis_around(differences),
+        difference_axis=_percent_axis(differences, low=-100),
+        gains=gains,
+        gain_axis=charts.axis_around(charts.ends_of([gains])),
+        learning_plots=charts.learning_plots(details.learning),
+        shots_plots=charts.shots_plots(tables),
         decisions=decisions,
-        facts=[(name, _fact_text(name, value)) for name, value in facts],
+        command=report.get("command", ""),
+        date=_date_text(report.get("date", "")),
+        facts=[(name, _fact_text(name, report[name])) for name in report if name not in _ELSEWHERE],
+        config="\n".join(_setting_lines(report.get("config", {}))),
     )
 
 
-def axis_around(charts: Sequence[Chart], limit: float | None = None) -> Axis:
-    """Return an axis on round numbers that holds all charts' points, bars and references."""
-    ends = [chart.reference for chart in charts] or [0.0]
-    ends += [end for chart in charts for point in chart.points for end in point.ends]
-    width = max(ends) - min(ends)
-    step = next((s for s in (1, 2, 5, 10) if width / s <= 8), 20)
-    low, high = step * (min(ends) // step), -step * (-max(ends) // step)
-    if limit is not None:
-        high = min(high, limit)
-    return Axis(low, max(high, low + step), step)
+def _percent_axis(found: Sequence[charts.Chart], *, low: float) -> charts.Axis:
+    return charts.axis_around(charts.ends_of(found), least_step=1, low=low, high=100)
 
 
-def _mean_chart(table: SplitTable) -> Chart:
-    """Return the means of a split, with the chance of its own metric."""
-    points = []
-    for line in table.lines:
-        for cell in line.cells:
-            if cell and cell.row["kind"] == "mean":
-                value, stderr = 100 * cell.row["value"], 100 * cell.row["stderr"]
-                few_shot = line.prompts is not None
-                text = f"{cell.text} %"
-                points.append(Point(line.method, line.label, value, stderr, text, few_shot))
-    return Chart(table.name, points, 100 * table.rows[0]["chance"])
+def _headline(table: SplitTable, rows: Sequence[ResultRow]) -> dict[str, Any]:
+    """Return the best zero-shot row and the best few-shot row of a split, as texts."""
+    few_shot = [row for row in table.means if row["prompts"] is not None]
+    kept = [row for row in few_shot if verdict_text(row) != "refused"]
+    return {
+        "name": table.name,
+        "zero": _best(table.means, rows, few_shot=False),
+        "few": _best(kept, rows, few_shot=True),
+        "all_refused": bool(few_shot) and not kept,
+    }
 
 
-def _difference_charts(comparisons: Sequence[ResultRow]) -> list[Chart]:
-    """Return the paired differences of the means, which tell more than two overlapping bars."""
-    charts: dict[str, Chart] = {}
-    for row in comparisons:
-        if row["kind"] == "mean":  # report.json has the others
-            point = Point(
-                group=f"{row['method']} {prompts_label(row['prompts'])}",
-                label=f"minus {row['baseline_method']} {prompts_label(row['baseline_prompts'])}",
-                value=100 * row["difference"],
-                stderr=100 * row["stderr"],
-                text=difference_text(row),
-                filled=row["prompts"] is not None,
-            )
-            charts.setdefault(row["split"], Chart(row["split"], [], 0.0)).points.append(point)
-    return list(charts.values())
+def _best(
+    means: Sequence[ResultRow], rows: Sequence[ResultRow], *, few_shot: bool
+) -> dict[str, Any] | None:
+    candidates = [row for row in means if (row["prompts"] is not None) == few_shot]
+    if not candidates:
+        return None
+    best = max(candidates, key=lambda row: row["value"])
+    value, error = share_text(best).split(" ", 1)
+    names = short_names(row["prompts"] for row in rows)
+    name = f"{best['method']}, {names[best['prompts']]}" if few_shot else best["method"]
+    return {"value": value, "error": error, "name": name, "count": len(candidates)}
+
+
+def _date_text(date: str) -> str:
+    """Return "28 November 2026, 07:10 UTC" of a date in ISO form; "" of none."""
+    if not date:
+        return ""
+    moment = datetime.datetime.fromisoformat(date)
+    return f"{moment.day} {_MONTHS[moment.month - 1]} {moment:%Y, %H:%M} UTC"
 
 
 def _fact_text(name: str, value: Any) -> str:
@@ -145,16 +106,35 @@ def _fact_text(name: str, value: Any) -> str:
     return str(value)
 
 
+def _setting_lines(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield "learn.lora.rank = 4" of every field, also of those in groups."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _setting_lines(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name} = {json.dumps(value, ensure_ascii=False)}"
+
+
 def _data_url(pixels: np.ndarray) -> str:
-    """Return an image as a PNG inside the page."""
-    image = Image.fromarray(np.asarray(pixels))
+    """Return an image inside the page, at its own shape and no larger than it is."""
+    image, file = Image.fromarray(np.asarray(pixels)), io.BytesIO()
     image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
-    file = io.BytesIO()
-    image.save(file, "png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    kind = "png" if max(image.size) <= SMALL_SIDE else "jpeg"
+    image.save(file, kind, optimize=True, **({} if kind == "png" else {"quality": 88}))
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-_RESULTS = ("results", "comparisons")
+def _is_small(pixels: np.ndarray) -> bool:
+    """Return whether an image has so few pixels that blurring them would hide what it is."""
+    return max(np.shape(pixels)[:2]) <= SMALL_SIDE
+
+
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August", "September"),
+    *("October", "November", "December"),
+)
+# What the page shows elsewhere than in its list of facts.
+_ELSEWHERE = ("results", "comparisons", "learning", "config", "command", "date")
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("dsd_jax", "report"),
     autoescape=True,
@@ -163,3 +143,5 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters["data_url"] = _data_url
+_ENVIRONMENT.tests["small_image"] = _is_small
+_ENVIRONMENT.globals["ZERO_SHOT"] = ZERO_SHOT

@@ -2,57 +2,30 @@
 
 A row is a dict as in `report.json`:
 `{"method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance"}`, where
-`prompts` is None for zero-shot and else names kind and shots ("lora-256"), `kind` is that of the
-negative or "mean", and `value`, `stderr` and `chance` are fractions, not percent. Few-shot rows
-have "refused" too where held-out shots refused some of what was learned, such as "lora 2/3": in two
-of three draws the row is scored without LoRA.
+`prompts` is None for zero-shot and else names kind and shots ("lora-256") or is the folder they
+came from, `kind` is that of the negative or "mean", and `value`, `stderr` and `chance` are
+fractions, not percent. Some rows have more:
+
+- "interval", the ends of an interval of 95 %, where few items or an extreme share make the
+  standard error misleading;
+- "kept" and "refused", what held-out shots kept and refused of what was learned for a few-shot row:
+  "lora 2/3" among the refused means that in two of three draws the row is scored without LoRA.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
-
-import numpy as np
 
 ResultRow: TypeAlias = Mapping[str, Any]  # JSON
 
 ROW_FIELDS = ("method", "prompts", "split", "kind", "metric", "value", "stderr", "n", "chance")
-OPTIONAL_ROW_FIELDS = ("refused",)
 # A paired comparison: the row's value minus that of the row it is compared with, same items.
 COMPARISON_FIELDS = (
     *("method", "prompts", "baseline_method", "baseline_prompts", "split", "kind"),
     *("difference", "stderr", "n"),
 )
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A choice between two images for a caption, or two captions for an image, to be shown.
-
-    The images are uint8 (height, width, 3); the positive one fits the caption. Where captions are
-    the candidates, both images are the same, and `other_caption` is the one that does not fit.
-    """
-
-    caption: str
-    positive: np.ndarray
-    negative: np.ndarray
-    positive_score: float
-    negative_score: float
-    method: str
-    prompts: str | None
-    kind: str
-    split: str
-    other_caption: str | None = None
-
-    @property
-    def right(self) -> bool:
-        """Return whether the candidate that fits has the higher score; a tie is not right."""
-        return self.positive_score > self.negative_score
-
-    @property
-    def prompts_label(self) -> str:
-        """The prompts' name, or "zero-shot"."""
-        return prompts_label(self.prompts)
+OPTIONAL_FIELDS = ("interval", "kept", "refused")
+ZERO_SHOT = "zero-shot"
 
 
 class Cell(NamedTuple):
@@ -63,8 +36,8 @@ class Cell(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The value and its standard error in percent, such as "79.6 ± 0.8"."""
-        return f"{100 * self.row['value']:.1f} ± {100 * self.row['stderr']:.1f}"
+        """The value in percent with its error, "79.6 ± 0.8", or its interval, "100.0 (94–100)"."""
+        return share_text(self.row)
 
     @property
     def heat(self) -> float:
@@ -73,20 +46,30 @@ class Cell(NamedTuple):
         return max(0.0, (value - chance) / (1 - chance))
 
 
-class TableLine(NamedTuple):
+@dataclass(frozen=True)
+class TableLine:
     """A line of a table: a method under some prompts.
 
     Attributes:
         method: its name.
         prompts: their name, None for zero-shot.
-        label: the prompts as they are shown, with what held-out shots refused of them.
+        name: the prompts as they are shown; a long path is shortened.
+        verdict: what held-out shots decided of them, in words; empty where that is not known.
+        refused: what they refused, such as "lora 2/3".
         cells: one for each of the table's kinds, None where there is no row.
     """
 
     method: str
     prompts: str | None
-    label: str
+    name: str
+    verdict: str
+    refused: str
     cells: Sequence[Cell | None]
+
+    @property
+    def label(self) -> str:
+        """The prompts with what held-out shots refused of them, for tables of text."""
+        return f"{self.name} (refused: {self.refused})" if self.refused else self.name
 
 
 class SplitTable(NamedTuple):
@@ -115,14 +98,17 @@ class SplitTable(NamedTuple):
 def split_tables(rows: Sequence[ResultRow]) -> list[SplitTable]:
     """Return a table for each split and metric, in order of appearance."""
     several_metrics = len({row["metric"] for row in rows}) > 1
+    names = short_names(row["prompts"] for row in rows)
     rows_by_split: dict[str, list[ResultRow]] = {}
     for row in rows:
         name = f"{row['split']}, {row['metric']}" if several_metrics else row["split"]
         rows_by_split.setdefault(name, []).append(row)
-    return [_table(name, split_rows) for name, split_rows in rows_by_split.items()]
+    return [_table(name, split_rows, names) for name, split_rows in rows_by_split.items()]
 
 
-def _table(name: str, rows: Sequence[ResultRow]) -> SplitTable:
+def _table(
+    name: str, rows: Sequence[ResultRow], prompt_names: Mapping[str | None, str]
+) -> SplitTable:
     kinds = sorted(dict.fromkeys(row["kind"] for row in rows), key=lambda kind: kind == "mean")
     best = {kind: max(row["value"] for row in rows if row["kind"] == kind) for kind in kinds}
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -131,10 +117,17 @@ def _table(name: str, rows: Sequence[ResultRow]) -> SplitTable:
         series.setdefault((row["method"], row["prompts"]), {})[row["kind"]] = row
     lines = []
     for (method, prompts), by_kind in series.items():
-        refused = next(iter(by_kind.values())).get("refused")
-        label = prompts_label(prompts) + (f" (refused: {refused})" if refused else "")
+        first = next(iter(by_kind.values()))
         cells = {kind: Cell(row, row["value"] == best[kind]) for kind, row in by_kind.items()}
-        lines.append(TableLine(method, prompts, label, [cells.get(kind) for kind in kinds]))
+        line = TableLine(
+            method,
+            prompts,
+            name=prompt_names[prompts],
+            verdict=verdict_text(first),
+            refused=first.get("refused", ""),
+            cells=[cells.get(kind) for kind in kinds],
+        )
+        lines.append(line)
     return SplitTable(name, _caption(rows), rows, kinds, lines)
 
 
@@ -151,14 +144,81 @@ def _caption(rows: Sequence[ResultRow]) -> str:
     chance = " or ".join(
         f"{100 * chance:.3g}" for chance in dict.fromkeys(r["chance"] for r in rows)
     )
-    return f"{rows[0]['metric']} in % ± standard error; n = {', '.join(counts)}; chance {chance} %"
+    between = ", or (95 % interval)" if any("interval" in row for row in rows) else ""
+    return (
+        f"{rows[0]['metric']} in % ± standard error{between}; n = {', '.join(counts)}; "
+        f"chance {chance} %"
+    )
 
 
-def prompts_label(prompts: str | None) -> str:
-    """Return the name of prompts, or "zero-shot" where there are none."""
-    return "zero-shot" if prompts is None else prompts
+def short_names(prompts: Iterable[str | None]) -> dict[str | None, str]:
+    """Return how prompts are shown: labels as they are, folders by as few last parts as tell them.
+
+    Two parts at least, such as "…/adapted-256/seed-0": a whole path would fill the table.
+    """
+    different = list(dict.fromkeys(prompts))
+    names: dict[str | None, str] = {}
+    for label in different:
+        parts = (label or ZERO_SHOT).rstrip("/").split("/")
+        others = [other for other in different if other and other != label]
+        count = next(
+            (
+                n
+                for n in range(2, len(parts))
+                if not any(_ends_alike(other, parts[-n:]) for other in others)
+            ),
+            len(parts),
+        )
+        names[label] = "/".join(parts if count >= len(parts) else ["…", *parts[-count:]])
+    return names
+
+
+def _ends_alike(prompts: str, end: Sequence[str]) -> bool:
+    return prompts.rstrip("/").split("/")[-len(end) :] == list(end)
+
+
+def verdict_text(row: ResultRow) -> str:
+    """Return what held-out shots decided of a row's prompts, in words; "" where it is not known.
+
+    That is "kept", "refused", or where it differs between kinds or draws such as "lora kept in 2 of
+    3 draws" or "weights kept, lora refused".
+    """
+    kept, refused = _counts(row.get("kept", "")), _counts(row.get("refused", ""))
+    if not kept or not refused:
+        return "kept" if kept else "refused" if refused else ""
+    texts = []
+    for kind in dict.fromkeys([*kept, *refused]):
+        (count, draws), against = kept.get(kind, (0, 0)), refused.get(kind)
+        if not against:
+            texts.append(f"{kind} kept")
+        elif not count:
+            texts.append(f"{kind} refused")
+        else:
+            texts.append(f"{kind} kept in {count} of {draws} draws")
+    return ", ".join(texts)
+
+
+def _counts(text: str) -> dict[str, tuple[int, int]]:
+    """Return {"lora": (2, 3)} of "lora 2/3"."""
+    counts = {}
+    for part in filter(None, text.split(", ")):
+        kind, _, numbers = part.rpartition(" ")
+        count, draws = numbers.split("/")
+        counts[kind] = int(count), int(draws)
+    return counts
+
+
+def share_text(row: ResultRow) -> str:
+    """Return a row's value in percent, "79.6 ± 0.8", or with its interval, "100.0 (94–100)"."""
+    if "interval" in row:
+        low, high = row["interval"]
+        return f"{100 * row['value']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+    return f"{100 * row['value']:.1f} ± {100 * row['stderr']:.1f}"
 
 
 def difference_text(row: ResultRow) -> str:
-    """Return a comparison's difference in percentage points, such as "-1.2 ± 0.4"."""
+    """Return a comparison's difference in points, "-1.2 ± 0.4", or "+0.0 (-3 to +3)"."""
+    if "interval" in row:
+        low, high = row["interval"]
+        return f"{100 * row['difference']:+.1f} ({100 * low:+.0f} to {100 * high:+.0f})"
     return f"{100 * row['difference']:+.1f} ± {100 * row['stderr']:.1f}"

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsd_jax.statistics.intervals import Interval, difference_interval, share_interval
 from dsd_jax.statistics.standard_errors import standard_error
 
 
@@ -30,16 +31,30 @@ class Series(NamedTuple):
         return next(iter(self.outcomes.values()))
 
 
+class KindValues(NamedTuple):
+    """The values of the items of one kind, or of all as "mean".
+
+    Attributes:
+        kind: its name.
+        values: (S, n of it).
+        stderr: of their mean.
+        clusters: the number of independent ones among the items.
+    """
+
+    kind: str
+    values: np.ndarray
+    stderr: float
+    clusters: int
+
+
 class ItemGroups(NamedTuple):
     """The kind and the cluster of each item of a split."""
 
     kinds: Sequence[str]
     clusters: Sequence[Hashable]
 
-    def by_kind(
-        self, values: np.ndarray, span: float = 1.0
-    ) -> Iterator[tuple[str, np.ndarray, float]]:
-        """Yield (kind, values (S, n of it), standard error) of every kind, then of all as "mean".
+    def by_kind(self, values: np.ndarray, span: float = 1.0) -> Iterator[KindValues]:
+        """Yield the values of every kind, then of all as "mean".
 
         "mean" is over all items, so kinds count by their numbers of items. `span` is the width of
         the range that values can lie in.
@@ -48,27 +63,38 @@ class ItemGroups(NamedTuple):
         names = list(dict.fromkeys(self.kinds))
         for name in [*names, "mean"] if len(names) > 1 else ["mean"]:
             rows = np.arange(len(kinds)) if name == "mean" else np.flatnonzero(kinds == name)
-            of_kind = values[:, rows]
-            yield name, of_kind, standard_error(of_kind, [clusters[row] for row in rows], span)
+            of_kind, own = values[:, rows], [clusters[row] for row in rows]
+            yield KindValues(name, of_kind, standard_error(of_kind, own, span), len(set(own)))
 
 
 def rows(series: Series, groups: ItemGroups, chances: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return a row of the report for each metric and kind, and one for all items."""
+    """Return a row of the report for each metric and kind, and one for all items.
+
+    Where few items or an extreme share make the standard error misleading, the row has the
+    "interval" of 95 %, too.
+    """
     return [
         {
             "method": series.method,
             "prompts": series.prompts,
             "split": series.split,
-            "kind": kind,
+            "kind": of_kind.kind,
             "metric": metric,
-            "value": float(values.mean()),
-            "stderr": error,
-            "n": values.shape[1],
+            "value": float(of_kind.values.mean()),
+            "stderr": of_kind.stderr,
+            "n": of_kind.values.shape[1],
             "chance": chances[metric],
+            **_interval(
+                share_interval(float(of_kind.values.mean()), of_kind.stderr, of_kind.clusters)
+            ),
         }
         for metric, outcomes in series.outcomes.items()
-        for kind, values, error in groups.by_kind(outcomes)
+        for of_kind in groups.by_kind(outcomes)
     ]
+
+
+def _interval(interval: Interval | None) -> dict[str, list[float]]:
+    return {} if interval is None else {"interval": list(interval)}
 
 
 def compare(series: Series, baseline: Series, groups: ItemGroups) -> list[dict[str, Any]]:
@@ -83,12 +109,13 @@ def compare(series: Series, baseline: Series, groups: ItemGroups) -> list[dict[s
             "baseline_method": baseline.method,
             "baseline_prompts": baseline.prompts,
             "split": series.split,
-            "kind": kind,
-            "difference": float(values.mean()),
-            "stderr": error,
-            "n": values.shape[1],
+            "kind": of_kind.kind,
+            "difference": float(of_kind.values.mean()),
+            "stderr": of_kind.stderr,
+            "n": of_kind.values.shape[1],
+            **_interval(difference_interval(of_kind.values, of_kind.clusters)),
         }
-        for kind, values, error in groups.by_kind(paired(series, baseline), span=2.0)
+        for of_kind in groups.by_kind(paired(series, baseline), span=2.0)
     ]
 
 

@@ -1,6 +1,7 @@
 """Evaluation: zero-shot and few-shot rows are of the same items under the same noise."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +10,17 @@ import pytest
 
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.benchmarks.splits import Split
-from dsd_jax.benchmarks.table_rows import EvalPlan, LearnedPrompts
+from dsd_jax.benchmarks.table_rows import EvalPlan, LearnedPrompts, RowKey
+from dsd_jax.clip.fine_tuning import TunedClip
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.data.synthetic import triples
 from dsd_jax.experiment import evaluation
+from dsd_jax.experiment.decision_choice import SHOWN
 from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
 from dsd_jax.matching import score_functions
 from dsd_jax.prompts.prompt_params import init_lora
 from dsd_jax.statistics import metrics
-from dsd_jax.statistics.results import Series
-from tests.few_shots import COUNT, examples, few_model, pictures
+from tests.few_shots import COUNT, examples, few_model
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -44,8 +46,8 @@ def learned(encoders):
     lora = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape)), lora)
     weights = {"noise": {"timesteps": jnp.array([3.0, -3.0])}}
     return {
-        "lora-8": LearnedPrompts(METHODS, [{}, {"lora": lora}]),
-        "weights-8": LearnedPrompts(("noise",), [{"weights": weights}] * 2),
+        "lora-8": LearnedPrompts(METHODS, [{}, {"lora": lora}], kinds=("lora",)),
+        "weights-8": LearnedPrompts(("noise",), [{"weights": weights}] * 2, kinds=("weights",)),
     }
 
 
@@ -63,7 +65,7 @@ def scores(encoders, split, plan):
 
 @pytest.fixture(scope="module")
 def table(split, plan, scores):
-    return evaluation.summarize_split(split, scores, plan, 8)
+    return evaluation.summarize_split(split, scores, plan, {})
 
 
 def test_everything_asked_is_there_once(scores):
@@ -197,32 +199,26 @@ def test_the_authors_averaging_has_the_error_of_its_batches(table):
     assert not [row for row in table.comparisons if "/compat" in row["method"]]
 
 
-def test_decisions(table):
-    assert 0 < len(table.decisions) <= 2 * evaluation.SHOWN
-
-
-def test_shown_decisions(split):
-    scores = np.stack([np.arange(COUNT), np.full(COUNT, 2.5)], axis=1).astype(float)[..., None]
-    scores[0] = 1.0  # a tie is not right
-    one = Series("dsd", "lora-8", "unseen-artist", metrics.outcomes(scores))
-    found = evaluation.pick_decisions(split, one, scores, 8)
-    assert [decision.right for decision in found] == [False] * 3 + [True] * evaluation.SHOWN
-    assert [decision.caption for decision in found[:4]] == [f"a cat and {i}" for i in (0, 1, 2, 3)]
-    first = found[3]
-    assert (first.positive_score, first.negative_score, first.kind) == (3.0, 2.5, "size")
-    assert (first.method, first.prompts, first.split) == ("dsd", "lora-8", "unseen-artist")
-    np.testing.assert_array_equal(first.positive, pictures()[3, 0])
-    np.testing.assert_array_equal(first.negative, pictures()[3, 1])
-
-
-def test_shown_captions():
-    """An item of one image shows it twice: with its caption and with the best wrong one."""
-    source = examples(2)._replace(
-        captions=[("right", "near", "far")] * 2, images=[((0, 0),), ((1, 0),)]
+def test_rows_say_what_was_kept_and_what_was_refused(table):
+    rows = {(row["method"], row["prompts"]): row for row in table.rows if row["kind"] == "mean"}
+    assert (rows["dsd", "lora-8"]["kept"], rows["dsd", "lora-8"]["refused"]) == (
+        *("lora 1/2", "lora 1/2"),
     )
-    split = Split("test", source, [0, 1])
-    scores = np.array([[[3.0, 2.0, 1.0]], [[1.0, 0.0, 5.0]]])
-    wrong, right = evaluation.pick_decisions(split, Series("itm", None, "test", {}), scores, 8)
-    assert (wrong.caption, wrong.other_caption, wrong.negative_score) == ("right", "far", 5.0)
-    assert (right.other_caption, right.negative_score) == ("near", 2.0)
-    np.testing.assert_array_equal(right.negative, pictures(2)[0, 0])
+    assert rows["noise", "weights-8"]["kept"] == "weights 2/2"
+    assert not {"kept", "refused"} & set(rows["dsd", None])
+
+
+def test_a_tuned_clip_has_a_verdict(split, plan, scores):
+    clip = TunedClip(SimpleNamespace(), {0: 0.7, 5: 0.6}, 5)
+    rows = {
+        RowKey("clip"): scores["itm", "", 0],
+        **{RowKey("clip", "tuned-8", seed): scores["noise", "", 0] for seed in (0, 1)},
+    }
+    tuned = {"tuned-8": [clip, clip._replace(kept=0)]}
+    found = evaluation.summarize_split(split, rows, plan._replace(specs=[]), tuned).rows
+    verdicts = {row["prompts"]: (row.get("kept"), row.get("refused")) for row in found}
+    assert verdicts == {None: (None, None), "tuned-8": ("clip 1/2", "clip 1/2")}
+
+
+def test_decisions(table):
+    assert 0 < len(table.decisions) <= 2 * SHOWN

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from dsd_jax.report import format_table, print_table, report_files
+from dsd_jax.report import (
+    HeldOutGain,
+    LearningRun,
+    RunDetails,
+    format_table,
+    print_table,
+    report_files,
+)
 
 HEADER = {
     "benchmark": "emoji <scenes>",
@@ -94,9 +101,28 @@ def test_what_was_refused_stands_beside_its_name():
     refused = row("dsd", "lora-256", refused="lora 3/3")
     assert "lora-256 (refused: lora 3/3)" in format_table([row(), refused])
     files = report_files(HEADER, [row(), refused])
-    for name in ("report.md", "report.html"):
-        assert "lora-256 (refused: lora 3/3)" in files[name]
+    assert "lora-256 (refused: lora 3/3)" in files["report.md"]
+    assert "&#10007; refused" in files["report.html"]
     assert json.loads(files["report.json"])["results"] == [row(), refused]
+
+
+def test_learning_is_told():
+    gain = HeldOutGain("LoRA", kept=True, gain=0.2, error=0.05, items=51)
+    details = RunDetails(learning=[LearningRun("lora-256", 0, {0: 0.7, 20: 0.5}, 20, [gain])])
+    files = report_files(HEADER, ROWS, details=details)
+    assert "| lora-256 | 0 | LoRA | +0.200 ± 0.050 | 20 | kept |" in files["report.md"]
+    (run,) = json.loads(files["report.json"])["learning"]
+    assert run["losses"] == {"0": 0.7, "20": 0.5} and run["kept_step"] == 20
+    assert run["gains"] == [{"what": "LoRA", "kept": True, "gain": 0.2, "error": 0.05, "items": 51}]
+
+
+def test_long_paths_of_prompts_widen_no_table():
+    path = "/home/someone/with/a/long/name/runs/emoji/prompts/adapted-256/seed-0"
+    rows = [row(), row("dsd", path)]
+    files = report_files(HEADER, rows, comparisons=[{**COMPARISON, "prompts": path}])
+    assert path not in format_table(rows) and path not in files["report.md"]
+    assert files["report.md"].count("…/adapted-256/seed-0") == 2
+    assert path in files["report.json"]
 
 
 def test_json_is_as_documented():

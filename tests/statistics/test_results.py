@@ -19,6 +19,8 @@ def test_rows():
     assert [(row["kind"], row["n"]) for row in found] == [("subject", 2), ("size", 2), ("mean", 4)]
     np.testing.assert_allclose([row["value"] for row in found], [3 / 4, 1.5 / 4, 4.5 / 8])
     for row in found:
+        low, high = row.pop("interval")  # four items are too few for a standard error
+        assert 0 <= low < row["value"] < high <= 1
         assert {**row, "kind": 0, "n": 0, "value": 0, "stderr": 0} == {
             "method": "dsd",
             "prompts": "lora-16",
@@ -60,6 +62,8 @@ def test_comparisons_are_paired():
     learned, frozen = series([[1, 1, 1, 0]], prompts="lora-16"), series([[0, 1, 1, 0]], "noise")
     row = results.compare(learned, frozen, PARTS)[-1]
     np.testing.assert_allclose(row.pop("stderr"), 0.25, rtol=0.05)
+    low, high = row.pop("interval")
+    assert low < 0 < 0.25 < high
     assert row == {
         "method": "dsd",
         "prompts": "lora-16",

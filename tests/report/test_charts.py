@@ -1,0 +1,91 @@
+"""Where charts put values, and what they tell in words."""
+
+import pytest
+
+from dsd_jax.report import HeldOutGain, LearningRun, charts
+from dsd_jax.report.result_rows import split_tables
+from tests.report.test_report_files import COMPARISON, row
+
+
+@pytest.mark.parametrize(
+    ("values", "limits", "low", "high"),
+    [
+        ((50, 65, 85), {}, 50, 85),
+        ((50, 95, 103), {}, 50, 100),
+        ((-20, 50, 120), {}, 0, 100),
+        ((50, 38, 42), {}, 38, 50),
+        ((50,), {}, 50, 51),
+        ((100,), {}, 99, 100),
+        ((0, -2, 0), {"low": -100}, -2, 0),
+    ],
+)
+def test_axis_holds_bars_within_what_is_possible(values, limits, low, high):
+    axis = charts.axis_around(values, **{"least_step": 1, "low": 0, "high": 100, **limits})
+    assert (axis.low, axis.high) == (low, high)
+    assert axis.ticks[0] == low
+    assert axis.ticks[-1] == high
+    assert len(axis.ticks) <= 10
+
+
+def test_axis_of_small_numbers():
+    axis = charts.axis_around([0.0, 0.013, -0.004])
+    assert axis.low <= -0.004 and axis.high >= 0.013
+    assert axis.tick_label(axis.ticks[0]) == "-0.005" and axis.tick_label(0.0) == "0.000"
+    assert axis.at(axis.low) == "0.00%" and axis.height(axis.low) == "100.00%"
+
+
+def test_bars_end_at_0_and_100():
+    assert charts.bar_ends(row(value=0.99, stderr=0.02), "value") == (95.0, 100)
+    assert charts.bar_ends(row(value=0.01, stderr=0.02), "value") == (0, 5.0)
+    assert charts.bar_ends(row(value=1.0, stderr=0.0, interval=[0.44, 1.0]), "value") == (44, 100)
+
+
+def test_what_was_refused_is_no_difference():
+    """Neither a number with an error, nor told again beside the best row."""
+    refused = row("dsd", "lora-256", refused="lora 1/1")
+    own = {**COMPARISON, "baseline_method": "dsd", "difference": 0.0, "stderr": 0.0}
+    (chart,) = charts.difference_charts([own, COMPARISON], [row(), row("noise"), refused])
+    (point,) = chart.points
+    assert point.text == "refused: the same row" and point.ends == (0.0, 0.0)
+
+
+def test_gains_by_which_is_kept():
+    gains = [
+        HeldOutGain("weights of itm", kept=True, gain=0.0512, error=0.0101, items=16),
+        HeldOutGain("LoRA", kept=False, gain=0.004, error=0.02, items=16),
+    ]
+    chart = charts.gain_chart([LearningRun("both-16", 0, {}, 0, gains)])
+    kept, refused = chart.points
+    assert (kept.text, kept.verdict, kept.filled) == ("+0.051 ± 0.010", "kept", True)
+    assert kept.ends == pytest.approx((0.0411, 0.0613))
+    assert (refused.text, refused.verdict, refused.filled) == ("+0.004 ± 0.020", "refused", False)
+    assert refused.label == "LoRA"  # draws are named where there are several
+
+
+def test_learning_curves_mark_what_was_kept():
+    losses = {0: 0.7, 20: 0.5, 40: 0.6}
+    runs = [LearningRun("lora-16", 0, losses, 20), LearningRun("lora-16", 1, losses, 0)]
+    (plot,) = charts.learning_plots([*runs, LearningRun("weights-16", 0, {}, 0)])
+    assert plot.verdict == "kept in 1 of 2 draws" and plot.reference == 0.7
+    assert [[point.marked for point in curve] for curve in plot.curves] == [
+        [False, True, False],
+        [False, False, False],
+    ]
+    assert [point.x for point in plot.curves[0]] == [0, 50, 100]
+    assert "lowest 0.500 at step 20, kept step 20; draw 1" in plot.summary
+
+
+def test_accuracy_by_the_number_of_shots():
+    rows = [
+        row("itm", value=0.6),
+        row("itm", "lora-64", value=0.8, kept="lora 1/1"),
+        row("itm", "lora-16", value=0.6, refused="lora 1/1"),
+        row("itm", "tokens-16", value=0.7),
+    ]
+    ((name, plots),) = charts.shots_plots(split_tables(rows))
+    (plot,) = plots  # of tokens there is one number
+    assert name == "unseen" and plot.name == "itm, lora" and plot.reference == pytest.approx(60)
+    assert [label for _, label in plot.x_ticks] == ["0", "16", "64"]
+    assert [point.y for point in plot.curves[0]] == pytest.approx([60, 60, 80])
+    assert [point.marked for point in plot.curves[0]] == [False, False, True]
+    assert charts.shots_plots(split_tables([row("itm"), row("itm", "runs/a/seed-0")])) == []
