@@ -77,6 +77,14 @@ class Axis:
         stride = max(1, round(len(self.ticks) / 4))
         return self.ticks[::stride] if self.low == 0 else self.ticks[::-stride][::-1]
 
+    def is_minor(self, tick: float) -> bool:
+        """Return whether narrow screens leave the label of a tick out, which is every other one.
+
+        0 is kept where there are negative values, else the high end.
+        """
+        anchor = 0.0 if self.low < 0 else self.high
+        return len(self.ticks) > 6 and round((tick - anchor) / self.step) % 2 == 1
+
     def tick_label(self, tick: float) -> str:
         """Return the number at a tick, with a sign where the axis has negative ones."""
         digits = max(0, -math.floor(math.log10(self.step) + 1e-9))

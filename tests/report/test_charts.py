@@ -89,3 +89,15 @@ def test_accuracy_by_the_number_of_shots():
     assert [point.y for point in plot.curves[0]] == pytest.approx([60, 60, 80])
     assert [point.marked for point in plot.curves[0]] == [False, False, True]
     assert charts.shots_plots(split_tables([row("itm"), row("itm", "runs/a/seed-0")])) == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "shown"),
+    [
+        (charts.Axis(30, 100, 10), ["40", "60", "80", "100"]),
+        (charts.Axis(-60, 60, 20), ["-40", "0", "+40"]),
+        (charts.Axis(50, 100, 10), ["50", "60", "70", "80", "90", "100"]),
+    ],
+)
+def test_ticks_on_a_narrow_screen(axis, shown):
+    assert [axis.tick_label(tick) for tick in axis.ticks if not axis.is_minor(tick)] == shown
