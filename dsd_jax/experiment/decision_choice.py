@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dsd_jax import explain
 from dsd_jax.benchmarks.splits import Split
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.clip_baseline import NAME as CLIP
 from dsd_jax.io.images import OWN_SIZE
-from dsd_jax.matching.attention_maps import explain
-from dsd_jax.matching.plot_heatmaps import overlay
 from dsd_jax.report import Decision, WordMap
 from dsd_jax.statistics.results import Series
 
@@ -142,8 +141,26 @@ def _word_maps(model: Model, pixels: np.ndarray, caption: str, prompts: Any) -> 
         words, maps = explain(model, pixels, caption, timesteps=MAP_TIMESTEPS, prompts=prompts)
     except UserError:  # nothing in the caption is a word to the model
         return []
-    chosen = [index for index, word in enumerate(words) if f" {word.lower()} " not in _STOP_WORDS]
-    return [WordMap(words[i], overlay(pixels, maps[i])) for i in chosen[:WORDS]]
+    named = [i for i, word in enumerate(words) if f" {word.lower()} " not in _STOP_WORDS][:WORDS]
+    # What a pixel gives to a word, as a multiple of the word's mean: one scale for all words.
+    heats = [maps[i] / max(float(maps[i].mean()), 1e-12) for i in named]
+    highest = max((float(heat.max()) for heat in heats), default=1.0)
+    pairs = zip(named, heats, strict=True)
+    return [WordMap(words[i], overlay(pixels, heat / highest)) for i, heat in pairs]
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Return an image in gray with a map over it in color, dark to bright, uint8 (H, W, 3).
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        heat: (H, W), 0 to 1.
+    """
+    from matplotlib import colormaps  # takes half a second to import
+
+    gray = pixels.mean(axis=-1, keepdims=True)
+    colors = 255 * colormaps["inferno"](heat)[..., :3]
+    return (0.4 * gray + 0.6 * colors).clip(0, 255).astype(np.uint8)
 
 
 _STOP_WORDS = " a an the of to in on at and or is are with by from its it "
