@@ -19,7 +19,7 @@ from dsd_jax.statistics.results import Series
 
 MAX_SIDE = 320  # pixels of an image in a report
 SHOWN = 6  # right and wrong decisions each that a report shows
-MAP_SECONDS = 20.0  # after the first decision's maps, which compile, until none gets any more
+MAP_SECONDS = 10.0  # after the first decision's maps, which compile, until none gets any more
 MAP_TIMESTEPS = 4
 WORDS = 4  # of a candidate whose maps are shown
 

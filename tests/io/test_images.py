@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.images import open_image, read_image, read_images
+from dsd_jax.io.images import FITS, OWN_SIZE, open_image, read_image, read_images
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -40,6 +40,12 @@ def test_path_image_and_array_are_the_same(tmp_path):
 
 def test_own_size_is_untouched():
     np.testing.assert_array_equal(read_image(noise(16, 16), 16), noise(16, 16))
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_in_place_of_a_size_the_image_as_it_is(fit):
+    image = np.random.default_rng(0).integers(0, 255, (30, 50, 3), np.uint8)
+    np.testing.assert_array_equal(read_image(image, OWN_SIZE, fit), image)
 
 
 def test_the_input_is_not_changed():
