@@ -50,10 +50,11 @@ def report_files(
         report["comparisons"] = [_plain(row, COMPARISON_FIELDS) for row in comparisons]
     if details.learning:
         report["learning"] = [run.to_json() for run in details.learning]
+    shown = details.renamed(short_names(row["prompts"] for row in rows))
     return {
         "report.json": json.dumps(report, indent=1, allow_nan=False) + "\n",
-        "report.md": format_markdown(header, rows, comparisons, details.learning),
-        "report.html": html_page(report, decisions, details),
+        "report.md": format_markdown(header, rows, comparisons, shown.learning),
+        "report.html": html_page(report, decisions, shown),
     }
 
 

@@ -1,7 +1,7 @@
 """Details of a run that explain its results: names in plain words, how learning went, settings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 
@@ -96,3 +96,13 @@ class RunDetails:
     recipes: Sequence[Term] = ()
     learning: Sequence[LearningRun] = ()
     settings: Sequence[Setting] = ()
+
+    def renamed(self, names: Mapping[str | None, str]) -> "RunDetails":
+        """Return the details with prompts called as `names` says, as far as it does."""
+        return replace(
+            self,
+            recipes=[term._replace(name=names.get(term.name, term.name)) for term in self.recipes],
+            learning=[
+                replace(run, prompts=names.get(run.prompts, run.prompts)) for run in self.learning
+            ],
+        )

@@ -9,6 +9,7 @@ from dsd_jax.report import (
     HeldOutGain,
     LearningRun,
     RunDetails,
+    Term,
     format_table,
     print_table,
     report_files,
@@ -119,9 +120,15 @@ def test_learning_is_told():
 def test_long_paths_of_prompts_widen_no_table():
     path = "/home/someone/with/a/long/name/runs/emoji/prompts/adapted-256/seed-0"
     rows = [row(), row("dsd", path)]
-    files = report_files(HEADER, rows, comparisons=[{**COMPARISON, "prompts": path}])
+    gain = HeldOutGain("LoRA", kept=True, gain=0.2, error=0.05)
+    run = LearningRun(path, 0, {0: 0.7, 20: 0.5}, 20, [gain])
+    details = RunDetails(recipes=[Term(path, "LoRA.")], learning=[run])
+    compared = {**COMPARISON, "prompts": path}
+    files = report_files(HEADER, rows, comparisons=[compared], details=details)
     assert path not in format_table(rows) and path not in files["report.md"]
-    assert files["report.md"].count("…/adapted-256/seed-0") == 2
+    assert files["report.md"].count("…/adapted-256/seed-0") == 3
+    page = files["report.html"].replace(f'title="{path}"', "")
+    assert path not in page and "…/adapted-256/seed-0" in page
     assert path in files["report.json"]
 
 
