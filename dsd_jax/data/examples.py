@@ -14,8 +14,8 @@ MAX_KINDS = 40  # a table of more kinds would be unreadable: they become one
 _NAMED = 5  # unreadable images in a message
 _SMALL_SIDE = 8  # pixels; decoding is what takes time and what fails
 
-# From an image's key and a size S to uint8 (S, S, 3), or with `io.images.OWN_SIZE` to the image as it
-# is (H, W, 3); keys are what the reader makes them.
+# From an image's key and a size S to uint8 (S, S, 3), or with `io.images.OWN_SIZE` to the image as
+# it is, (H, W, 3); keys are what the reader makes them.
 ReadImage: TypeAlias = Callable[[Any, int], np.ndarray]
 
 
