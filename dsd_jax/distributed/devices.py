@@ -11,6 +11,7 @@ from dsd_jax.errors import DeviceError, UserError
 # What launchers say in DSD_ACCELERATOR -> what JAX calls such devices.
 _PLATFORMS = {"cuda": "gpu", "tpu": "tpu"}
 _WRONG_ON_CPU = "0.10.2"  # jax-ml/jax#39103
+_BFLOAT16_GPU = 8.0  # compute capability of Ampere, the first with bfloat16 in its tensor cores
 
 
 def check_devices() -> None:
@@ -38,6 +39,22 @@ def check_devices() -> None:
         )
     if "cpu" in platforms and jax.device_count() > 1:
         _compile_afresh()
+
+
+def fast_dtype() -> str:
+    """Return the name of the float type that this host's devices multiply matrices in fastest.
+
+    It is bfloat16 on TPUs and GPUs, float16 on NVIDIA GPUs older than Ampere, such as the T4, and
+    float32 on CPUs, which are slower in the others.
+    """
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return "float32"
+    try:
+        capability = float(getattr(device, "compute_capability", "inf"))
+    except ValueError:  # AMD's are names
+        capability = float("inf")
+    return "float16" if capability < _BFLOAT16_GPU else "bfloat16"
 
 
 def _compile_afresh() -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jaxlib.version
@@ -12,7 +13,7 @@ import pytest
 import dsd_jax
 from dsd_jax import convert, plan
 from dsd_jax.clip.clip_files import load_clip
-from dsd_jax.distributed.devices import check_devices
+from dsd_jax.distributed.devices import check_devices, fast_dtype
 from dsd_jax.errors import DeviceError, UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -114,3 +115,18 @@ def test_programs_of_several_cpu_devices_are_compiled_afresh(tmp_path, devices, 
         text=True,
     )
     assert done.stdout == f"{kept}\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [
+        ({"platform": "cpu"}, "float32"),
+        ({"platform": "tpu"}, "bfloat16"),
+        ({"platform": "gpu", "compute_capability": "7.5"}, "float16"),  # T4
+        ({"platform": "gpu", "compute_capability": "8.0"}, "bfloat16"),  # A100
+        ({"platform": "gpu", "compute_capability": "gfx90a"}, "bfloat16"),  # AMD
+    ],
+)
+def test_fast_dtype_is_the_devices(device, dtype, monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(**device)])
+    assert fast_dtype() == dtype

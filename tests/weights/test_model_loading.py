@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from dsd_jax.errors import UserError
 from dsd_jax.models.params import weights_digest
+from dsd_jax.weights import model_loading
 from dsd_jax.weights.model_loading import load
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -69,6 +70,11 @@ def test_dtype_is_that_of_every_leaf(golden_folder, model, dtype):
         params,
         model.params,
     )
+
+
+def test_the_device_chooses_the_dtype_where_it_is_auto(golden_folder, monkeypatch):
+    monkeypatch.setattr(model_loading, "fast_dtype", lambda: "float16")
+    assert load(golden_folder("tiny-sd15"), dtype="auto").dtype == jnp.float16
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
