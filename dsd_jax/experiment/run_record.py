@@ -23,6 +23,7 @@ from dsd_jax.prompts.prompt_metadata import PromptMetadata
 from dsd_jax.report import HeldOutGain, LearningRun, RunDetails, Setting, Term
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "tensorflow-datasets")
+_OF_LEARNING = ("seeds", "shots_from", "shots", "noises", "recipes", "learn", "tune")
 _KINDS = {
     "lora": "LoRA of rank {rank} (small changes to the matrices of the cross-attention)",
     "tokens": "{tokens} learned tokens a layer (as if words were added to every caption)",
@@ -73,7 +74,7 @@ def details_of(
         methods=list(_method_terms(experiment)),
         recipes=[*_prompt_terms(experiment, folders), *_clip_terms(experiment, tuned)],
         learning=[*_learning_runs(folders), *_clip_runs(experiment, tuned)],
-        settings=list(_settings(experiment.config)),
+        settings=list(_settings(experiment.config, experiment.workdir.command == "train")),
     )
 
 
@@ -81,7 +82,8 @@ def _learned_folders(
     experiment: Experiment, learned: Mapping[str, LearnedPrompts]
 ) -> Iterator[tuple[str, PromptMetadata]]:
     """Yield (label, metadata) of all prompts: those of the workdir, or those that were given."""
-    of_workdir = [] if experiment.workdir.command != "train" else list(shot_draws(experiment))
+    is_own = bool(learned) and experiment.workdir.command == "train"
+    of_workdir = list(shot_draws(experiment)) if is_own else []
     for label in learned:
         folders = [
             prompts_folder(experiment, label, draw)
@@ -189,15 +191,16 @@ def _clip_runs(
             yield LearningRun(label, seed, clip.checks, clip.kept)
 
 
-def _settings(config: RunConfig) -> Iterator[Setting]:
-    """Yield the fields that differ from the defaults, without those of recipes not in use."""
+def _settings(config: RunConfig, learns: bool) -> Iterator[Setting]:
+    """Yield the fields that differ from the defaults, without those that the run does not read."""
     values = config.model_dump(mode="json")
     values["learn"] = {name: values["learn"][name] for name in config.recipes}
     fields, defaults = known_fields(RunConfig, values), defaults_of(RunConfig, values)
     for name, value in flatten(values):
         default = defaults.get(name)
         default = list(default) if isinstance(default, tuple) else default
-        if name in fields and (name not in defaults or value != default):
+        is_read = name in fields and (learns or name.split(".")[0] not in _OF_LEARNING)
+        if is_read and (name not in defaults or value != default):
             yield Setting(
                 name,
                 _value_text(value),

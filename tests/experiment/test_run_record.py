@@ -36,6 +36,9 @@ def experiment():
 
 
 def test_settings_that_differ_from_the_defaults(experiment):
+    evaluated = {setting.name for setting in details_of(experiment, {}, {}).settings}
+    assert evaluated == {"seed", "clip", "methods"}  # evaluate learns nothing
+    experiment.workdir = SimpleNamespace(command="train")
     settings = {setting.name: setting for setting in details_of(experiment, {}, {}).settings}
     assert settings["seed"].value == "5" and settings["seed"].default == "0"
     assert "draw" in settings["seed"].description
