@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from dsd_jax.report import charts
+from dsd_jax.report import charts, curve_plots
 from dsd_jax.report.result_rows import (
     ZERO_SHOT,
     ResultRow,
@@ -49,8 +49,8 @@ def html_page(report: Mapping[str, Any], decisions: Sequence[Decision], details:
         difference_axis=_percent_axis(differences, low=-100),
         gains=gains,
         gain_axis=charts.axis_around(charts.ends_of([gains])),
-        learning_plots=charts.learning_plots(details.learning),
-        shots_plots=charts.shots_plots(tables),
+        learning_plots=curve_plots.learning_plots(details.learning),
+        shots_plots=curve_plots.shots_plots(tables),
         decisions=decisions,
         command=report.get("command", ""),
         date=_date_text(report.get("date", "")),
