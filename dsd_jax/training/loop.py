@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,10 +64,13 @@ def preemption_guard() -> Iterator[Callable[[int], bool]]:
     """Yield a function of the steps done that says whether to stop there; SIGTERM no longer kills.
 
     On several hosts SIGTERM to one of them stops all after the same step; JAX listens for it from
-    the moment they join.
+    the moment they join. In a thread of a server, which hears no signals, nothing changes.
     """
     if processes.are_several():
         yield multihost_utils.reached_preemption_sync_point
+        return
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda _: False
         return
     received = []
     previous = signal.signal(signal.SIGTERM, lambda *_: received.append(True))

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import numpy as np
@@ -284,3 +285,9 @@ def test_a_number_that_is_none_does_not_reach_the_log(open_folder, tmp_path):
     with open_folder() as checkpoints, pytest.raises(UserError, match="goes on from step 4[.]"):
         run(checkpoints, log, update=broken_at(4), log_every=1, save_seconds=0)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_a_run_in_a_thread_of_a_server_is_one_without_signals(expected):
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(run).result(timeout=60)
+    np.testing.assert_array_equal(result["x"], expected)
