@@ -163,4 +163,9 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return (0.4 * gray + 0.6 * colors).clip(0, 255).astype(np.uint8)
 
 
-_STOP_WORDS = " a an the of to in on at and or is are with by from its it "
+# Words that name no thing: maps of objects and what they are like say more.
+_STOP_WORDS = (
+    " a an the this that these those of to in on at and or as is are was were be with by for from "
+    "its it his her their there which who while left right above below under over behind front "
+    "beside next near big small large "
+)

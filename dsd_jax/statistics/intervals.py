@@ -50,7 +50,8 @@ def difference_interval(differences: np.ndarray, count: int) -> Interval | None:
     """
     gained = count * float(np.maximum(differences, 0).mean())
     lost = count * float(np.maximum(-differences, 0).mean())
-    if gained + lost > FEW - 1e-6:
+    rarer = count - max(gained, lost, count - gained - lost)
+    if rarer > FEW - 1e-6:
         return None
     n = count + 2  # half an item is added to each of the four outcomes of a pair
     center = (gained - lost) / n

@@ -33,6 +33,12 @@ def test_equal_rows_have_an_interval_around_nothing():
     np.testing.assert_allclose((low, high), (-1.96 / 62, 1.96 / 62), rtol=1e-6)
 
 
+def test_differences_that_are_all_alike_are_not_certain():
+    """All of ten items change from right to wrong: the standard error would be 0."""
+    low, high = difference_interval(-np.ones((1, 10)), 10) or (0, 0)
+    assert low == -1 < high < -0.5
+
+
 def test_a_few_differences():
     """Agresti and Min: half an item is added to each of a pair's four outcomes."""
     differences = np.zeros((1, 40))
@@ -43,5 +49,6 @@ def test_a_few_differences():
 
 
 def test_many_differences_have_a_standard_error():
-    assert difference_interval(np.array([[1, 1, 1, -1, -1, 0, 0, 0]]), 8) is None
-    assert difference_interval(np.array([[1, 1, 1, -1, -1, 0, 0, 0]]), 4) is not None  # clusters
+    differences = np.array([[1, 1, 1, -1, -1, 0, 0, 0]])
+    assert difference_interval(differences, 8) is None
+    assert difference_interval(differences, 4) is not None  # of four clusters
