@@ -45,6 +45,7 @@ def html_page(report: Mapping[str, Any], decisions: Sequence[Decision], details:
         headlines=[_headline(table, rows) for table in tables if table.means],
         mean_charts=mean_charts,
         mean_axis=_percent_axis(mean_charts, low=0),
+        rows_learned=any(row["prompts"] is not None for row in rows),
         difference_charts=differences,
         difference_axis=_percent_axis(differences, low=-100),
         gains=gains,

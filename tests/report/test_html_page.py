@@ -258,3 +258,10 @@ def test_every_chart_has_the_chance_of_its_own_metric():
 def test_means_are_over_items():
     text = "".join(page_of(ROWS).text)
     assert "mean over all items" in text and "mean over the kinds" not in text
+
+
+def test_differences_of_zero_shot_rows_are_not_what_learning_changes():
+    zero = {**COMPARISON, "prompts": None}
+    text = "".join(page_of([row(), row("noise")], comparisons=[zero]).text)
+    assert "Differences between rows" in text and "What learning changes" not in text
+    assert "What learning changes" in "".join(page_of(ROWS, comparisons=[COMPARISON]).text)
