@@ -7,7 +7,7 @@ set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-use_environment "$root/requirements.txt" "$root/tests/requirements.txt"
+use_environment "$root/requirements.txt" "$root/tests/requirements.txt" "$root/docs/requirements.txt"
 # Beside the environment's packages: JAX complains about a TPU's compiler where there is no TPU.
 install_beside "$root/dsd_jax/planning/requirements.txt" planning
 cd "$root"

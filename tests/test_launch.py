@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-REQUIREMENTS = ("requirements.txt", "tests/requirements.txt", "dsd_jax/planning/requirements.txt")
+REQUIREMENTS = (
+    *("requirements.txt", "tests/requirements.txt", "docs/requirements.txt"),
+    "dsd_jax/planning/requirements.txt",
+)
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
 
 # Answers the version question, makes virtual environments that hold itself, records the rest.
