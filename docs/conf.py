@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the pages are those of this checkout
 
-from dsd_jax.version import __version__  # noqa: E402
+from dsd_jax.version import __version__
 
 project = "dsd_jax"
 author = "the dsd_jax maintainers"
