@@ -31,7 +31,9 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 70
+highlight_language = "text"  # of blocks that name none
 default_role = "code"  # what docstrings have in single backticks
 napoleon_use_rtype = False
 

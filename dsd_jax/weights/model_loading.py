@@ -32,7 +32,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
         where: "tiny", the bundled model; a folder in the Hugging Face layout (`unet/`, `vae/`,
             `text_encoder/`, `tokenizer/`, `scheduler/`; SDXL has `text_encoder_2/` and
             `tokenizer_2/` too), with safetensors or Flax msgpack in float16, bfloat16 or float32,
-            whole or sharded; or a model on the Hub, as "org/name" or "org/name@revision", of which
+            whole or sharded; or a model on the Hub, as `org/name` or `org/name@revision`, of which
             only the needed files are fetched.
         dtype: float type of all parameters, in which matrix products run; "auto" is the fastest of
             the device: bfloat16, on older GPUs float16, on CPUs float32.
