@@ -24,6 +24,7 @@ INDIRECT = {
     "array_record": "the file format of the benchmark, imported by tensorflow_datasets",
     "accelerate": "diffusers' loading",
     "pandas": "an extra of the library's, which imports it where it is asked for tables",
+    "beartype": "conftest.py names it to jaxtyping",
     "pytest_xdist": "pytest finds it by itself",
     "ruff": "launch/lint.sh",
     "import_linter": "launch/lint.sh",
