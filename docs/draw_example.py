@@ -27,11 +27,15 @@ def main() -> None:
     words, maps = dsd_jax.explain(model, path, CAPTIONS[0])
     plt.rcParams["font.family"] = ["DejaVu Sans"]
     figure = plt.figure(figsize=(12, 5.9), facecolor=GROUND)
-    draw_pictures(figure, picture, {word: maps[words.index(word)] for word in SHOWN})
+    draw_pictures(figure, picture, {word: contrast(maps[words.index(word)]) for word in SHOWN})
     draw_ranking(figure.add_axes((0.37, 0.06, 0.60, 0.22)), result.scores[0])
     figure.savefig(DOCS / "example.png", dpi=100, facecolor=GROUND)
-    small = Image.open(DOCS / "example.png").convert("RGB").quantize(256)
-    small.save(DOCS / "example.png", optimize=True)
+    Image.open(DOCS / "example.png").convert("RGB").save(DOCS / "example.png", optimize=True)
+
+
+def contrast(heat: np.ndarray) -> np.ndarray:
+    """Return a map as multiples of its average."""
+    return heat / heat.mean()
 
 
 def draw_pictures(figure: Any, picture: Image.Image, maps: dict[str, np.ndarray]) -> None:
