@@ -12,20 +12,24 @@ from dsd_jax.version import __version__
 
 if TYPE_CHECKING:
     from dsd_jax.diffusion.pipeline import Model
+    from dsd_jax.few_shot.learning import learn
     from dsd_jax.matching.attention_maps import explain
     from dsd_jax.matching.batching import match_terms
     from dsd_jax.matching.forward import Terms
     from dsd_jax.matching.match_result import MatchResult, match
     from dsd_jax.matching.match_scores import match_scores
+    from dsd_jax.prompts.learned_prompts import Prompts
     from dsd_jax.weights.model_loading import load
 
 __all__ = [
     "MatchResult",
     "Model",
+    "Prompts",
     "Terms",
     "UserError",
     "__version__",
     "explain",
+    "learn",
     "load",
     "match",
     "match_scores",
@@ -34,8 +38,10 @@ __all__ = [
 _MODULES = {
     "MatchResult": "matching.match_result",
     "Model": "diffusion.pipeline",
+    "Prompts": "prompts.learned_prompts",
     "Terms": "matching.forward",
     "explain": "matching.attention_maps",
+    "learn": "few_shot.learning",
     "load": "weights.model_loading",
     "match": "matching.match_result",
     "match_scores": "matching.match_scores",

@@ -104,8 +104,8 @@ def check_options(flags: Namespace, kind: str) -> None:
 
 def convert_lora(source: "Source", flags: Namespace) -> str:
     """Write prompts, or LoRA for diffusers; return the line to print."""
-    from dsd_jax.conversion import adapter_files
     from dsd_jax.conversion.conversion_source import describe_lora, read_lora
+    from dsd_jax.prompts import lora_files
     from dsd_jax.prompts.prompt_files import write_prompts
 
     prompts = read_lora(source, flags.weights)
@@ -115,11 +115,11 @@ def convert_lora(source: "Source", flags: Namespace) -> str:
         write_prompts(flags.target, lora, {"from": flags.source, "weights": flags.weights})
         use = f"--prompts={flags.target}"
     elif to == "diffusers":
-        adapter_files.write_diffusers(Path(flags.target), lora["lora"])
+        lora_files.write_diffusers(Path(flags.target), lora["lora"])
         use = f'pipeline.load_lora_weights("{flags.target}")'
     else:
-        adapter_files.write_authors(Path(flags.target), lora["lora"])
-        use = f'torch.load("{flags.target}/{adapter_files.AUTHORS}")'
+        lora_files.write_authors(Path(flags.target), lora["lora"])
+        use = f'torch.load("{flags.target}/{lora_files.AUTHORS}")'
     if others := " and ".join(kind for kind in sorted(prompts) if kind != "lora"):
         tell("warning", f"{others} of {flags.source} cannot be stored in this format: skipped")
     fit = f", all of which fit {flags.weights}" if flags.weights else ""

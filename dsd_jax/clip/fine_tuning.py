@@ -142,11 +142,11 @@ def fine_tune(
         early_stopping.warn_too_few(options.name, len(ids))
         return TunedClip(clip, {}, 0)
     task = _task(clip, _SplitItems(items, train, held_out, ids), recipe, seed)
-    best, checks, kept = fit_few_shot(task, recipe, options)
-    if not kept:
-        return TunedClip(clip, checks, 0)
-    tuned = jax.tree.map(lambda x: x.astype(clip.dtype), on_host(clip.mesh, best))
-    return TunedClip(replace(clip, params={**clip.params, **tuned}), checks, kept)
+    fit = fit_few_shot(task, recipe, options)
+    if not fit.kept:
+        return TunedClip(clip, fit.checks, 0)
+    tuned = jax.tree.map(lambda x: x.astype(clip.dtype), on_host(clip.mesh, fit.params))
+    return TunedClip(replace(clip, params={**clip.params, **tuned}), fit.checks, fit.kept)
 
 
 def _task(clip: Clip, data: _SplitItems, recipe: ClipRecipe, seed: int) -> FewShotTask:
@@ -182,6 +182,7 @@ def _task(clip: Clip, data: _SplitItems, recipe: ClipRecipe, seed: int) -> FewSh
         zero_shot_losses=losses(trained),
         held_out_losses=losses,
         clusters=data.clusters[data.held_out],
+        what="fine-tuning",
     )
 
 

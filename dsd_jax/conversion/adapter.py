@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dsd_jax.conversion.adapter_names import TensorName, describe_foreign, parse_name
+from dsd_jax.conversion.adapter_names import describe_foreign, parse_name
 from dsd_jax.conversion.peft_config import PeftConfig
 from dsd_jax.errors import UserError
+from dsd_jax.prompts.lora_files import TensorName
 from dsd_jax.prompts.prompt_params import from_authors
 from dsd_jax.tensor_files.stored_tensor import FLOATING, NUMBERS, StoredTensor
 from dsd_jax.weights.strict_fit import listed

@@ -1,26 +1,21 @@
-"""Read and write adapters: pickles of the authors, safetensors of diffusers, PEFT and kohya."""
+"""Read adapters: pickles of the authors, safetensors of diffusers, PEFT and kohya."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from etils import epath
-
 from dsd_jax.conversion.adapter import Adapter, make_adapter
-from dsd_jax.conversion.adapter_names import TensorName, is_peft
+from dsd_jax.conversion.adapter_names import is_peft
 from dsd_jax.conversion.peft_config import PeftConfig, parse_peft_config
 from dsd_jax.io.local_files import json_object, read_json
-from dsd_jax.io.storage import storage_errors, write_file
 from dsd_jax.io.terminal import tell
+from dsd_jax.prompts.lora_files import AUTHORS, DIFFUSERS
 from dsd_jax.tensor_files import pickle_file, safetensors_file
 
-AUTHORS = "pytorch_model.bin"
-WRITTEN = "pytorch_lora_weights.safetensors"
 # File names of diffusers, PEFT and the authors, in order of preference.
 NAMES = (
-    WRITTEN,
+    DIFFUSERS,
     "adapter_model.safetensors",
     "pytorch_lora_weights.bin",
     "adapter_model.bin",
@@ -71,36 +66,3 @@ def _config_within(file: Path, metadata: Mapping[str, str]) -> PeftConfig | None
     where = f"{file}: its metadata {_METADATA}"
     config = json_object(text, where)
     return parse_peft_config({key.removeprefix("unet."): config[key] for key in config}, where)
-
-
-def write_diffusers(folder: Path, lora: Mapping[str, Any]) -> None:
-    """Write prompts of the kind "lora" as a file for `pipeline.load_lora_weights(folder)`.
-
-    Its names are PEFT's under "unet."; each alpha is the rank, so the scale is 1.
-    """
-    from safetensors.numpy import save
-
-    named = {name.diffusers: tensor for name, tensor in _tensors(lora).items()}
-    _write(folder, WRITTEN, save(named, metadata={"format": "pt"}))
-
-
-def write_authors(folder: Path, lora: Mapping[str, Any]) -> None:
-    """Write prompts of the kind "lora" as the file that the authors' code saves and loads."""
-    named = {name.authors: tensor for name, tensor in _tensors(lora).items()}
-    _write(folder, AUTHORS, pickle_file.state_dict_bytes(named))
-
-
-def _tensors(lora: Mapping[str, Any]) -> dict[TensorName, np.ndarray]:
-    """Return tensors in PyTorch's layout: `down` (rank, in) and `up` (out, rank), float32."""
-    return {
-        TensorName(path, projection, part): np.array(update[part], np.float32).T.copy(order="C")
-        for path, projections in lora.items()
-        for projection, update in projections.items()
-        for part in ("down", "up")
-    }
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
-    with storage_errors(f"{folder} cannot be written", "name another folder"):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_file(epath.Path(folder) / name, content)

@@ -15,9 +15,9 @@ Reference: diffusers `utils/state_dict_utils.py` and `loaders/lora_conversion_ut
 
 import re
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from dsd_jax.io.terminal import printable
+from dsd_jax.prompts.lora_files import TensorName
 
 # Dots may be underscores, as kohya writes them; the mid block has no number.
 _PREFIX = r"(?:base_model\.model\.)?(?:(?:unet|diffusion_model|lora_unet|lycoris)[._])*"
@@ -62,35 +62,6 @@ _KINDS = {
         "has whole weights of a UNet; give the model's folder, which has unet/ and others"
     ),
 }
-
-
-class TensorName(NamedTuple):
-    """A tensor's place in the UNet.
-
-    Attributes:
-        path: path of an attention layer.
-        projection: `to_q`, `to_k`, `to_v` or `to_out`.
-        part: `down`, `up` or, as kohya writes for each projection, `alpha`.
-    """
-
-    path: str
-    projection: str
-    part: str
-
-    @property
-    def module(self) -> str:
-        """Return the projection's module path in diffusers."""
-        return f"{self.path}.{self.projection}{'.0' if self.projection == 'to_out' else ''}"
-
-    @property
-    def authors(self) -> str:
-        """Return its name in the authors' code."""
-        return f"{self.path}.processor.{self.projection}_lora.{self.part}.weight"
-
-    @property
-    def diffusers(self) -> str:
-        """Return its name in today's diffusers and PEFT."""
-        return f"unet.{self.module}.lora_{'A' if self.part == 'down' else 'B'}.weight"
 
 
 def parse_name(name: str) -> TensorName | None:

@@ -1,6 +1,6 @@
 """Wrong candidates of items, drawn by seed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from dsd_jax.errors import UserError
 
 Candidate = TypeVar("Candidate")
+Image = TypeVar("Image", bound=Hashable)  # the key of one
 TRIES = 20  # per candidate, before the whole pool is looked through
 
 
@@ -75,3 +76,39 @@ class Negatives(NamedTuple):
                 break
             if candidate not in drawn and is_wrong(candidate):
                 drawn.append(candidate)
+
+    def draw_captions(self, pairs: Sequence[tuple[Hashable, str]]) -> list[list[str]]:
+        """Draw wrong captions for each pair of image and caption, from the other pairs.
+
+        A caption that any pair gives to the same image is no wrong one.
+
+        Raises:
+            UserError: as `draw`.
+        """
+        right, pool = set(pairs), [caption for _, caption in pairs]
+        return [
+            self.draw(
+                number,
+                pool,
+                lambda other, image=image: (image, other) not in right,
+                "other captions",
+            )
+            for number, (image, _) in enumerate(pairs)
+        ]
+
+    def draw_images(self, pairs: Sequence[tuple[Image, str]]) -> list[list[Image]]:
+        """Draw wrong images for each pair; an image with the same caption is no wrong one.
+
+        Raises:
+            UserError: as `draw`.
+        """
+        right, pool = set(pairs), [image for image, _ in pairs]
+        return [
+            self.draw(
+                number,
+                pool,
+                lambda other, caption=caption: (other, caption) not in right,
+                "other images",
+            )
+            for number, (_, caption) in enumerate(pairs)
+        ]

@@ -77,7 +77,7 @@ def _learn_from_draw(experiment: Experiment, draw: ShotDraw) -> dict[str, dict[s
             )
         learned = _learn(experiment, shots, label, metadata)
         if processes.is_main():
-            write_prompts(folder, learned.prompts, {**metadata, "kept_step": learned.kept})
+            write_prompts(folder, learned.prompts, {**metadata, **learned.record()})
         prompts[label] = learned.prompts
     return prompts
 

@@ -34,9 +34,11 @@ from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts import prompt_params
 from dsd_jax.training import early_stopping
 from dsd_jax.training.few_shot_fit import FewShotTask, adamw, fit_few_shot
+from dsd_jax.training.held_out_verdict import HeldOutVerdict
 from dsd_jax.training.loop import LoopOptions
 
 _QUIET = LoopOptions("learning", progress=False)
+_NAMES = {"lora": "LoRA", "tokens": "tokens"}
 
 
 class TrainedPrompts(NamedTuple):
@@ -46,11 +48,24 @@ class TrainedPrompts(NamedTuple):
         prompts: a prompts pytree; {} where the gain on held-out items is not significant.
         checks: {step: mean held-out loss}.
         kept: the step whose prompts were kept; 0 is the zero-shot model.
+        verdicts: of held-out items on each part, none where they are too few to tell.
+        refused: why nothing was trained then, a sentence.
     """
 
     prompts: dict[str, Any]
     checks: dict[int, float]
     kept: int
+    verdicts: tuple[HeldOutVerdict, ...] = ()
+    refused: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return how training went, as the fields of `PromptMetadata` that say so."""
+        return {
+            "kept_step": self.kept,
+            "checks": {str(step): loss for step, loss in self.checks.items()},
+            "verdicts": [verdict.model_dump(mode="json") for verdict in self.verdicts],
+            "refused": self.refused,
+        }
 
 
 def outputs_of_losses(
@@ -167,22 +182,25 @@ def train_prompts(
     by_folds = set(recipe.kinds) == {"weights"}  # without held-out items
     if not early_stopping.can_tell(clusters if by_folds else clusters[held_out]):
         early_stopping.warn_too_few(options.name, support.items.count)
-        return TrainedPrompts({}, {}, 0)
+        return TrainedPrompts({}, {}, 0, refused=early_stopping.too_few(support.items.count))
     score_weights: dict[str, Any] = {}
+    verdicts: tuple[HeldOutVerdict, ...] = ()
     if "weights" in recipe.kinds:
-        score_weights = {name: fit_weights(support, recipe, name, seed) for name in recipe.methods}
+        by_method = {name: fit_weights(support, recipe, name, seed) for name in recipe.methods}
+        score_weights = {name: fit.weights for name, fit in by_method.items()}
+        verdicts = tuple(fit.verdict for fit in by_method.values())
     fitted = {"weights": score_weights} if score_weights else {}
     prompts = init_prompts(model.unet, recipe, seed)
     if not prompts:
-        return TrainedPrompts(fitted, {}, 0)
+        return TrainedPrompts(fitted, {}, 0, verdicts)
     temperatures = {name: zero_shot_temperature(support, name, recipe) for name in recipe.methods}
     held_out_loss = HeldOutLoss(support, held_out, recipe, LossParams(temperatures, score_weights))
     mesh = pod_mesh(model.mesh)
     sampler = BatchSampler(mesh, support, train, recipe, seed)
     task = _task(model, prompts, sampler, held_out_loss, options)
-    best, checks, kept = fit_few_shot(task, recipe, options)
-    trained = jax.tree.map(fetch, best) if kept else {}
-    return TrainedPrompts({**trained, **fitted}, checks, kept)
+    fit = fit_few_shot(task, recipe, options)
+    trained = jax.tree.map(fetch, fit.params) if fit.kept else {}
+    return TrainedPrompts({**trained, **fitted}, fit.checks, fit.kept, (*verdicts, fit.verdict))
 
 
 def _task(
@@ -221,6 +239,7 @@ def _task(
         zero_shot_losses=held_out_loss.zero_shot(),
         held_out_losses=lambda prompts: held_out_loss.with_prompts(model, outputs, prompts),
         clusters=held_out_loss.support.items.clusters[held_out_loss.indices],
+        what=" and ".join(_NAMES[kind] for kind in prompts),
     )
 
 

@@ -26,10 +26,23 @@ from dsd_jax.few_shot.support_set import (
 from dsd_jax.matching.forward import Terms
 from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import losses
-from dsd_jax.training.early_stopping import is_gain
+from dsd_jax.training.early_stopping import judge
+from dsd_jax.training.held_out_verdict import HeldOutVerdict
 
 _STEPS, _RATE = 300, 0.05
 FOLDS = 5
+
+
+class FittedWeights(NamedTuple):
+    """The fitted weights of a method, zeros where zero-shot stays, and why they are what they are.
+
+    Attributes:
+        weights: differences from the zero-shot weights, as in `prompt_params`.
+        verdict: of the items that each fold leaves out.
+    """
+
+    weights: dict[str, Any]
+    verdict: HeldOutVerdict
 
 
 class Regression(NamedTuple):
@@ -46,7 +59,7 @@ class Regression(NamedTuple):
     temperature: Any
 
 
-def fit_weights(support: SupportSet, recipe: Recipe, method: str, seed: int) -> dict[str, Any]:
+def fit_weights(support: SupportSet, recipe: Recipe, method: str, seed: int) -> FittedWeights:
     """Fit the weights of a method's score on all items for which a device has room.
 
     The strength of the prior is the one of `recipe.ridges` with the least loss on the items that
@@ -72,9 +85,11 @@ def fit_weights(support: SupportSet, recipe: Recipe, method: str, seed: int) -> 
     zero = jax.tree.map(jnp.zeros_like, units)
     best = int(np.argmin(unseen.mean(axis=1)))
     frozen = np.asarray(_losses(recipe, method, data, zero, count))
-    if not is_gain(frozen - unseen[best], clusters):
-        return zero
-    return _regress(recipe, method, data, ridges[best], np.ones(count, bool))
+    verdict = judge(frozen - unseen[best], clusters, f"weights of {method}")
+    if not verdict.kept:
+        return FittedWeights(zero, verdict)
+    weights = _regress(recipe, method, data, ridges[best], np.ones(count, bool))
+    return FittedWeights(weights, verdict)
 
 
 def limit_to_memory(support: SupportSet, method: str, seed: int) -> SupportSet:

@@ -5,9 +5,8 @@ probabilities of cross-attention, averaged over heads, layers and timesteps and 
 tokens of a word.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +23,7 @@ from dsd_jax.matching.forward import ForwardConfig, OutputSpec
 from dsd_jax.matching.match_scores import MatchSettings, match_settings, pixel_key
 from dsd_jax.models.attention import attention_maps
 from dsd_jax.models.unet import UNet2DCondition
+from dsd_jax.prompts.prompt_metadata import GivenPrompts
 from dsd_jax.prompts.prompt_params import by_layer
 
 
@@ -34,7 +34,7 @@ def explain(
     *,
     timesteps: int | None = None,
     seed: int = 0,
-    prompts: Mapping[str, Any] | str | Path | None = None,
+    prompts: GivenPrompts = None,
     layers: Sequence[str] | str | None = "all",
     force: bool = False,
 ) -> tuple[list[str], np.ndarray]:
@@ -47,7 +47,7 @@ def explain(
         timesteps: number of noise levels to average over; by default as many as the folder of
             prompts was learned at, or 10.
         seed: of the noise.
-        prompts: a trained prompts pytree, or the folder `train` wrote it to.
+        prompts: what `learn` returns, the folder that it or `train` wrote, or a pytree.
         layers: layers whose maps are averaged: paths, "all", or None for the authors' choice.
         force: whether to use a folder of prompts for what they were not learned for.
 

@@ -42,6 +42,8 @@ from dsd_jax.matching.forward import (
     forward_terms,
     with_uncond,
 )
+from dsd_jax.prompts.prompt_files import read_prompts
+from dsd_jax.prompts.prompt_metadata import GivenPrompts
 from dsd_jax.prompts.prompt_params import by_layer
 
 ProgressFn = Callable[[float], object]  # called with the share of all work that was just started
@@ -101,7 +103,7 @@ def match_terms(
     noise: Array,
     timesteps: Sequence[int] | Array,
     *,
-    prompts: Mapping[str, Any] | None = None,
+    prompts: GivenPrompts = None,
     outputs: OutputSpec | None = None,
     chunk: int | None = None,
     prompt_empty_caption: bool = False,
@@ -114,7 +116,8 @@ def match_terms(
         captions: strings, or their text states (C, L, D), or `Model.encode_captions` of them.
         noise: (T, h, w, D), or (I, T, h, w, D); added and to be predicted.
         timesteps: (T,) in [0, 1000).
-        prompts: a prompts pytree (`prompt_params`); may be traced, so that `jax.grad` works.
+        prompts: what `learn` returns, the folder that it or `train` wrote, or a pytree
+            (`prompt_params`); the latter may be traced, so that `jax.grad` works.
         outputs: which outputs to compute; all by default.
         chunk: rows per device and call of the UNet instead of what its memory allows; changes time
             and memory, not numbers.
@@ -134,7 +137,7 @@ def match_terms(
         model,
         pairs,
         outputs,
-        prompts=prompts,
+        prompts=read_prompts(prompts, model.unet),
         chunk=chunk,
         prompt_empty_caption=prompt_empty_caption,
     )

@@ -16,6 +16,7 @@ from dsd_jax.io.terminal import shows_progress
 from dsd_jax.matching.match_scores import match_settings, scores_with
 from dsd_jax.matching.ranking import Ranking, ranking_figure, ranking_html, rankings_of
 from dsd_jax.matching.score_table import score_blocks, short_names
+from dsd_jax.prompts.prompt_metadata import GivenPrompts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +116,7 @@ def match(
     method: str | None = None,
     timesteps: int | None = None,
     seed: int = 0,
-    prompts: Mapping[str, Any] | str | Path | None = None,
+    prompts: GivenPrompts = None,
     layers: Sequence[str] | str | None = None,
     chunk: int | None = None,
     progress: bool | None = None,
@@ -134,7 +135,7 @@ def match(
         timesteps: number of noise levels to average over; time grows with it, memory does not. By
             default as many as the prompts were learned at, or 10.
         seed: of the noise.
-        prompts: learned prompts: a pytree, or the folder `train` wrote it to.
+        prompts: what `learn` returns, the folder that it or `train` wrote, or a pytree.
         layers: layers whose attention scores count: paths, "all", or None for the authors' choice.
         chunk: rows per device and call of the UNet; changes time and memory only.
         progress: whether to show a progress bar; by default in a terminal and in a notebook.

@@ -22,6 +22,7 @@ from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import output_floats
 from dsd_jax.prompts import prompt_compatibility
 from dsd_jax.prompts.prompt_files import read_prompts
+from dsd_jax.prompts.prompt_metadata import GivenPrompts, Learned
 
 MOST_TIMESTEPS = 16  # whose outputs are in memory at a time, fewer where there are many pairs
 MOST_FLOATS = 2**26  # of outputs that are in memory at a time, about
@@ -58,7 +59,7 @@ def match_scores(
     method: str | None = None,
     timesteps: int | None = None,
     seed: int = 0,
-    prompts: Mapping[str, Any] | str | Path | None = None,
+    prompts: GivenPrompts = None,
     layers: Sequence[str] | str | None = None,
     chunk: int | None = None,
     progress: bool = False,
@@ -79,7 +80,7 @@ def match_scores(
         timesteps: number of noise levels to average over; time grows with it, memory does not. By
             default as many as the folder of prompts was learned at, or 10.
         seed: of the noise.
-        prompts: a trained prompts pytree, or the folder `train` wrote it to.
+        prompts: what `learn` returns, the folder that it or `train` wrote, or a pytree.
         layers: layers whose attention scores count: paths, "all", or None for the authors' choice.
         chunk: rows per device and call of the UNet; changes time and memory only.
         progress: whether to show a progress bar.
@@ -113,7 +114,7 @@ def scores_with(
 
 def match_settings(
     model: Model,
-    prompts: Mapping[str, Any] | str | Path | None,
+    prompts: GivenPrompts,
     method: str | None,
     timesteps: int | None,
     *,
@@ -130,14 +131,16 @@ def match_settings(
     """
     if not isinstance(model, Model):
         raise UserError(f"model is {model!r}; expected what dsd_jax.load returns.")
-    if prompts is not None and not isinstance(prompts, Mapping | str | Path):
-        raise UserError(f"prompts is {prompts!r}; expected a folder or a pytree of prompts.")
+    if prompts is not None and not isinstance(prompts, Learned | Mapping | str | Path):
+        raise UserError(
+            f"prompts is {prompts!r}; expected what dsd_jax.learn returns, a folder or a pytree of "
+            "prompts."
+        )
     if timesteps is not None and not isinstance(timesteps, int | np.integer):
         raise UserError(f"timesteps is {timesteps!r}; expected a whole number from 1 to 1000.")
     method, timesteps = prompt_compatibility.score_settings(prompts, method, timesteps, force=force)
     chosen = score_functions.chosen_layers(model.unet, layers)
-    from_folder = isinstance(prompts, str | Path)
-    if from_folder and score_spec.method_named(method).attention and not any_layers:
+    if score_spec.method_named(method).attention and not any_layers:
         prompt_compatibility.check_layers(prompts, chosen, force=force)
     prompt_compatibility.check_model(prompts, model, force=force)
     seed = check_seed(seed)

@@ -8,13 +8,13 @@ import numpy as np
 from dsd_jax.config.score_spec import method_named
 from dsd_jax.errors import UserError
 from dsd_jax.models.unet_config import UNetConfig
-from dsd_jax.prompts.prompt_params import KINDS, PROJECTIONS, Prompts, attention_shapes
+from dsd_jax.prompts.prompt_params import KINDS, PROJECTIONS, PromptTree, attention_shapes
 
 _Shapes = Mapping[str, Mapping[str, tuple[int, int]]] | None
 _WEIGHTS = ("lse", "lse_uncond", "timesteps", "error")
 
 
-def check_prompts(prompts: Prompts, config: UNetConfig | None) -> None:
+def check_prompts(prompts: PromptTree, config: UNetConfig | None) -> None:
     """Check the names and shapes of all arrays of prompts.
 
     Args:

@@ -6,14 +6,13 @@ used with any of them.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsd_jax.config import score_spec
 from dsd_jax.errors import UserError
-from dsd_jax.prompts.prompt_metadata import PromptMetadata
+from dsd_jax.prompts.prompt_metadata import GivenPrompts, Learned, PromptMetadata
 
 if TYPE_CHECKING:
     from dsd_jax.diffusion.pipeline import Model
@@ -23,12 +22,14 @@ DEFAULT_TIMESTEPS = 10
 _INSIST = "or insist with --force (force=True in Python)"
 
 
-def metadata_of(prompts: Mapping[str, Any] | str | Path | None) -> PromptMetadata:
+def metadata_of(prompts: GivenPrompts) -> PromptMetadata:
     """Return the metadata of prompts; empty for a pytree or None.
 
     Raises:
         UserError: a folder holds no prompts, or its `prompts.json` is missing or not valid.
     """
+    if isinstance(prompts, Learned):
+        return prompts.metadata
     if prompts is None or isinstance(prompts, Mapping):
         return PromptMetadata()
     from dsd_jax.prompts.prompt_files import check_holds_prompts, read_metadata  # heavy
@@ -38,7 +39,7 @@ def metadata_of(prompts: Mapping[str, Any] | str | Path | None) -> PromptMetadat
 
 
 def score_settings(
-    prompts: Mapping[str, Any] | str | Path | None,
+    prompts: GivenPrompts,
     method: str | None,
     timesteps: int | None,
     *,
@@ -47,7 +48,7 @@ def score_settings(
     """Return the method and the number of timesteps to score with.
 
     Args:
-        prompts: a folder, a pytree or None.
+        prompts: learned prompts, their folder, a pytree or None.
         method: None for the one that the prompts were learned for, or "dsd" if that is unknown.
         timesteps: None for as many as the prompts were learned at, or 10 if that is unknown.
         force: whether others than the prompts were learned for are allowed.
@@ -60,18 +61,23 @@ def score_settings(
     method = method or default or DEFAULT_METHOD
     if own.methods and method not in own.methods and not force:
         raise UserError(
-            f"{prompts} was learned for {' and '.join(own.methods)}, not for {method}: leave the "
-            f"method out, take one of its own, {_INSIST}."
+            f"{_name(prompts)} learned for {' and '.join(own.methods)}, not for {method}: leave "
+            f"the method out, take one of these, {_INSIST}."
         )
     count = timesteps_asked(own.timesteps)
     if timesteps is None:
         timesteps = count or DEFAULT_TIMESTEPS
     if count and not same_timesteps(timesteps, count) and not force:
         raise UserError(
-            f"{prompts} was learned at {count} timesteps, not at {timesteps}: leave the number "
+            f"{_name(prompts)} learned at {count} timesteps, not at {timesteps}: leave the number "
             f"out, {_INSIST}."
         )
     return method, timesteps
+
+
+def _name(prompts: GivenPrompts) -> str:
+    """Return the subject and the verb of a sentence about prompts."""
+    return "the prompts were" if isinstance(prompts, Learned) else f"{prompts} was"
 
 
 def same_timesteps(one: int, other: int) -> bool:
@@ -91,9 +97,7 @@ def timesteps_asked(timesteps: Sequence[int] | None) -> int | None:
     )
 
 
-def check_model(
-    prompts: Mapping[str, Any] | str | Path | None, model: "Model", *, force: bool = False
-) -> None:
+def check_model(prompts: GivenPrompts, model: "Model", *, force: bool = False) -> None:
     """Check that prompts were learned on the params of this model; `force` allows others.
 
     Params are compared in the dtype that the prompts were learned in. Where the model has a coarser
@@ -116,13 +120,13 @@ def check_model(
         same = weights_digest(model.params, dtype) == own.weights_digest
     if not same:
         raise UserError(
-            f"{prompts} was learned on other weights than those of {model.name}: name the model "
-            f"that it was learned on, {own.weights}, {_INSIST}."
+            f"{_name(prompts)} learned on other weights than those of {model.name}: name the model "
+            f"they belong to, {own.weights}, {_INSIST}."
         )
 
 
 def check_layers(
-    prompts: str | Path, layers: Sequence[str], *, field: str = "layers", force: bool = False
+    prompts: GivenPrompts, layers: Sequence[str], *, field: str = "layers", force: bool = False
 ) -> None:
     """Check that prompts were learned with these layers' attention scores; `force` allows others.
 
@@ -132,6 +136,6 @@ def check_layers(
     own = metadata_of(prompts).layers
     if own and tuple(own) != tuple(layers) and not force:
         raise UserError(
-            f"{prompts} was learned with other {field} than are scored: set {field} to "
+            f"{_name(prompts)} learned with other {field} than are scored: set {field} to "
             f"{','.join(own)}, {_INSIST}."
         )

@@ -18,13 +18,14 @@ from dsd_jax.io.storage import is_remote, storage_errors, write_file
 from dsd_jax.io.validation import parse
 from dsd_jax.models.unet_config import UNetConfig
 from dsd_jax.prompts.prompt_checks import check_prompts
-from dsd_jax.prompts.prompt_metadata import PromptMetadata
+from dsd_jax.prompts.prompt_metadata import GivenPrompts, Learned, PromptMetadata
 from dsd_jax.prompts.prompt_params import KINDS
 from dsd_jax.tensor_files.safetensors_file import TYPES, parse_header
 from dsd_jax.tensor_files.stored_tensor import FLOATING
 from dsd_jax.training.checkpoint_digests import digest
 
 _TENSORS, _METADATA = "prompts.safetensors", "prompts.json"
+FILES = (_TENSORS, _METADATA)
 _MOST_METADATA, _MOST_TENSORS = 2**24, 2**34  # bytes
 
 
@@ -66,16 +67,15 @@ def _check_own(file: epath.Path) -> None:
         raise UserError(f"{file} was not written by this program; move it away and run again.")
 
 
-def read_prompts(
-    where: Mapping[str, Any] | str | os.PathLike | None, config: UNetConfig
-) -> dict[str, Any]:
-    """Return the prompts of a folder that `train` wrote, a checked pytree as it is, or {} for None.
+def read_prompts(where: GivenPrompts | os.PathLike, config: UNetConfig) -> dict[str, Any]:
+    """Return the pytree of prompts: of learned ones, of a folder, a given one, or {} for None.
 
     Raises:
         UserError: the folder holds no prompts, or they were trained for another model.
     """
     if where is None:
         return {}
+    where = where.params if isinstance(where, Learned) else where
     if isinstance(where, Mapping):
         check_prompts(where, config)
         return dict(where)
@@ -90,7 +90,7 @@ def read_prompts(
 def fingerprint(folder: str | os.PathLike) -> str:
     """Return a SHA-256 of the files of a prompts folder."""
     total = hashlib.sha256()
-    for name in (_TENSORS, _METADATA):
+    for name in FILES:
         file = epath.Path(folder) / name
         content = _read(file, most=_MOST_TENSORS) if file.exists() else b""
         total.update(hashlib.sha256(content).digest())

@@ -25,7 +25,7 @@ from dsd_jax.models.unet import abstract_params
 from dsd_jax.models.unet_config import UNetConfig
 
 KINDS = ("lora", "tokens", "weights")
-Prompts = Mapping[str, Any]
+PromptTree = Mapping[str, Any]
 PROJECTIONS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out_0"}
 
 
@@ -88,7 +88,7 @@ def init_tokens(config: UNetConfig, key: jax.Array, count: int = 4) -> dict:
     return tokens
 
 
-def by_layer(prompts: Prompts) -> dict[str, Any]:
+def by_layer(prompts: PromptTree) -> dict[str, Any]:
     """Return the adapter of each attention layer: LoRA by projection, and its "tokens"."""
     layers = {path: dict(updates) for path, updates in prompts.get("lora", {}).items()}
     for path, tokens in prompts.get("tokens", {}).items():
@@ -116,6 +116,19 @@ def from_authors(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {"lora": lora}
 
 
-def count_params(prompts: Prompts) -> int:
+def count_params(prompts: PromptTree) -> int:
     """Return how many numbers are trained."""
     return sum(leaf.size for leaf in jax.tree.leaves(prompts))
+
+
+def describe(prompts: PromptTree) -> list[str]:
+    """Return each kind of prompts in words, with its size."""
+    parts = []
+    if lora := prompts.get("lora"):
+        ranks = {update["down"].shape[1] for layer in lora.values() for update in layer.values()}
+        parts.append(f"LoRA of rank {', '.join(map(str, sorted(ranks)))}")
+    if tokens := prompts.get("tokens"):
+        parts.append(f"{len(next(iter(tokens.values()))['key'])} tokens a layer")
+    if weights := prompts.get("weights"):
+        parts.append(f"weights of {', '.join(sorted(weights))}")
+    return parts

@@ -16,6 +16,7 @@ import numpy as np
 
 from dsd_jax.distributed import processes
 from dsd_jax.statistics.standard_errors import cluster_ids
+from dsd_jax.training.held_out_verdict import HeldOutVerdict
 from dsd_jax.training.loop import CheckResult
 
 LEAST = 5  # independent held-out items that can tell a gain of one standard error
@@ -86,12 +87,18 @@ def can_tell(clusters: Sequence[Any] | np.ndarray) -> bool:
 def warn_too_few(name: str, shots: int) -> None:
     """Warn, on the main host, that so few shots are not learned from."""
     if processes.is_main():
-        warnings.warn(
-            f"{name}: {shots} shots hold out fewer than {LEAST} independent items, which can't "
-            "tell whether anything was gained, so nothing is learned from them and the row is "
-            f"zero-shot; {2 * LEAST} or more shots of different images would do.",
-            stacklevel=3,
-        )
+        warnings.warn(f"{name}: {too_few(shots)}", stacklevel=3)
+
+
+def too_few(shots: int) -> str:
+    """Return a sentence that says why nothing is learned from so few shots, and what would do."""
+    error = 50 / (LEAST - 1) ** 0.5
+    return (
+        f"{shots} shots hold out fewer than {LEAST} independent items, which can't tell whether "
+        f"anything was gained (they tell an accuracy to ± {error:.0f} points at best), so nothing "
+        f"is learned from them and the frozen model stays; {2 * LEAST} or more shots of different "
+        "images would do."
+    )
 
 
 def is_gain(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> bool:
@@ -102,19 +109,41 @@ def is_gain(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> bool:
     """
     if not can_tell(clusters):
         return False
+    mean, error = mean_and_error(gains, clusters)
+    return mean > error
+
+
+def mean_and_error(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> tuple[float, float]:
+    """Return the mean of gains (n,) of two clusters or more, and its standard error."""
     mean = gains.mean()
     sums = np.bincount(cluster_ids(list(clusters)), gains - mean)  # of each cluster
     error = np.sqrt(np.sum(sums**2) * len(sums) / (len(sums) - 1)) / len(gains)
-    return bool(mean > error)
+    return float(mean), float(error)
+
+
+def judge(gains: np.ndarray, clusters: Sequence[Any] | np.ndarray, what: str) -> HeldOutVerdict:
+    """Return the verdict of n held-out items on `what` was learned, from their gains (n,).
+
+    Clusters (n,) are at least `LEAST`.
+    """
+    mean, error = mean_and_error(gains, clusters)
+    kept = is_gain(gains, clusters)
+    return HeldOutVerdict(what=what, kept=kept, gain=mean, error=error, items=len(gains))
 
 
 def best_if_significant(
-    state: TrainState, schedule: CheckSchedule, clusters: Sequence[Any] | np.ndarray
-) -> tuple[dict[int, float], int]:
-    """Return {step: mean held-out loss}, and the step whose params are kept.
+    state: TrainState,
+    schedule: CheckSchedule,
+    clusters: Sequence[Any] | np.ndarray,
+    what: str = "it",
+) -> tuple[dict[int, float], HeldOutVerdict]:
+    """Return {step: mean held-out loss}, and the verdict on the best check's params.
 
-    That is 0, the frozen model, unless the best gain is significant; `clusters` (n,) are those of
-    the held-out items.
+    Args:
+        state: at the end of training.
+        schedule: of the checks.
+        clusters: (n,) of the held-out items.
+        what: was learned, for the verdict.
     """
     checks = {
         min(check * schedule.check_every, schedule.steps): float(loss)
@@ -123,7 +152,8 @@ def best_if_significant(
     }
     best = int(state.best_check)
     gains = state.held_out[0] - state.held_out[best]
-    return checks, list(checks)[best] if is_gain(gains, clusters) else 0
+    verdict = judge(gains, clusters, what)
+    return checks, verdict.model_copy(update={"step": list(checks)[best]})
 
 
 def split(

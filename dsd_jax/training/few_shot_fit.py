@@ -10,6 +10,7 @@ import optax
 
 from dsd_jax.training import early_stopping
 from dsd_jax.training.early_stopping import TrainState
+from dsd_jax.training.held_out_verdict import HeldOutVerdict
 from dsd_jax.training.loop import CheckResult, LoopOptions, fit
 
 
@@ -46,6 +47,7 @@ class FewShotTask:
         zero_shot_losses: (n,) of the frozen model on the held-out items.
         held_out_losses: params -> (n,) losses on the held-out items.
         clusters: (n,) of the held-out items.
+        what: is learned, in words, such as "LoRA".
     """
 
     params: Any
@@ -56,6 +58,7 @@ class FewShotTask:
     zero_shot_losses: np.ndarray
     held_out_losses: Callable[[Any], np.ndarray]
     clusters: np.ndarray
+    what: str
 
 
 class FewShotFit(NamedTuple):
@@ -64,12 +67,17 @@ class FewShotFit(NamedTuple):
     Attributes:
         params: None where their gain on the held-out items is not significant.
         checks: {step: mean held-out loss}.
-        kept: the step whose params were kept; 0 is the frozen model.
+        verdict: of the held-out items.
     """
 
     params: Any
     checks: dict[int, float]
-    kept: int
+    verdict: HeldOutVerdict
+
+    @property
+    def kept(self) -> int:
+        """The step whose params were kept; 0 is the frozen model."""
+        return (self.verdict.step or 0) if self.verdict.kept else 0
 
 
 def fit_few_shot(task: FewShotTask, recipe: FewShotRecipe, options: LoopOptions) -> FewShotFit:
@@ -93,5 +101,5 @@ def fit_few_shot(task: FewShotTask, recipe: FewShotRecipe, options: LoopOptions)
         check_every=recipe.check_every,
         batch_size=task.batch_size,
     )
-    checks, kept = early_stopping.best_if_significant(state, recipe, task.clusters)
-    return FewShotFit(state.best if kept else None, checks, kept)
+    checks, verdict = early_stopping.best_if_significant(state, recipe, task.clusters, task.what)
+    return FewShotFit(state.best if verdict.kept else None, checks, verdict)

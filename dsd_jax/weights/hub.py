@@ -6,25 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub
-from huggingface_hub import constants, errors
+from huggingface_hub import errors
 
 from dsd_jax.errors import UserError
+from dsd_jax.io.hub_errors import fetch_failure
 from dsd_jax.models.components import Component
 from dsd_jax.weights.component_files import choose, is_index, read_config, shards
 
 _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 _TIMEOUT = 10  # seconds until the Hub counts as out of reach
-# Remedies for HTTP's codes, where the Hub gives no reason of its own.
-_STATUS = {
-    401: "log in with `hf auth login`",
-    403: "access is not allowed",
-    429: "too many requests; wait some minutes, or log in with `hf auth login`",
-    451: "not available for legal reasons",
-    500: "the Hub has a fault; try again later",
-    502: "the Hub has a fault; try again later",
-    503: "the Hub is out of service; try again later",
-    504: "the Hub is too slow; try again later",
-}
 
 
 class ModelKind(NamedTuple):
@@ -89,7 +79,9 @@ def fetch(repo: str, revision: str | None, kind: ModelKind) -> Path:
     except UserError:
         raise
     except Exception as error:  # the Hub's client lets its HTTP library's own errors through
-        raise UserError(f"{_reason(label, repo, error)}; or give {kind.layout} instead.") from error
+        raise UserError(
+            f"{fetch_failure(label, repo, error)}; or give {kind.layout} instead."
+        ) from error
 
 
 def needed(names: list[str], label: str, kind: ModelKind) -> list[str]:
@@ -129,68 +121,3 @@ def _patterns(repo: str, revision: str | None, label: str, kind: ModelKind) -> l
             patterns += _tokenizer(component)
         return patterns
     return needed([sibling.rfilename for sibling in info.siblings or []], label, kind)
-
-
-def _reason(label: str, repo: str, error: Exception) -> str:
-    """Return why a model could not be fetched, as a sentence without its end."""
-    if isinstance(error, errors.GatedRepoError):
-        return (
-            f"{label} is gated: accept its terms at https://huggingface.co/{repo} and log in with "
-            "`hf auth login`"
-        )
-    if 401 in map(_status, _chain(error)) and huggingface_hub.get_token():
-        return (
-            f"{label} could not be fetched: the Hub does not accept the token in HF_TOKEN or of "
-            "`hf auth login`; take another one, or none"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"the Hub has no public model {repo}: check the name, or log in if it is private"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo} has no such revision ({label}): check the name after the @"
-    if isinstance(error, errors.HFValidationError):
-        return f"{label} is not a name of a model on the Hub (org/name or org/name@revision)"
-    cause = _cause(error)
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        failure = "refuses it" if any(map(_status, _chain(error))) else "can't be reached"
-        return (
-            f"{label} could not be fetched, because the Hub {failure} ({cause}), and the local "
-            "cache does not have it"
-        )
-    return f"{label} could not be fetched from the Hub ({cause})"
-
-
-def _status(error: BaseException) -> int | None:
-    """Return the HTTP status that the Hub answered with, if it did."""
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and those that it came from, the first of them last."""
-    chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        following = following.__cause__ or following.__context__
-    return chain
-
-
-def _cause(error: Exception) -> str:
-    """Return in words why the Hub did not answer, by the first error that has a status."""
-    chain = _chain(error)
-    for cause in chain:
-        if (status := _status(cause)) is not None:
-            headers = getattr(cause, "response").headers  # noqa: B009, the class is not known
-            message = getattr(cause, "server_message", None) or headers.get("x-error-message")
-            return f"HTTP {status}: {message or _STATUS.get(status, 'no reason is given')}"
-    text = " ".join(map(str, chain))
-    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
-        return "its certificate is not trusted; is a proxy in between? SSL_CERT_FILE can name its"
-    if any(isinstance(cause, ValueError) and "JSON" in type(cause).__name__ for cause in chain):
-        return "it answered with something else than JSON; does a login page stand in between?"
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    last = chain[-1] if isinstance(error, errors.LocalEntryNotFoundError) else error
-    if isinstance(last, errors.LocalEntryNotFoundError):
-        return "no network, or HF_HUB_OFFLINE is set"
-    first_line = (str(last).strip() or type(last).__name__).split("\n")[0]
-    return f"{type(last).__name__}: {first_line.removesuffix('.')}"

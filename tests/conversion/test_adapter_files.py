@@ -8,8 +8,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from dsd_jax.conversion.adapter import to_prompts
-from dsd_jax.conversion.adapter_files import read_adapter, write_authors, write_diffusers
+from dsd_jax.conversion.adapter_files import read_adapter
 from dsd_jax.errors import UserError
+from dsd_jax.prompts.lora_files import write_authors, write_diffusers
 from tests.files import replace_by
 
 PATH = "mid_block.attentions.0.transformer_blocks.0.attn1"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dsd_jax.conversion.adapter_names import TensorName, parse_name
+from dsd_jax.conversion.adapter_names import parse_name
+from dsd_jax.prompts.lora_files import TensorName
 
 PATH = "down_blocks.1.attentions.0.transformer_blocks.10.attn2"
 MID = "mid_block.attentions.0.transformer_blocks.0.attn1"

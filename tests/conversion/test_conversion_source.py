@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dsd_jax.conversion.adapter_files import write_diffusers
 from dsd_jax.conversion.conversion_source import (
     Source,
     describe_lora,
@@ -15,6 +14,7 @@ from dsd_jax.conversion.conversion_source import (
 )
 from dsd_jax.errors import UserError
 from dsd_jax.models.components import UNET
+from dsd_jax.prompts.lora_files import write_diffusers
 from dsd_jax.prompts.prompt_files import write_prompts
 from dsd_jax.prompts.prompt_params import init_lora, init_tokens
 from dsd_jax.weights.component_files import read_config

@@ -68,7 +68,7 @@ def accuracy(seen: SupportSet, name: str, weights: dict | None) -> float:
 @pytest.mark.parametrize("name", ["attention", "dsd"])
 def test_a_planted_head_is_found(name):
     seen = as_shots(with_shift(random_terms(0), "up", 1, 1.5))
-    weights = score_weights.fit_weights(seen, RECIPE, name, 0)
+    weights = score_weights.fit_weights(seen, RECIPE, name, 0).weights
     found = weights["lse"]["up"]
     assert np.argmax(np.abs(found)) == 1 and found[1] > 0
     assert all(found[1] > 2 * np.abs(found[other]) for other in (0, 2))
@@ -86,7 +86,7 @@ def test_a_planted_head_is_found(name):
 
 def test_a_planted_head_that_is_wrong_counts_against():
     seen = as_shots(with_shift(random_terms(0), "up", 1, -1.5))
-    weights = score_weights.fit_weights(seen, RECIPE, "attention", 0)
+    weights = score_weights.fit_weights(seen, RECIPE, "attention", 0).weights
     assert weights["lse"]["up"][1] < 0
 
 
@@ -94,7 +94,7 @@ def test_what_tells_nothing_gets_no_weight():
     """Both candidates alike: nothing can serve the held-out items better than zero-shot does."""
     terms = random_terms(0)
     alike = jax.tree.map(lambda x: np.repeat(x[::2], 2, axis=0), terms)
-    weights = score_weights.fit_weights(as_shots(alike), RECIPE, "attention", 0)
+    weights = score_weights.fit_weights(as_shots(alike), RECIPE, "attention", 0).weights
     for leaf in jax.tree.leaves(weights):
         np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
 
@@ -102,7 +102,7 @@ def test_what_tells_nothing_gets_no_weight():
 def test_noise_is_not_learned():
     """Random numbers seem to serve some few items by chance; hardly ever by a standard error."""
     few = [as_shots(random_terms(seed)).take(np.arange(16)) for seed in range(12)]
-    found = [score_weights.fit_weights(seen, RECIPE, "attention", 0) for seen in few]
+    found = [score_weights.fit_weights(seen, RECIPE, "attention", 0).weights for seen in few]
     assert sum(any(np.any(x) for x in jax.tree.leaves(weights)) for weights in found) <= 3
 
 

@@ -12,10 +12,11 @@ from safetensors.numpy import load_file, save_file
 
 from dsd_jax import convert
 from dsd_jax.conversion.adapter import check_adapter, to_prompts
-from dsd_jax.conversion.adapter_files import read_adapter, write_authors, write_diffusers
+from dsd_jax.conversion.adapter_files import read_adapter
 from dsd_jax.conversion.adapter_names import parse_name
 from dsd_jax.io.terminal import guarded_terminal
 from dsd_jax.prompts import prompt_compatibility
+from dsd_jax.prompts.lora_files import write_authors, write_diffusers
 from dsd_jax.prompts.prompt_files import fingerprint, read_prompts, write_prompts
 from dsd_jax.prompts.prompt_params import attention_shapes, init_lora, init_tokens
 from tests.files import replace_by

@@ -25,14 +25,16 @@ def state_after(*gains):
 def test_checks_and_what_is_ahead():
     state, outcomes = state_after(0.5)
     assert state.held_out.shape == (4, 6) and np.isnan(state.held_out[2:]).all()
-    assert early_stopping.best_if_significant(state, RECIPE, APART) == ({0: 3.5, 3: 3.0}, 3)
+    checks, verdict = early_stopping.best_if_significant(state, RECIPE, APART)
+    assert checks == {0: 3.5, 3: 3.0} and verdict.kept and verdict.step == 3
+    assert verdict.gain == 0.5 and verdict.items == 6
     assert outcomes == [[False, 3.0]]
 
 
 def test_the_last_check_is_at_the_last_step():
     state, _ = state_after(0.1, 0.2, 0.9)
-    checks, kept = early_stopping.best_if_significant(state, RECIPE, APART)
-    assert list(checks) == [0, 3, 6, 7] and kept == 7 and state.best == 7
+    checks, verdict = early_stopping.best_if_significant(state, RECIPE, APART)
+    assert list(checks) == [0, 3, 6, 7] and verdict.step == 7 and state.best == 7
 
 
 def test_patience_counts_from_the_best_check():
@@ -44,7 +46,7 @@ def test_patience_counts_from_the_best_check():
 @pytest.mark.parametrize("gain", [-0.5, 0.0, np.array([0.9, -0.4] + [0.0] * 4, np.float32)])
 def test_nothing_is_kept_that_gains_no_more_than_its_error(gain):
     state, _ = state_after(gain)
-    assert early_stopping.best_if_significant(state, RECIPE, APART)[1] == 0
+    assert not early_stopping.best_if_significant(state, RECIPE, APART)[1].kept
 
 
 @pytest.mark.parametrize(

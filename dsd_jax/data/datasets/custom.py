@@ -167,20 +167,13 @@ def with_drawn(entries: Sequence[Entry], wrong: str, negatives: Negatives) -> li
 
     A caption of the same image is no wrong one, and neither is an image with the same caption.
     """
-    right = {(entry.image, entry.caption) for entry in entries}
-    of_captions = wrong == "captions"
-    pool = [entry.caption if of_captions else entry.image for entry in entries]
-    items = []
-    for number, entry in enumerate(entries):
-        if of_captions:
-            drawn = negatives.draw(
-                number, pool, lambda x, e=entry: (e.image, x) not in right, "other captions"
-            )
-        else:
-            drawn = negatives.draw(
-                number, pool, lambda x, e=entry: (x, e.caption) not in right, "other images"
-            )
-        field = "wrong_captions" if of_captions else "wrong_images"
-        nothing = {"wrong_captions": (), "wrong_images": ()}
-        items.append(entry.model_copy(update=nothing | {field: tuple(drawn)}).to_example())
-    return items
+    pairs = [(entry.image, entry.caption) for entry in entries]
+    if wrong == "captions":
+        field, drawn = "wrong_captions", negatives.draw_captions(pairs)
+    else:
+        field, drawn = "wrong_images", negatives.draw_images(pairs)
+    nothing = {"wrong_captions": (), "wrong_images": ()}
+    return [
+        entry.model_copy(update=nothing | {field: tuple(others)}).to_example()
+        for entry, others in zip(entries, drawn, strict=True)
+    ]

@@ -1,0 +1,106 @@
+"""Learning prompts from pairs of images and captions in memory, in one call."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dsd_jax.benchmarks.encoded_items import encode
+from dsd_jax.benchmarks.encoding import Encoders
+from dsd_jax.config import score_spec
+from dsd_jax.config.named_recipes import named_recipe
+from dsd_jax.config.recipes import RecipeConfig
+from dsd_jax.data.given_pairs import given_examples
+from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.errors import UserError
+from dsd_jax.few_shot.prompt_training import train_prompts
+from dsd_jax.few_shot.support_set import cache_frozen_outputs, outputs_read_by
+from dsd_jax.io.images import ImageInput
+from dsd_jax.matching.score_functions import chosen_layers
+from dsd_jax.prompts.learned_prompts import Prompts
+from dsd_jax.prompts.prompt_metadata import PromptMetadata
+from dsd_jax.training.loop import LoopOptions
+
+_MOST_SEED = 2_000_000  # a thousand seeds of 32 bits for the noise of each
+
+
+def learn(
+    model: Model,
+    images: Sequence[ImageInput] | np.ndarray,
+    captions: Sequence[str],
+    *,
+    wrong: Sequence[Any] | None = None,
+    recipe: str = "adapted",
+    method: str = "relative",
+    timesteps: int = 10,
+    steps: int | None = None,
+    noises: int = 4,
+    layers: Sequence[str] | str | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+    **changes: Any,
+) -> Prompts:
+    """Learn prompts from n pairs of images and captions, and say whether that was worth it.
+
+    A part of the pairs is held out: their loss says when to stop, and prompts whose gain on them
+    does not exceed its error are not kept: the frozen model stays, and `prompts.verdict` says so.
+    The model itself is left as it is.
+
+    Args:
+        model: from `dsd_jax.load`.
+        images: n paths, PIL images or uint8 arrays (H, W, 3).
+        captions: n captions; captions[i] fits images[i].
+        wrong: for each pair a caption that does not fit its image, or an image that does not fit
+            its caption, or a list of either; equally many of one sort for all. None draws captions
+            of other images. The more alike right and wrong are, the more is learned.
+        recipe: a name in `config.named_recipes.RECIPES`.
+        method: whose scores are learned for, a name in `dsd_jax.list_methods()`.
+        timesteps: number of noise levels of its scores.
+        steps: at most, of the optimizer; by default the recipe's.
+        noises: samples of noise per pair and timestep.
+        layers: layers whose attention scores count: paths, "all", or None for the authors' choice.
+        seed: of the held-out pairs, the draws and the initial values.
+        progress: whether to show progress, with a live curve in a notebook; by default in a
+            terminal and in a notebook.
+        changes: other values for fields of the recipe, such as `learning_rate` or `rank`.
+
+    Raises:
+        UserError: an argument is not of this kind, or an image cannot be read.
+    """
+    chosen = {"methods": (method,)} | ({} if steps is None else {"steps": steps}) | changes
+    settings = _check(model, recipe, chosen, noises=noises, seed=seed)
+    paths, columns = chosen_layers(model.unet, layers), score_spec.timesteps(timesteps)
+    on_model = settings.on_layers(paths)
+    examples = given_examples(images, captions, wrong, seed=seed)
+    items = encode(Encoders(model), examples, range(examples.count))
+    outputs = outputs_read_by(model.unet, [on_model])
+    support = cache_frozen_outputs(model, items, columns, seed, noises=noises, outputs=outputs)
+    options = LoopOptions("learning", progress=bool(progress))
+    trained = train_prompts(model, support, on_model, seed, options=options)
+    about = {
+        "weights": model.name,
+        "weights_digest": model.weights_digest,
+        "dtype": model.dtype.name,
+        "recipe": settings.model_dump(mode="json"),
+        "recipe_name": recipe,
+        "layers": paths,
+        "timesteps": columns.tolist(),
+        "noises": noises,
+        "shots": items.count,
+        "seed": seed,
+    }
+    return Prompts(trained.prompts, PromptMetadata.model_validate(about | trained.record()))
+
+
+def _check(
+    model: Model, recipe: str, fields: Mapping[str, Any], *, noises: int, seed: int
+) -> RecipeConfig:
+    """Check the arguments of `learn` as far as that needs no image; return the recipe."""
+    if not isinstance(model, Model):
+        raise UserError(f"model is {model!r}; expected what dsd_jax.load returns.")
+    for name, value, least, most in (("noises", noises, 1, 1000), ("seed", seed, 0, _MOST_SEED)):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise UserError(
+                f"{name} is {value!r}; expected a whole number from {least} to {most:,}."
+            )
+    return named_recipe(recipe, **fields)
