@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import huggingface_hub
 from etils import epath
-from huggingface_hub import ModelCard, ModelHubMixin
+from huggingface_hub import ModelCard, ModelHubMixin, errors
 
 from dsd_jax.errors import UserError
 from dsd_jax.io.hub_errors import fetch_failure, push_failure
@@ -156,6 +156,11 @@ class Prompts(
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Prompts":
         try:
             files = [huggingface_hub.hf_hub_download(model_id, name, **options) for name in FILES]
+        except errors.EntryNotFoundError as error:
+            raise UserError(
+                f"{model_id} holds no prompts: {' or '.join(FILES)} is missing; name a repository "
+                "that Prompts.push_to_hub made."
+            ) from error
         except Exception as error:  # as in `push_to_hub`
             raise UserError(f"{fetch_failure(model_id, model_id, error)}.") from error
         return cls.load(Path(files[0]).parent)
