@@ -179,6 +179,19 @@ def test_comparisons(report):
         np.testing.assert_allclose(row["difference"], few - zero, atol=1e-9)
 
 
+def test_the_report_says_why_prompts_were_kept_or_refused(run, report):
+    runs = {(one["prompts"], one["seed"]): one for one in report["learning"]}
+    assert set(runs) == {(name, seed) for name in ("lora-10", "weights-10") for seed in (0, 1)}
+    for (name, seed), one in runs.items():
+        place = run[0] / "prompts" / name / f"seed-{seed}"
+        assert one["kept_step"] == read_metadata(place).kept_step
+        assert len(one["gains"]) == (1 if name == "lora-10" else len(WEIGHED))
+    losses = list(runs["lora-10", 0]["losses"].values())
+    (gain,) = runs["lora-10", 0]["gains"]
+    np.testing.assert_allclose(gain["gain"], losses[0] - min(losses), atol=1e-5)
+    assert "weights of attention" in (run[0] / "report.md").read_text()
+
+
 def test_the_page_tells_what_the_rows_are(run):
     page = (run[0] / "report.html").read_text()
     for words in (

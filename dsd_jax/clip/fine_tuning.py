@@ -38,6 +38,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.statistics.standard_errors import cluster_ids
 from dsd_jax.training import early_stopping
 from dsd_jax.training.few_shot_fit import FewShotTask, adamw, fit_few_shot
+from dsd_jax.training.held_out_verdict import HeldOutVerdict
 from dsd_jax.training.loop import LoopOptions
 from dsd_jax.training.losses import cross_entropy, fit_temperature
 
@@ -51,11 +52,13 @@ class TunedClip(NamedTuple):
         clip: the given one where the gain on held-out items is not significant.
         checks: {step: mean held-out loss}.
         kept: the step whose params were kept; 0 is the zero-shot model.
+        verdict: of the held-out items on the best params; None where they are too few to tell.
     """
 
     clip: Clip
     checks: dict[int, float]
     kept: int
+    verdict: HeldOutVerdict | None = None
 
 
 class _SplitItems(NamedTuple):
@@ -144,9 +147,10 @@ def fine_tune(
     task = _task(clip, _SplitItems(items, train, held_out, ids), recipe, seed)
     fit = fit_few_shot(task, recipe, options)
     if not fit.kept:
-        return TunedClip(clip, fit.checks, 0)
+        return TunedClip(clip, fit.checks, 0, fit.verdict)
     tuned = jax.tree.map(lambda x: x.astype(clip.dtype), on_host(clip.mesh, fit.params))
-    return TunedClip(replace(clip, params={**clip.params, **tuned}), fit.checks, fit.kept)
+    tuned_clip = replace(clip, params={**clip.params, **tuned})
+    return TunedClip(tuned_clip, fit.checks, fit.kept, fit.verdict)
 
 
 def _task(clip: Clip, data: _SplitItems, recipe: ClipRecipe, seed: int) -> FewShotTask:

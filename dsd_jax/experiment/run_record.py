@@ -21,6 +21,7 @@ from dsd_jax.experiment.sweep import prompts_folder, shot_draws
 from dsd_jax.prompts.prompt_compatibility import metadata_of
 from dsd_jax.prompts.prompt_metadata import PromptMetadata
 from dsd_jax.report import HeldOutGain, LearningRun, RunDetails, Setting, Term
+from dsd_jax.training.held_out_verdict import HeldOutVerdict
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "tensorflow-datasets")
 _OF_LEARNING = ("seeds", "shots_from", "shots", "noises", "recipes", "learn", "tune")
@@ -167,19 +168,9 @@ def _clip_terms(experiment: Experiment, tuned: Mapping[str, Sequence[TunedClip]]
 def _learning_runs(folders: Sequence[tuple[str, PromptMetadata]]) -> Iterator[LearningRun]:
     """Yield how learning went, where train has written it beside the prompts."""
     for label, metadata in folders:
-        stated = metadata.stated()
-        if "verdicts" in stated:
-            gains = [
-                HeldOutGain(
-                    what=verdict["what"],
-                    kept=verdict["kept"],
-                    gain=verdict["gain"],
-                    error=verdict["error"],
-                    items=verdict["items"],
-                )
-                for verdict in stated.get("verdicts", ())
-            ]
-            losses = {int(step): loss for step, loss in stated.get("checks", {}).items()}
+        if "verdicts" in metadata.stated():
+            losses = {int(step): loss for step, loss in (metadata.checks or {}).items()}
+            gains = [_gain(verdict) for verdict in metadata.verdicts]
             yield LearningRun(label, metadata.seed or 0, losses, metadata.kept_step or 0, gains)
 
 
@@ -188,7 +179,13 @@ def _clip_runs(
 ) -> Iterator[LearningRun]:
     for label, clips in tuned.items():
         for seed, clip in enumerate(clips, experiment.config.seed):
-            yield LearningRun(label, seed, clip.checks, clip.kept)
+            gains = [_gain(clip.verdict)] if clip.verdict else []
+            yield LearningRun(label, seed, clip.checks, clip.kept, gains)
+
+
+def _gain(verdict: HeldOutVerdict) -> HeldOutGain:
+    """Return a verdict as the report has it, which knows nothing of training."""
+    return HeldOutGain(**verdict.model_dump(include={"what", "kept", "gain", "error", "items"}))
 
 
 def _settings(config: RunConfig, learns: bool) -> Iterator[Setting]:

@@ -12,6 +12,7 @@ from dsd_jax.config.run_config import RunConfig
 from dsd_jax.config.score_spec import parse_all
 from dsd_jax.experiment.run_record import details_of
 from dsd_jax.prompts.prompt_files import write_prompts
+from dsd_jax.training.held_out_verdict import HeldOutVerdict
 
 RECIPE = RecipeConfig(rank=16, methods=("itm", "relative", "dsd"), denoise=3.0)
 METHODS = ("noise", "noise@10>5@50", "dsd/compat", "itm@1")
@@ -74,7 +75,8 @@ def test_prompts_in_plain_words_and_how_learning_went(experiment, tmp_path):
     write_prompts(learned, {}, metadata)
     write_prompts(other, {}, {"from": "lora.safetensors"})
     prompts = {name: LearnedPrompts(("itm",), [{}]) for name in (learned, other)}
-    tuned = {"tuned-256": [TunedClip(SimpleNamespace(), {0: 0.7, 5: 0.8}, 0)]}
+    refused = HeldOutVerdict(what="CLIP", kept=False, gain=-0.1, error=0.05, items=51, step=5)
+    tuned = {"tuned-256": [TunedClip(SimpleNamespace(), {0: 0.7, 5: 0.8}, 0, refused)]}
     details = details_of(experiment, prompts, tuned)
     terms = dict(details.recipes)
     assert terms[learned].startswith("LoRA of rank 16 (small changes")
@@ -86,3 +88,4 @@ def test_prompts_in_plain_words_and_how_learning_went(experiment, tmp_path):
     assert (run.prompts, run.seed, run.kept_step) == (learned, 7, 20)
     assert run.losses == {0: 0.7, 20: 0.5} and run.gains[0].text == "+0.200 ± 0.050"
     assert (clip.prompts, clip.seed, clip.losses) == ("tuned-256", 5, {0: 0.7, 5: 0.8})
+    assert not clip.gains[0].kept and clip.gains[0].what == "CLIP"
