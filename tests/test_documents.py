@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.usefixtures("quickly_compiled"),
     pytest.mark.filterwarnings("default"),  # readers meet warnings, too: of sixteen pairs, say
 ]
-LANGUAGES = {"", "python", "bash", "bibtex", "mermaid", "{toctree}", "{eval-rst}", "{include}"}
+LANGUAGES = {"", "python", "bash", "bibtex", "{toctree}", "{eval-rst}", "{include}"}
 PROMPTS = "runs/emoji/prompts/adapted-256/seed-0"
 # Where a command's heavy work begins: what comes before has checked all arguments and the config.
 WORK = {

@@ -1,7 +1,7 @@
-"""Draws docs/_static/method.svg: how one picture and one caption become a score.
+"""Draws the diagrams of the method and of the architecture into docs/_static.
 
-python docs/draw_method.py
-The drawing has a ground of its own and follows the reader's light or dark mode.
+python docs/draw_diagrams.py
+They have a ground of their own and follow the reader's light or dark mode.
 """
 
 import base64
@@ -9,7 +9,6 @@ import html
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-WIDTH, HEIGHT = 960, 500
 STYLE = """
 svg { font: 15px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 .ground { fill: #fbfaf8; } text { fill: #1d2128; } .small { font-size: 13px; }
@@ -66,10 +65,9 @@ def picture(x: float, y: float, side: float, path: Path) -> str:
     )
 
 
-def draw() -> str:
-    """Return the drawing."""
+def method() -> str:
+    """Return the drawing of how one picture and one caption become a score."""
     parts = [
-        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="16" class="ground"/>',
         # the picture
         picture(28, 40, 96, DOCS / "cat-left.png"),
         text(76, 156, "picture", "small"),
@@ -109,11 +107,62 @@ def draw() -> str:
         arrow((665, 176), (665, 118)),
         box(570, 58, 190, 60, ["heat maps", "where a word looks"]),
     ]
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-    title = "<title>How one picture and one caption become a score</title>"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
-    return "\n".join([head, title, f"<style>{STYLE}</style>", *parts, "</svg>"]) + "\n"
+    return drawing("How one picture and one caption become a score", (960, 500), parts)
+
+
+def architecture() -> str:
+    """Return the drawing of the packages that a score passes through."""
+    parts = [
+        box(30, 24, 170, 54, ["model folder", "or Hub"]),
+        arrow((115, 78), (115, 114)),
+        box(30, 114, 170, 54, ["weights", "by tensor_files"], "frozen"),
+        arrow((115, 168), (115, 204)),
+        box(30, 204, 170, 74, ["diffusion", "a loaded Model, of", "networks in models"], "frozen"),
+        arrow((200, 231), (270, 231)),
+        arrow((115, 278), (115, 349), (270, 349)),
+        box(270, 24, 170, 54, ["annotations", "and images"]),
+        arrow((355, 78), (355, 114)),
+        box(270, 114, 170, 54, ["data", "items of a benchmark"], "frozen"),
+        arrow((355, 168), (355, 204)),
+        box(270, 204, 170, 54, ["benchmarks", "encoded once"], "frozen"),
+        arrow((355, 258), (355, 312)),
+        box(270, 312, 170, 74, ["matching", "outputs of pairs, scores,", "heat maps"], "score"),
+        arrow((440, 365), (510, 365)),
+        box(510, 312, 170, 74, ["few_shot", "learning, by the loop", "of training"], "frozen"),
+        arrow((680, 349), (750, 349)),
+        arrow((410, 312), (410, 285), (790, 285), (790, 312)),
+        text(600, 277, "scores", "small"),
+        arrow((595, 386), (595, 453), (440, 453), kind="trained"),
+        box(270, 426, 170, 54, ["prompts", "all that is learned"], "learned"),
+        arrow((355, 426), (355, 386), kind="trained"),
+        box(30, 426, 170, 54, ["conversion", "LoRA of PyTorch"], "frozen"),
+        arrow((200, 446), (270, 446)),
+        arrow((270, 462), (200, 462)),
+        box(750, 24, 170, 54, ["config file", "and overrides"]),
+        arrow((870, 78), (870, 114)),
+        box(750, 114, 170, 54, ["config", "typed and checked"], "frozen"),
+        arrow((870, 168), (870, 312)),
+        box(750, 312, 170, 74, ["experiment", "one run", "and its folder"], "frozen"),
+        arrow((835, 426), (835, 386)),
+        box(750, 426, 170, 54, ["clip", "to compare with"], "frozen"),
+        arrow((920, 349), (980, 349)),
+        box(980, 312, 150, 74, ["report", "with errors of", "statistics"], "frozen"),
+    ]
+    return drawing("The packages that a score passes through", (1160, 504), parts)
+
+
+def drawing(title: str, size: tuple[int, int], parts: list[str]) -> str:
+    """Return an SVG file with a ground under the parts."""
+    (width, height), name = size, html.escape(title)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" role="img"><title>{name}</title>'
+    )
+    ground = f'<rect width="{width}" height="{height}" rx="16" class="ground"/>'
+    return "\n".join([head, f"<style>{STYLE}</style>", ground, *parts, "</svg>"]) + "\n"
 
 
 if __name__ == "__main__":
-    (DOCS / "_static" / "method.svg").write_text(draw(), encoding="utf-8")
+    for diagram in (method, architecture):
+        path = DOCS / "_static" / f"{diagram.__name__}.svg"
+        path.write_text(diagram(), encoding="utf-8")
