@@ -7,6 +7,7 @@ that `--help` and errors about paths appear before JAX has loaded.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dsd_jax.distributed.xla_messages import silence_xla
 from dsd_jax.errors import UserError
 from dsd_jax.version import __version__
 
@@ -53,6 +54,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module 'dsd_jax' has no attribute '{name}'")
+    silence_xla()
     return getattr(importlib.import_module(f"dsd_jax.{_MODULES[name]}"), name)
 
 

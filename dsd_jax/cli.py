@@ -1,24 +1,24 @@
 """The parts that all commands share: options, --help, exit codes and messages.
 
-A command's module is a docstring (its purpose), a `main(argv)` and
+A command's module is a docstring (its purpose), a `make_parser()`, a `main(argv)` and
 
     if __name__ == "__main__":
         run_command(main)
 """
 
 import argparse
-import contextlib
 import os
 import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from dsd_jax.config.bundled_configs import config_names
+from dsd_jax.distributed.xla_messages import silence_xla
 from dsd_jax.errors import DeviceError, Preempted, UserError
-from dsd_jax.io.local_files import cache_folder
 from dsd_jax.io.terminal import OutputError, guarded_terminal, show_warning, tell
 from dsd_jax.version import __version__
 
@@ -84,7 +84,7 @@ def _run(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int | 
 def _run_main(main: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int | str | None:
     code = 0
     _check_folder()
-    _keep_compiled_programs()
+    silence_xla()
     try:
         main(argv)
     except SystemExit as stop:  # after --help and --version
@@ -131,29 +131,25 @@ def _check_folder() -> None:
         ) from error
 
 
-def _keep_compiled_programs() -> None:
-    """Keep compiled programs on disk: a second start takes seconds instead of a minute."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    with contextlib.suppress(UserError, OSError):  # nobody's home, read-only: it compiles again
-        folder = cache_folder() / "compiled"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-            if metadata.version("jaxlib").startswith("0.10."):
-                # Its XLA calls every program that it reads back one for another machine.
-                os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def as_started(name: str) -> str:
+    """Return how the user has started a command, such as `dsd-jax score`; "" is the program's."""
+    program = Path(sys.argv[0] if sys.argv else "")
+    if program.stem == "dsd-jax":
+        return f"dsd-jax {name}".rstrip()
+    if program.name == "__main__.py":
+        return f"python -m dsd_jax {name}".rstrip()
+    return f"python -m dsd_jax.{name}".rstrip(".")
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are `UserError`s: one line instead of the whole usage."""
 
     def __init__(self, name: str, purpose: str, example: str):
-        """Take `name` as in `python -m dsd_jax.<name>`; `example` is a whole command line."""
+        """Take the command's name; `example` has command lines that begin with `dsd-jax <name>`."""
         super().__init__(
-            prog=f"python -m dsd_jax.{name}",
+            prog=as_started(name),
             description=purpose,
-            epilog=f"example:\n  {example}",
+            epilog=f"example:\n  {example.replace(f'dsd-jax {name}', as_started(name))}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -165,7 +161,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class ConfigParser(Parser):
-    """A parser for commands that take `--config=FILE[:ARG]` and `--config.FIELD=VALUE`.
+    """A parser for commands that take `--config=NAME[:ARG]` and `--config.FIELD=VALUE`.
 
     `parse_args` returns a namespace whose `config` is an object of the class `kind` with the
     overrides applied and every field checked.
@@ -178,14 +174,15 @@ class ConfigParser(Parser):
         self.add_argument(
             "--config",
             required=True,
-            metavar="FILE[:ARG]",
-            help="Python file with a function get_config, to which ARG is passed",
+            metavar="NAME[:ARG]",
+            help=f"one of the program's configs ({', '.join(config_names())}), or a Python file "
+            "with a function get_config; ARG is a variant of it, such as emoji:full",
         )
         self.add_argument(
             "--config.FIELD",
             dest="_",
             metavar="VALUE",
-            help="set a field of the config; --config=FILE --help lists the fields",
+            help="set a field of the config; --config=NAME --help lists the fields",
         )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:

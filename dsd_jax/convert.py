@@ -14,10 +14,10 @@ from dsd_jax.io.storage import is_remote, storage_errors
 if TYPE_CHECKING:
     from dsd_jax.conversion.conversion_source import Source
 
-EXAMPLE = """python -m dsd_jax.convert pytorch_model.bin runs/authors
-  python -m dsd_jax.convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
-  python -m dsd_jax.convert runs/emoji/prompts/adapted-256/seed-0 runs/for-diffusers
-  python -m dsd_jax.convert tiny runs/tiny-flax"""
+EXAMPLE = """dsd-jax convert pytorch_model.bin runs/authors
+  dsd-jax convert lora/pytorch_lora_weights.safetensors runs/lora --weights=org/name
+  dsd-jax convert runs/emoji/prompts/adapted-256/seed-0 runs/for-diffusers
+  dsd-jax convert tiny runs/tiny-flax"""
 # What each kind can become, first what it becomes unless --to says otherwise.
 FORMS = {
     "prompts": ("diffusers", "authors"),

@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> None:
         "evaluate",
         "Scores a benchmark by every method of a config, zero-shot and with the given prompts.\n"
         "In a --workdir of train, the report is written to the subfolder evaluate.",
-        "python -m dsd_jax.evaluate --config=configs/emoji.py --workdir=runs/zero-shot",
+        "dsd-jax evaluate --config=emoji --workdir=runs/zero-shot",
         kind=RunConfig,
     )
     parser.add_argument(

@@ -27,7 +27,7 @@ def parse(argv: Sequence[str]) -> Namespace:
         "Compiles the stages of a config's run for TPU slices and reports the memory, arithmetic\n"
         "and communication of each, and whether it fits. Needs a compiler for TPUs, but no TPU;\n"
         "if there is none, a message says how to install it. A stage compiles in minutes.",
-        "python -m dsd_jax.plan --config=configs/full_size.py --topology=v5e:2x4",
+        "dsd-jax plan --config=full_size --topology=v5e:2x4",
         kind=RunConfig,
     )
     parser.add_argument(

@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> None:
         "pretrain",
         "Trains the bundled Stable Diffusion or CLIP from scratch; resumes where the workdir left "
         "off.",
-        "python -m dsd_jax.pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain",
+        "dsd-jax pretrain --config=pretrain_tiny --workdir=runs/pretrain",
         kind=kind_of,
     ).parse_args(argv)
     workdir = make_local_folder(flags.workdir, "--workdir")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dsd_jax import Model
 
-EXAMPLE = """python -m dsd_jax.score --image a.png --image b.png \\
+EXAMPLE = """dsd-jax score --image a.png --image b.png \\
       --caption "a cat to the left of a dog" --caption "a dog to the left of a cat\""""
 
 

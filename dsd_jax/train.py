@@ -12,7 +12,7 @@ def main(argv: Sequence[str]) -> None:
         "train",
         "Learns prompts from a few shots and evaluates them.\n"
         "The same command resumes a stopped run.",
-        "python -m dsd_jax.train --config=configs/emoji.py --workdir=runs/emoji",
+        "dsd-jax train --config=emoji --workdir=runs/emoji",
         kind=RunConfig,
     ).parse_args(argv)
     # Heavy: imported after the arguments are known to be good.

@@ -17,6 +17,7 @@ from jaxtyping import install_import_hook
 from safetensors.numpy import load, save_file
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # tolerances are those of float32 on any machine
+os.environ.setdefault("DSD_COMPILATION_CACHE", "0")  # tests see what is compiled from this code
 # Where launch/test.sh puts a TPU's compiler; JAX outside the tests complains where there is no TPU.
 sys.path.append(str(Path(sys.prefix) / "planning"))
 

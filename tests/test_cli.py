@@ -363,23 +363,6 @@ def test_deleted_folder_is_one_sentence(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: the current folder is not there any more")
 
 
-def test_compiled_programs_are_kept_where_there_is_a_place(monkeypatch, tmp_path, capsys):
-    variable = "JAX_COMPILATION_CACHE_DIR"
-    monkeypatch.setenv(variable, "")
-    monkeypatch.setenv("DSD_CACHE", str(tmp_path))
-    monkeypatch.delenv(variable)
-    assert exit_of(printing) == 0 and os.environ[variable] == str(tmp_path / "compiled")
-    (tmp_path / "file").touch()
-    for name, value in (("DSD_CACHE", str(tmp_path / "file")), ("DSD_CACHE", "")):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-        monkeypatch.setenv(name, value)
-        monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # nobody's home
-        assert exit_of(printing) == 0
-        assert variable not in os.environ
-    assert capsys.readouterr().err == ""
-
-
 def test_what_takes_long_is_imported_where_mistakes_and_interrupts_are_handled():
     code = "import sys, dsd_jax.cli, dsd_jax.score; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,6 +9,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,18 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 from pydantic import ValidationError
 
+from dsd_jax.config.bundled_configs import config_names, find_config
 from dsd_jax.config.fields import (
     ConfigClass,
     as_typed,
     class_of,
     defaults_of,
-    did_you_mean,
     known_fields,
     override,
 )
 from dsd_jax.errors import UserError
 from dsd_jax.io.local_files import read_regular_file
-from dsd_jax.io.terminal import printable, shorten
+from dsd_jax.io.terminal import did_you_mean, printable, shorten
 from dsd_jax.io.validation import mistakes_of, summarize
 
 # Modules that configs may have imported before there were packages, where their names changed;
@@ -41,6 +42,7 @@ _RENAMED = {
     "home": "dsd_jax.io.local_files",
     "folders": "dsd_jax.io.storage",
 }
+_NAME = re.compile(r"[\w-]+(:.*)?", re.DOTALL)  # of a config that comes with the program
 _MAX_BYTES = 2**20  # of a config file
 _MAX_REASON = 900  # characters of an error of the file itself
 Overrides = Sequence[tuple[str, str]]  # (dotted field, text) as typed
@@ -51,7 +53,9 @@ def read_config(kind: ConfigClass, spec: str, overrides: Overrides) -> Any:
 
     Args:
         kind: the class of the config, or a function that finds it by the values.
-        spec: `path.py` or `path.py:arg`.
+        spec: the name of a config that comes with the program or the path of a Python file, either
+            with `:arg` behind it, such as `emoji:full` and `mine.py`. The path that such a config
+            has in the repository, `configs/emoji.py`, names it wherever there is no such file.
         overrides: what was typed, in order.
 
     Raises:
@@ -64,83 +68,112 @@ def read_config(kind: ConfigClass, spec: str, overrides: Overrides) -> Any:
 
 
 def load_config(spec: str) -> ConfigDict:
-    """Return the locked config of `path.py` or `path.py:arg`, where `arg` goes to `get_config`.
+    """Return the locked config of a spec, whose argument goes to `get_config`.
+
+    Args:
+        spec: as `read_config` takes it.
 
     Raises:
-        UserError: there is no such file or it does not give a `ConfigDict`.
+        UserError: there is no such config or file, or it does not give a `ConfigDict`.
     """
-    path, arg = _split_spec(spec)
-    get_config = _run_file(path).get("get_config")
+    source = _find_source(spec)
+    name, arg = source.name, source.arg
+    get_config = _run_file(source).get("get_config")
     if not callable(get_config):
-        raise UserError(f"{path} has no get_config function, so it is not a config file.")
+        raise UserError(f"{name} has no get_config function, so it is not a config file.")
     if arg is not None and not inspect.signature(get_config).parameters:
-        raise UserError(f"get_config of {path} takes no argument, so drop ':{arg}'.")
-    config = _run_user_code(path, get_config if arg is None else lambda: get_config(arg))
+        raise UserError(f"get_config of {name} takes no argument, so drop ':{arg}'.")
+    config = _run_user_code(source, get_config if arg is None else lambda: get_config(arg))
     if not isinstance(config, ConfigDict):
         raise UserError(
-            f"get_config of {path} returned {type(config).__name__}, not an "
+            f"get_config of {name} returned {type(config).__name__}, not an "
             "ml_collections.ConfigDict."
         )
     try:
         config.to_dict()
     except RequiredValueError as error:
-        raise UserError(f"{path}: a required placeholder has no value; give it one.") from error
+        raise UserError(f"{name}: a required placeholder has no value; give it one.") from error
     return config.lock()
 
 
-def _split_spec(spec: str) -> tuple[Path, str | None]:
-    """Return the path and the argument of `configs/emoji.py:quick`; None where it has no colon.
+@dataclass(frozen=True)
+class _Source:
+    """A config file and what is asked of it.
+
+    Attributes:
+        path: of the file.
+        name: of the config in messages: what stands before the colon of a spec.
+        arg: for its `get_config`; None where the spec has no colon.
+    """
+
+    path: Path
+    name: str
+    arg: str | None
+
+
+def _find_source(spec: str) -> _Source:
+    """Return the source that a spec names.
 
     Raises:
-        UserError: it is not the name of a Python file.
+        UserError: it is neither the name of a config nor of a Python file.
     """
-    path, dot_py, arg = spec.partition(".py:")
-    path = Path(path + ".py") if dot_py else Path(spec)
+    if _NAME.fullmatch(spec):
+        name, colon, arg = spec.partition(":")
+        return _Source(find_config(name), name, arg if colon else None)
+    name, dot_py, arg = spec.partition(".py:")
+    path = Path(name + ".py") if dot_py else Path(spec)
     try:
         kind = "is a folder" if path.is_dir() else "" if path.exists() else "does not exist"
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"config file {shorten(spec)} can't be read ({reason}).") from error
     shown = printable(str(path))[:_MAX_REASON]
+    is_bundled = bool(kind) and path.suffix == ".py" and path.stem in config_names()
+    if is_bundled and path.parent == Path("configs"):  # as in the repository, from any folder
+        return _Source(find_config(path.stem), shown, arg if dot_py else None)
     if kind:
-        raise UserError(f"config file {shown} {kind}; --config takes a Python file.")
+        remedy = "--config takes a Python file, or the name of a config."
+        remedy = f"did you mean --config={path.stem}?" if is_bundled else remedy
+        raise UserError(f"config file {shown} {kind}; {remedy}")
     if path.suffix != ".py":
         raise UserError(f"config file {shown} is not a Python file: its name should end in .py.")
-    return path, arg if dot_py else None
+    return _Source(path, shown, arg if dot_py else None)
 
 
-def _run_file(path: Path) -> dict[str, Any]:
+def _run_file(source: _Source) -> dict[str, Any]:
     """Return the file's global names; run without importing, which would leave a cache beside it.
 
     Raises:
         UserError: the file can't be read, is no text, or fails when it is run.
     """
+    path = source.path
     names = {"__file__": str(path), "__name__": path.stem}
-    source = read_regular_file(path, most=_MAX_BYTES)
-    if b"\0" in source:  # as UTF-16 has; Python names no line of it
+    content = read_regular_file(path, most=_MAX_BYTES)
+    if b"\0" in content:  # as UTF-16 has; Python names no line of it
         raise UserError(f"{path} is no text in UTF-8; save it in that encoding.")
-    _run_user_code(path, lambda: exec(compile(source, path, "exec"), names))
+    _run_user_code(source, lambda: exec(compile(content, path, "exec"), names))
     return names
 
 
-def _run_user_code(path: Path, function: Callable[[], object]) -> object:
-    """Call `function`, whose code is in `path`; its errors become `UserError`s."""
+def _run_user_code(source: _Source, function: Callable[[], object]) -> object:
+    """Call `function`, whose code is in the source's file; its errors become `UserError`s."""
+    name, path = source.name, source.path
     try:
         return function()
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{name}: {error}") from error
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.lineno else ""
-        raise UserError(f"{path}{line}: {error.msg}.") from error
+        raise UserError(f"{name}{line}: {error.msg}.") from error
     except SystemExit as error:
         raise UserError(
-            f"{path}{_line_in(path, error)} ends the program; a config file should only return a "
+            f"{name}{_line_in(path, error)} ends the program; a config file should only return a "
             "ConfigDict."
         ) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         reason = _moved_module(error) or printable(reason)[:_MAX_REASON]
-        raise UserError(f"{path}{_line_in(path, error)}: {reason}.") from error
+        raise UserError(f"{name}{_line_in(path, error)}: {reason}.") from error
 
 
 def _line_in(path: Path, error: BaseException) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dsd_jax.config.data_config import DATA
-from dsd_jax.config.fields import default_values, did_you_mean
+from dsd_jax.config.fields import default_values
 from dsd_jax.config.recipes import RecipeConfig
 from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
+from dsd_jax.io.terminal import did_you_mean
 
 
 def choose(asked: str, known: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ A class that derives from `Checked` describes them; a `ConfigDict` holds their v
 """
 
 import ast
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dsd_jax.errors import UserError
-from dsd_jax.io.terminal import shorten
+from dsd_jax.io.terminal import did_you_mean, shorten
 
 # The class of a config, or a function that finds it by the values.
 ConfigClass = type[BaseModel] | Callable[[Mapping[str, Any]], type[BaseModel]]
@@ -161,12 +160,6 @@ def as_typed(field: str, text: str) -> str:
     """Return the argument that sets a field, in one line of limited length."""
     text, field = (x if x.isprintable() else ascii(x) for x in (text, field))
     return f"--config.{field}={text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + '...'}"
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return the question for the known name that is closest; "" where none is close."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else ""
 
 
 def _unknown_field(name: str, field: str, known: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import jax
 import jaxlib.version
 from jax.experimental.compilation_cache import compilation_cache
 
+from dsd_jax.distributed.compiled_programs import keep_compiled_programs
 from dsd_jax.errors import DeviceError, UserError
 
 # What launchers say in DSD_ACCELERATOR -> what JAX calls such devices.
@@ -17,7 +18,8 @@ _BFLOAT16_GPU = 8.0  # compute capability of Ampere, the first with bfloat16 in 
 def check_devices() -> None:
     """Start JAX's devices, so that nothing else is blamed where they are missing or in use.
 
-    Where they are several CPU devices, programs are not read from JAX's compilation cache.
+    From then on JAX keeps compiled programs (`compiled_programs.py`), unless they are for several
+    CPU devices.
 
     Raises:
         DeviceError: JAX has none of those that `JAX_PLATFORMS` or a launcher asks for.
@@ -39,6 +41,8 @@ def check_devices() -> None:
         )
     if "cpu" in platforms and jax.device_count() > 1:
         _compile_afresh()
+    else:
+        keep_compiled_programs()
 
 
 def fast_dtype() -> str:

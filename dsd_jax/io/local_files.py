@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from dsd_jax.errors import UserError
 from dsd_jax.io.terminal import printable, shorten
 
+COMPILED = "programs"  # in the cache folder: what JAX has compiled
 _USUAL_CACHE = "~/.cache/dsd_jax"  # as configs and messages write it
 _MAX_JSON = 2**26  # bytes; the largest that are read so are vocabularies and indices of weights
 _MAX_DEPTH = 100  # braces and brackets inside each other

@@ -1,11 +1,12 @@
 """Text for a terminal: one-line messages on stderr, progress, and an output that can fail."""
 
 import contextlib
+import difflib
 import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ def shorten(value: object) -> str:
     except (ValueError, RecursionError):  # whole numbers of thousands of digits; deep nesting
         text = f"a {type(value).__name__}"
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return the question for the known name that is closest; "" where none is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def tell(kind: str, message: object) -> None:
