@@ -16,6 +16,9 @@ COMMANDS = {
     "plan": "tells what a run takes on TPUs, without one",
     "convert": "converts prompts and models to and from PyTorch",
     "pretrain": "trains the bundled model from scratch",
+    "env": "prints versions, devices and folders, for reports of bugs",
+    "cache": "lists what the caches hold, and cleans them",
+    "completion": "prints a script by which a shell completes commands and options",
 }
 _PURPOSE = (
     "Tells how well captions fit images, by a frozen Stable Diffusion, and learns from a few."

@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -223,8 +223,22 @@ class RunParser(ConfigParser):
         arguments = list(sys.argv[1:] if args is None else args)
         flags = super().parse_args(arguments, namespace)
         flags.command = shlex.join([*self.prog.split(), *arguments])
+        was_there = os.path.lexists(flags.workdir)
         flags.workdir = make_folder(flags.workdir, "--workdir")
+        flags.workdir_is_new = not was_there
         return flags
+
+
+@contextlib.contextmanager
+def no_empty_workdir(flags: argparse.Namespace) -> Iterator[None]:
+    """Delete the workdir that `RunParser` has created if a mistake ends the run with it empty."""
+    try:
+        yield
+    except UserError:
+        if flags.workdir_is_new:
+            with contextlib.suppress(OSError):  # not empty, or in a bucket
+                os.rmdir(flags.workdir)
+        raise
 
 
 def _join_others() -> None:

@@ -27,8 +27,8 @@ FORMS = {
 ALL_FORMS = ("prompts", "diffusers", "authors", "safetensors", "msgpack")
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """Parse the command line."""
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser("convert", __doc__ or "", EXAMPLE)
     add = parser.add_argument
     add(
@@ -50,12 +50,12 @@ def parse(argv: Sequence[str]) -> Namespace:
         "become prompts, prompts become LoRA for diffusers, and models change between safetensors "
         "and msgpack",
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    flags = parse(argv)
+    flags = make_parser().parse_args(argv)
     check_target(flags.target)
     from dsd_jax.conversion.conversion_source import (
         find_source,  # heavy: after the arguments are known

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from dsd_jax.cli import RunParser, run_command
+from dsd_jax.cli import RunParser, no_empty_workdir, run_command
 from dsd_jax.config.run_config import RunConfig
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run the command."""
+def make_parser() -> RunParser:
+    """Return the parser of the command line."""
     parser = RunParser(
         "evaluate",
         "Scores a benchmark by every method of a config, zero-shot and with the given prompts.\n"
@@ -32,7 +32,12 @@ def main(argv: Sequence[str]) -> None:
         action="store_true",
         help="use prompts with weights or layers that they were not learned for",
     )
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    flags = make_parser().parse_args(argv)
     # Heavy: imported after the arguments are known to be good.
     from dsd_jax.experiment import evaluation, setup
     from dsd_jax.experiment.given_prompts import add_prompts, read_uses
@@ -40,7 +45,8 @@ def main(argv: Sequence[str]) -> None:
 
     uses = read_uses(flags.prompts, flags.config.methods)
     inputs = {"--prompts": {path: fingerprint(path) for path in uses}} if uses else {}
-    with setup.open_run(flags.config, flags.workdir, "evaluate", inputs) as workdir:
+    run = setup.open_run(flags.config, flags.workdir, "evaluate", inputs)
+    with no_empty_workdir(flags), run as workdir:
         if workdir.is_finished:
             return
         experiment = setup.load_experiment(flags.config, workdir)

@@ -20,8 +20,8 @@ STAGES = ("encode", "shots", "train", "held-out", "score", "tune")
 FORMATS = ("table", "markdown", "json")
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """Parse the command line and check what needs no planning."""
+def make_parser() -> ConfigParser:
+    """Return the parser of the command line."""
     parser = ConfigParser(
         "plan",
         "Compiles the stages of a config's run for TPU slices and reports the memory, arithmetic\n"
@@ -62,7 +62,12 @@ def parse(argv: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--recipe", metavar="NAME", help="plan only this recipe of config.learn")
     parser.add_argument("--format", choices=FORMATS, default="table", help="format of the output")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Parse the command line and check what needs no planning."""
+    flags = make_parser().parse_args(argv)
     for option in ("batch", "gpus"):
         value = getattr(flags, option)
         if value is not None and value < 1:
@@ -77,7 +82,8 @@ def main(argv: Sequence[str]) -> None:
     flags = parse(argv)
     from dsd_jax.planning.topology import find_compiler, make_slice
 
-    find_compiler()
+    if flags.topology:  # JAX complains about a compiler for TPUs where there is no TPU
+        find_compiler()
     import jax
 
     from dsd_jax.distributed.devices import check_devices
@@ -127,8 +133,9 @@ def lower(flags: Namespace, run: "PlannedRun", stage: "Stage") -> str:
     program = stage.make(run, mesh, Device.of("gpu", None))
     lowered = lower_for_cuda(program.function, *program.arguments)
     calls = ", ".join(lowered.custom_calls) or "no kernel by name"
+    gpus = f"{lowered.devices} NVIDIA GPU{'s' if lowered.devices > 1 else ''}"
     return (
-        f"{stage.name} for {lowered.devices} NVIDIA GPUs: lowered and read back, "
+        f"{stage.name} for {gpus}: lowered and read back, "
         f"{lowered.size / 1e6:.1f} MB of program, {len(lowered.inputs)} inputs, "
         f"{len(lowered.outputs)} outputs, calls {calls}"
     )

@@ -8,15 +8,20 @@ from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig, k
 from dsd_jax.io.storage import make_local_folder
 
 
-def main(argv: Sequence[str]) -> None:
-    """Train a Stable Diffusion or a CLIP; write the model in the Hugging Face layout."""
-    flags = RunParser(
+def make_parser() -> RunParser:
+    """Return the parser of the command line."""
+    return RunParser(
         "pretrain",
         "Trains the bundled Stable Diffusion or CLIP from scratch; resumes where the workdir left "
         "off.",
         "dsd-jax pretrain --config=pretrain_tiny --workdir=runs/pretrain",
         kind=kind_of,
-    ).parse_args(argv)
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train a Stable Diffusion or a CLIP; write the model in the Hugging Face layout."""
+    flags = make_parser().parse_args(argv)
     workdir = make_local_folder(flags.workdir, "--workdir")
     from dsd_jax.distributed import processes  # heavy: after the arguments are known to be good
     from dsd_jax.distributed.devices import check_devices

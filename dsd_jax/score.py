@@ -4,10 +4,12 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from dsd_jax.cli import Parser, check_text, run_command
 from dsd_jax.errors import UserError
+from dsd_jax.io.terminal import shorten_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,16 +17,37 @@ if TYPE_CHECKING:
 
     from dsd_jax import Model
 
-EXAMPLE = """dsd-jax score --image a.png --image b.png \\
-      --caption "a cat to the left of a dog" --caption "a dog to the left of a cat\""""
+EXAMPLE = """dsd-jax score --image a.png b.png \\
+      --caption "a cat to the left of a dog" "a dog to the left of a cat"
+  dsd-jax score --image 'photos/*.jpg' --captions=captions.txt"""
+PATH_WIDTH = 48  # characters of a path in the title of a table
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """Parse the command line."""
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser("score", __doc__ or "", EXAMPLE)
     add = parser.add_argument
-    add("--image", action="append", required=True, metavar="FILE", help="an image; repeatable")
-    add("--caption", action="append", required=True, metavar="TEXT", help="a caption; repeatable")
+    add(
+        "--image",
+        action="extend",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="images, or patterns such as 'photos/*.jpg'; repeatable",
+    )
+    add(
+        "--caption",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="TEXT",
+        help="captions; repeatable",
+    )
+    add(
+        "--captions",
+        metavar="FILE",
+        help="a text file with a caption in each line; - is stdin",
+    )
     add(
         "--weights",
         default="tiny",
@@ -58,17 +81,22 @@ def parse(argv: Sequence[str]) -> Namespace:
     )
     add("--json", action="store_true", help="print JSON instead of a table")
     add(
+        "--wide",
+        action="store_true",
+        help="one table, however wide, instead of several that fit 80 columns",
+    )
+    add(
         "--heatmaps",
         type=Path,
         metavar="DIR",
         help="also write an attention map of each word for each image and caption",
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    flags = parse(argv)
+    flags = make_parser().parse_args(argv)
     images = check(flags)
 
     import numpy as np  # heavy: after the arguments are known to be good
@@ -102,7 +130,9 @@ def main(argv: Sequence[str]) -> None:
 
 def check(flags: Namespace) -> list["Image.Image"]:
     """Check the arguments as far as that needs no model; return the images."""
+    from dsd_jax.config.score_spec import method_named
     from dsd_jax.io.images import open_image
+    from dsd_jax.io.input_lists import expand_patterns, read_texts
     from dsd_jax.io.storage import make_local_folder
     from dsd_jax.io.validation import check_seed
     from dsd_jax.prompts.prompt_compatibility import score_settings
@@ -111,6 +141,13 @@ def check(flags: Namespace) -> list["Image.Image"]:
         check_text(caption, f"--caption number {number}")
         if not caption.strip():
             raise UserError(f"--caption number {number} is empty; give each caption some text.")
+    if flags.captions is not None:
+        flags.caption = flags.caption + read_texts(flags.captions, "--captions")
+    if not flags.caption:
+        raise UserError("there is no caption; give some by --caption TEXT or --captions=FILE.")
+    flags.image = expand_patterns(flags.image, "--image")
+    if flags.method is not None:
+        method_named(flags.method)  # before anything is read
     if flags.timesteps is not None and not 1 <= flags.timesteps <= 1000:
         raise UserError(f"--timesteps={flags.timesteps} should be from 1 to 1000.")
     check_seed(flags.seed, "--seed")
@@ -169,15 +206,19 @@ def as_json(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str
 
 def as_table(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str:
     """Return a table of captions by images, in which the best caption of each image is marked."""
-    from dsd_jax.matching.score_table import score_blocks, short_names
+    from dsd_jax.matching.score_table import WIDTH, score_blocks, short_names
 
+    weights = shorten_path(flags.weights, PATH_WIDTH)
+    learned = f" and prompts {shorten_path(flags.prompts, PATH_WIDTH)}" if flags.prompts else ""
     best = "; * best caption of the image" if len(flags.caption) > 1 else ""
-    learned = f" and prompts {flags.prompts}" if flags.prompts else ""
     title = (
-        f"{flags.method} scores by {flags.weights}{learned}, {flags.timesteps} timesteps, "
+        f"{flags.method} scores by {weights}{learned}, {flags.timesteps} timesteps, "
         f"seed {flags.seed} (higher fits better{best})"
     )
-    blocks = score_blocks(scores, flags.caption, short_names(flags.image))
+    if not flags.wide:
+        title = "\n".join(wrap(title, WIDTH, break_long_words=False, break_on_hyphens=False))
+    names = short_names(flags.image)
+    blocks = score_blocks(scores, flags.caption, names, wide=flags.wide)
     if files:
         blocks.append("\n".join(["Heat maps:", *(f"  {path}" for path in files)]))
     return "\n\n".join([title, *blocks])

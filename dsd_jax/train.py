@@ -2,23 +2,29 @@
 
 from collections.abc import Sequence
 
-from dsd_jax.cli import RunParser, run_command
+from dsd_jax.cli import RunParser, no_empty_workdir, run_command
 from dsd_jax.config.run_config import RunConfig
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run the command."""
-    flags = RunParser(
+def make_parser() -> RunParser:
+    """Return the parser of the command line."""
+    return RunParser(
         "train",
         "Learns prompts from a few shots and evaluates them.\n"
         "The same command resumes a stopped run.",
         "dsd-jax train --config=emoji --workdir=runs/emoji",
         kind=RunConfig,
-    ).parse_args(argv)
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    flags = make_parser().parse_args(argv)
     # Heavy: imported after the arguments are known to be good.
     from dsd_jax.experiment import clip_baseline, evaluation, setup, sweep
 
-    with setup.open_run(flags.config, flags.workdir, "train") as workdir:
+    run = setup.open_run(flags.config, flags.workdir, "train")
+    with no_empty_workdir(flags), run as workdir:
         if workdir.is_finished:
             return
         experiment = setup.load_experiment(flags.config, workdir)

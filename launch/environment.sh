@@ -106,14 +106,37 @@ install_accelerator() {
   touch "$venv/.installed-$kind"
 }
 
+# Makes the package of this checkout, and its command dsd-jax, found from any folder in environment $1,
+# as `pip install --editable` does, but without a network, and without a file in the checkout, which
+# may be read-only. A checkout that has moved is found again at its next start; an installed package
+# and another checkout that is still there are left alone.
+link_package() {
+  local site link="" script="$1/bin/dsd-jax"
+  for site in "$1"/lib/python3*/site-packages; do
+    link="$site/dsd_jax_checkout.pth"
+    if [[ ! -d "$site" ]] || compgen -G "$site/dsd_jax-*.dist-info" >/dev/null; then return; fi
+    if [[ -f "$link" && -d "$(<"$link")/dsd_jax" && "$1" != "$root/.venv" ]]; then return; fi
+    if [[ -f "$link" && "$(<"$link")" == "$root" && -x "$script" ]]; then return; fi
+  done
+  # The first lines are how pip starts Python where its path has spaces or is long.
+  { printf '%s\n' "$root" >"$link" && cat >"$script" && chmod +x "$script"; } 2>/dev/null <<EOF || true
+#!/bin/sh
+'''exec' "$1/bin/python" "\$0" "\$@"
+' '''
+import sys
+from dsd_jax.__main__ import run
+sys.exit(run())
+EOF
+}
+
 # Sets `python` to the interpreter of an environment in which the requirements files are installed.
 use_environment() {
-  local venv="${DSD_VENV:-}" requirements
+  local venv="${DSD_VENV:-}" requirements is_own=yes
   if [[ -z "$venv" && -n "${VIRTUAL_ENV:-}" ]] && is_supported "$VIRTUAL_ENV/bin/python"; then
-    venv="$VIRTUAL_ENV"
+    venv="$VIRTUAL_ENV" is_own=""
     for requirements in "$@"; do
       is_ready "$venv" "$requirements" && continue
-      venv=""
+      venv="" is_own=yes
       break
     done
   fi
@@ -125,6 +148,7 @@ use_environment() {
   for requirements in "$@"; do
     install_once "$venv" "$requirements"
   done
+  if [[ -n "$is_own" ]]; then link_package "$venv"; fi
   # shellcheck disable=SC2034  # for the script that sources this one
   python="$venv/bin/python"
 }

@@ -105,7 +105,7 @@ enter_environment() {
   PATH="$(dirname "$python"):$PATH"
   # Huge pages for large buffers: on Linux CPUs XLA spends a good part of its time on page faults.
   export PATH GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
-  # Not installed but found: the caller's folder stays the one that relative paths start from.
+  # This checkout, whatever is installed; relative paths start from the caller's folder.
   export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 }
 
@@ -139,6 +139,7 @@ run_setup() {
   esac
   enter_environment
   echo "Ready: $python"
+  echo "Commands: $(dirname "$python")/dsd-jax --help"
 }
 
 run_here() {

@@ -120,7 +120,9 @@ def test_what_compares_all_candidates_cannot_drop_some(tmp_path):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_folder_is_asked_for(name, tmp_path):
     module = commands(name)[0][0].removeprefix("dsd_jax.")
-    with pytest.raises(UserError, match="data.folder is not set; name the folder"):
-        COMMANDS[module](
-            [f"--config=configs/{name}.py", f"--workdir={tmp_path}", "--config.cpu_devices=-1"]
-        )
+    for workdir in (tmp_path, tmp_path / "new"):
+        with pytest.raises(UserError, match="^--config.data.folder is not set; name the folder"):
+            COMMANDS[module](
+                [f"--config={name}", f"--workdir={workdir}", "--config.cpu_devices=-1"]
+            )
+    assert tmp_path.is_dir() and not list(tmp_path.iterdir())  # no workdir of a run that was none

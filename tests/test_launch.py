@@ -252,3 +252,40 @@ def test_test_installs_its_lists_then_lints_and_tests(checkout):
         f"-m basedpyright --level error --pythonpath {checkout.root}/.venv/bin/python",
         "-m pytest tests/test_launch.py -k help",
     ]
+
+
+def link(root: Path, venv: Path) -> None:
+    """Does what a start of a checkout does with an environment that has the requirements."""
+    command = 'source "$1/launch/environment.sh" && link_package "$2"'
+    subprocess.run(["bash", "-c", command, "bash", root, venv], check=True)
+
+
+def run_installed(venv: Path, *arguments: str) -> str:
+    """Runs the environment's dsd-jax in the folder / and returns its output."""
+    own = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [venv / "bin" / "dsd-jax", *arguments]
+    return subprocess.run(command, cwd="/", env=own, capture_output=True, text=True).stdout
+
+
+def test_an_environment_has_the_package_of_its_checkout_from_any_folder(tmp_path):
+    checkout, venv = tmp_path / "a checkout", tmp_path / "a venv"
+    for name in ("launch", "dsd_jax", "configs"):
+        ignored = shutil.ignore_patterns("assets", "__pycache__")
+        shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=ignored)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    link(checkout, venv)
+    assert run_installed(venv, "--version").startswith("dsd_jax 0.")
+    assert run_installed(venv, "score", "--help").startswith("usage: dsd-jax score ")
+
+    moved = checkout.rename(tmp_path / "moved")
+    assert run_installed(venv, "--version") == ""
+    link(moved, venv)
+    assert run_installed(venv, "--version").startswith("dsd_jax 0.")
+
+    (link_file,) = venv.glob("lib/python3*/site-packages/*.pth")
+    link(ROOT, venv)  # another checkout: the first is still there, and its user's
+    assert link_file.read_text() == f"{moved}\n"
+    link_file.unlink()
+    (link_file.parent / "dsd_jax-1.dist-info").mkdir()
+    link(ROOT, venv)
+    assert not link_file.exists()  # installed by pip, which knows what it has written

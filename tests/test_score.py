@@ -1,7 +1,9 @@
 """The score command and its heat maps; the last tests use the bundled model."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -64,12 +66,12 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_table_marks_the_best_caption_of_each_image(pictures, calls, capsys):
     main([*arguments(pictures), "--method=noise", "--seed=3"])
-    title, blank, head, *lines = capsys.readouterr().out.splitlines()
-    assert title == (
+    title, more, blank, head, *lines = capsys.readouterr().out.splitlines()
+    assert f"{title} {more}" == (
         "noise scores by tiny, 10 timesteps, seed 3 "
         "(higher fits better; * best caption of the image)"
     )
-    assert blank == ""
+    assert blank == "" and max(len(title), len(more)) <= 80
     assert head.split() == ["caption", "red.png", "blue.png"]
     assert lines[0].split() == ["a", "red", "circle", "4.710", "0.200"]
     assert lines[1].split() == ["a", "blue", "square", "4.830*", "0.100"]
@@ -108,7 +110,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path, calls, capsys):
     path = tmp_path / "a\x1b[2J\nb.png"
     Image.new("RGB", (9, 9)).save(path)
     main(arguments([str(path)], ["a \x1b[2J cat", "a dog"]))
-    title, _, head, *lines = capsys.readouterr().out.split("\n")
+    head, *lines = capsys.readouterr().out.partition("\n\n")[2].split("\n")
     assert head.split() == ["caption", r"a\x1b[2J\nb.png"]
     assert lines[0].split() == ["a", r"\x1b[2J", "cat", "4.710"]
 
@@ -138,7 +140,7 @@ def test_prompts_folder_is_handed_on(pictures, calls, tmp_path, capsys):
     write_prompts(tmp_path, {}, {})
     main([*arguments(pictures), f"--prompts={tmp_path}"])
     assert calls["match_scores"][3]["prompts"] == str(tmp_path)
-    assert f"and prompts {tmp_path}" in capsys.readouterr().out
+    assert f"/{tmp_path.name}, 10 timesteps" in " ".join(capsys.readouterr().out.split())
 
 
 ABOUT = {"recipe": {"methods": ["relative"]}, "timesteps": score_spec.timesteps(6).tolist()}
@@ -224,6 +226,9 @@ def test_long_names_of_heatmaps_are_cut_and_stay_distinct(letter):
         (["--image", "missing.png"], "missing.png is missing"),
         (["--image", __file__], "test_score.py is not an image"),
         (["--heatmaps", __file__], "--heatmaps=.* cannot be written to"),
+        (["--captions=missing.txt"], "missing.txt is missing"),
+        (["--image", "no-such-*.png"], "--image 'no-such-[*].png' matches no file"),
+        (["--method=nonsense"], "method 'nonsense' is unknown; expected one of attention, noise, "),
         (["--bogus"], "unrecognized arguments: --bogus"),
     ],
 )
@@ -231,6 +236,56 @@ def test_mistake_is_one_sentence_before_the_model_is_loaded(pictures, calls, cha
     with pytest.raises(UserError, match=message):
         main([*arguments(pictures), *change])
     assert calls == {}
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+def test_images_by_pattern_and_captions_in_a_file(pictures, calls, tmp_path, quoted):
+    file = tmp_path / "captions.txt"
+    file.write_text("\ufeffa red circle\n\n  a blue square \r\n", encoding="utf-8")
+    images = [f"{tmp_path}/*.png"] if quoted else sorted(pictures)
+    main(["--image", *images, "--caption", "a dog", "a cat", f"--captions={file}"])
+    _, images, captions, _ = calls["match_scores"]
+    assert [image.getpixel((0, 0)) for image in images] == [(0, 0, 255), (255, 0, 0)]
+    assert captions == ["a dog", "a cat", "a red circle", "a blue square"]
+
+
+def test_captions_from_stdin(pictures, calls, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a red circle\na dog\n")))
+    main(["--image", *pictures, "--captions=-"])
+    assert calls["match_scores"][2] == ["a red circle", "a dog"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b" \n\n", "--captions: .*captions.txt has no text in it; write one a line"),
+        (b"a cat\n\xff\n", "captions.txt, line 2 is no text in UTF-8"),
+    ],
+)
+def test_a_file_without_captions_is_one_sentence(pictures, calls, tmp_path, content, message):
+    (tmp_path / "captions.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        main(["--image", *pictures, f"--captions={tmp_path}/captions.txt"])
+    with pytest.raises(UserError, match="there is no caption; give some by --caption TEXT or"):
+        main(["--image", *pictures])
+    assert calls == {}
+
+
+def test_what_is_printed_fits_80_columns_unless_wide(pictures, calls, tmp_path, capsys):
+    folder = tmp_path / ("a-long-name-" * 9) / "adapted-256" / "seed-0"
+    folder.parent.mkdir(parents=True)
+    write_prompts(folder, {}, {})
+    picture = tmp_path / f"{'photograph-' * 9}1.png"
+    shutil.copy(pictures[0], picture)
+    asked = [*arguments([str(picture), pictures[1]]), f"--prompts={folder}"]
+    main(asked)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert ".../adapted-256/seed-0," in " ".join(text.split()) and "h-1.png" in text
+    main([*asked, "--wide"])
+    title, _, head, *lines = capsys.readouterr().out.splitlines()
+    assert "h-1.png" in head and "blue.png" in head and len(lines) == len(CAPTIONS)
+    assert any(CAPTIONS[2] in line for line in lines)
 
 
 def test_warning_is_one_line_on_stderr(pictures, calls, capsys, monkeypatch):

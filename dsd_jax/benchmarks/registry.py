@@ -7,6 +7,7 @@ from typing import Any
 from dsd_jax.benchmarks.prepared_copy import with_prepared_copy
 from dsd_jax.benchmarks.splitting import SplitRule, apply_split_rule
 from dsd_jax.config.data_config import AnyData, DataConfig, EmojiData, FolderData
+from dsd_jax.data.data_folder import FOLDER_FIELD
 from dsd_jax.data.datasets import (
     classification,
     compositional,
@@ -79,7 +80,7 @@ def _with_folder(data: FolderData) -> FolderData:
         layout = getattr(data, "layout", data.name)
         return data.model_copy(update={"folder": str(made_folder(layout, cache_folder()))})
     if not data.folder:
-        raise UserError("data.folder is not set; name the folder that holds the data.")
+        raise UserError(f"{FOLDER_FIELD} is not set; name the folder that holds the data.")
     return data
 
 

@@ -43,6 +43,8 @@ _RENAMED = {
     "folders": "dsd_jax.io.storage",
 }
 _NAME = re.compile(r"[\w-]+(:.*)?", re.DOTALL)  # of a config that comes with the program
+# {field: the commands whose configs alone have it}
+_COMMANDS_OF = {"data": "train, evaluate and plan", "model": "pretrain"}
 _MAX_BYTES = 2**20  # of a config file
 _MAX_REASON = 900  # characters of an error of the file itself
 Overrides = Sequence[tuple[str, str]]  # (dotted field, text) as typed
@@ -62,9 +64,22 @@ def read_config(kind: ConfigClass, spec: str, overrides: Overrides) -> Any:
         UserError: the file or a field is not as it should be.
     """
     config = load_config(spec)
+    _check_commands(kind, config, spec)
     for field, text in overrides:
         override(config, field, text, defaults_of(kind, config.to_dict()))
     return check(kind, config, spec, overrides)
+
+
+def _check_commands(kind: ConfigClass, config: ConfigDict, spec: str) -> None:
+    """Raise `UserError` for a config of other commands, by a field that only theirs have."""
+    wanted = "model"  # whose class is found by it
+    if isinstance(kind, type):
+        wanted = "data" if "data" in kind.model_fields else ""
+    for field, commands in _COMMANDS_OF.items():
+        if wanted and field != wanted and field in config and wanted not in config:
+            raise UserError(
+                f"{spec} is a config of {commands}; name one of {_COMMANDS_OF[wanted]}."
+            )
 
 
 def load_config(spec: str) -> ConfigDict:

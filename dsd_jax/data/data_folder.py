@@ -19,6 +19,7 @@ from dsd_jax.io.local_files import expand
 # An image's path, or the path and the box (x, y, width, height) of a part of it.
 ImageKey: TypeAlias = str | tuple[str, int, int, int, int]
 
+FOLDER_FIELD = "--config.data.folder"  # in messages: how a command names the folder
 _NAMED = 3  # missing images in a message
 _LONGEST = 100  # characters of a name in a message
 # Formats that Pillow knows by name alone, and needs other programs for; documents.
@@ -29,11 +30,16 @@ class RequiredFile(NamedTuple):
     """A file or folder that must be there.
 
     names: where it may be, relative to the data set's folder, the usual place first.
-    source: where people get it.
+    source: where people get it; "" where it is their own.
     """
 
     names: tuple[str, ...]
     source: str
+
+    @property
+    def origin(self) -> str:
+        """The end of a sentence on where people get it."""
+        return f", from {self.source}" if self.source else ""
 
 
 class DataFolder(NamedTuple):
@@ -60,7 +66,7 @@ class DataFolder(NamedTuple):
             UserError: one of the two is no folder.
         """
         root = existing_folder(folder)
-        image_root = existing_folder(pictures, "pictures") if pictures else root
+        image_root = existing_folder(pictures, "--config.data.pictures") if pictures else root
         return cls(root, image_root, image_folders, fit)
 
     def find(self, files: Sequence[RequiredFile]) -> list[Path]:
@@ -78,8 +84,11 @@ class DataFolder(NamedTuple):
             names = tuple(filter(None, self.image_folders.names))
             if names and first_existing(self.image_root, names) is None:
                 missing.append(RequiredFile(names, self.image_folders.source))
-            named = "; ".join(f"{' or '.join(file.names)}, from {file.source}" for file in missing)
-            raise UserError(f"{self.root} lacks {named}.")
+            named = "; ".join(f"{' or '.join(file.names)}{file.origin}" for file in missing)
+            raise UserError(
+                f"{self.root} lacks {named}; put it there, or name another folder by "
+                f"{FOLDER_FIELD}."
+            )
         return [path for path in paths if path is not None]
 
     def locate(self, names: Iterable[str]) -> dict[str, str]:
@@ -93,7 +102,7 @@ class DataFolder(NamedTuple):
         Raises:
             UserError: some are nowhere; it says how many and names the first few.
         """
-        folders, source = self.image_folders
+        folders = self.image_folders.names
         names = list(dict.fromkeys(names))
         listing = _Listing(self.image_root)
         paths = {}
@@ -108,7 +117,7 @@ class DataFolder(NamedTuple):
             expected = " or ".join(str(self.image_root / folder) for folder in folders)
             raise UserError(
                 f"{len(missing):,} of {len(names):,} images are missing ({named}): expected them "
-                f"in {expected}, from {source}."
+                f"in {expected}{self.image_folders.origin}."
             )
         return paths
 
@@ -184,7 +193,7 @@ def list_names(folder: Path, *, folders_only: bool = False) -> frozenset[str]:
         return frozenset()
 
 
-def existing_folder(folder: str | Path, field: str = "folder") -> Path:
+def existing_folder(folder: str | Path, field: str = FOLDER_FIELD) -> Path:
     """Return the folder as a path, `~` expanded.
 
     Raises:

@@ -20,4 +20,8 @@ def is_talkative() -> bool:
     """Return whether XLA would print these messages for each compiled program it reads back."""
     from importlib import metadata  # heavy, for `import dsd_jax`
 
-    return os.environ.get(_LEVEL) != "3" and metadata.version("jaxlib").startswith("0.10.")
+    try:
+        version = metadata.version("jaxlib")
+    except metadata.PackageNotFoundError:  # `env` tells it; other commands fail at the import
+        return False
+    return os.environ.get(_LEVEL) != "3" and version.startswith("0.10.")

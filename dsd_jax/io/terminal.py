@@ -40,6 +40,15 @@ def shorten(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
+def shorten_path(path: str, most: int) -> str:
+    """Return a path in one line of at most `most` characters: its end, after three points."""
+    shown = printable(path)
+    if len(shown) <= most:
+        return shown
+    end = shown[3 - most :]
+    return "..." + end[max(end.find("/"), 0) :]  # from a slash on, if there is one
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return the question for the known name that is closest; "" where none is close."""
     close = difflib.get_close_matches(name, known, n=1)

@@ -6,7 +6,9 @@ import os
 import pytest
 
 from dsd_jax.config import config_files
-from dsd_jax.config.config_files import load_config
+from dsd_jax.config.config_files import load_config, read_config
+from dsd_jax.config.pretrain_config import kind_of
+from dsd_jax.config.run_config import RunConfig
 from dsd_jax.errors import UserError
 
 
@@ -87,3 +89,51 @@ def test_config_path_that_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "fifo.py")
     with pytest.raises(UserError, match="fifo.py is no regular file"):
         load_config(f"{tmp_path}/fifo.py")
+
+
+def test_a_config_by_name_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for spec in ("emoji:full", "configs/emoji.py:full"):
+        assert load_config(spec).per_kind == 500
+    (tmp_path / "emoji").mkdir()  # of somebody's pictures
+    assert load_config("emoji").per_kind == 60
+    (tmp_path / "configs").mkdir()
+    lines = ("from ml_collections import ConfigDict", "get_config = lambda: ConfigDict({'a': 1})")
+    (tmp_path / "configs" / "emoji.py").write_text("\n".join(lines))
+    assert load_config("configs/emoji.py").a == 1  # their file, as they said
+    assert load_config("emoji").per_kind == 60
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("emojy", "there is no config 'emojy'; did you mean emoji[?] Expected one of classify, "),
+        ("emojy:full", "there is no config 'emojy'; did you mean emoji[?]"),
+        (
+            "frob",
+            "there is no config 'frob'; Expected one of .*, or a Python file, whose",
+        ),
+        ("emoji:fulll", "^emoji: there is no variant 'fulll', expected one of quick, full"),
+        ("emoji:", "^emoji: there is no variant '', expected one of quick, full"),
+        ("pretrain_tiny:big", "get_config of pretrain_tiny takes no argument, so drop ':big'"),
+        ("emoji.py", "config file emoji.py does not exist; did you mean --config=emoji[?]"),
+        ("elsewhere/emoji.py", "does not exist; did you mean --config=emoji[?]"),
+        ("mine.py", "config file mine.py does not exist; --config takes a Python file, or the n"),
+    ],
+)
+def test_a_name_that_is_none_is_refused_with_those_there_are(spec, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load_config(spec)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "message"),
+    [
+        (RunConfig, "pretrain_tiny", "^pretrain_tiny is a config of pretrain; name one of train, "),
+        (kind_of, "emoji:full", "^emoji:full is a config of train, evaluate and plan; name one of"),
+    ],
+)
+def test_a_config_of_another_command_is_called_so(kind, spec, message):
+    with pytest.raises(UserError, match=message):
+        read_config(kind, spec, [("seed", "1")])

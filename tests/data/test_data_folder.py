@@ -12,6 +12,8 @@ from dsd_jax.errors import UserError
 
 ROOT_ITSELF = RequiredFile(("",), "")
 
+REMEDY = "; put it there, or name another folder by --config.data.folder."
+
 
 def locate(root, folders, names, source):
     return DataFolder(root, root, RequiredFile(folders, source), "stretch").locate(names)
@@ -124,17 +126,17 @@ def test_all_that_is_missing_is_told_at_once(tmp_path):
     ]
     with pytest.raises(UserError) as told:
         find(tmp_path, files)
-    assert str(told.value) == f"{tmp_path} lacks a or data/a, from x.org; c, from z.org."
+    assert str(told.value) == f"{tmp_path} lacks a or data/a, from x.org; c, from z.org{REMEDY}"
 
 
 def test_images_are_told_along_with_other_missing_files(tmp_path):
     images = RequiredFile(("images", "pics", ""), "z.org")
     (tmp_path / "b").touch()
     assert find(tmp_path, [RequiredFile(("b",), "y.org")], images)
-    with pytest.raises(UserError, match="lacks a, from x.org; images or pics, from z.org.$"):
+    with pytest.raises(UserError, match="lacks a, from x.org; images or pics, from z.org; put"):
         find(tmp_path, [RequiredFile(("a",), "x.org")], images)
     (tmp_path / "elsewhere" / "pics").mkdir(parents=True)
-    with pytest.raises(UserError, match="lacks a, from x.org.$"):
+    with pytest.raises(UserError, match="lacks a, from x.org; put"):
         find(tmp_path, [RequiredFile(("a",), "x.org")], images, tmp_path / "elsewhere")
 
 

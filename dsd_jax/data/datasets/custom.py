@@ -28,7 +28,7 @@ from dsd_jax.data.annotation_files import (
     read_csv,
     read_json_lines,
 )
-from dsd_jax.data.data_folder import DataFolder, RequiredFile, first_existing
+from dsd_jax.data.data_folder import FOLDER_FIELD, DataFolder, RequiredFile, first_existing
 from dsd_jax.data.examples import Benchmark, Example, Examples
 from dsd_jax.data.negatives import Negatives
 from dsd_jax.errors import UserError
@@ -89,11 +89,14 @@ def benchmark(
     if wrong not in WRONG:
         raise UserError(f"wrong is '{wrong}'; expected {', '.join(WRONG)}.")
     negatives = Negatives.beside_right(candidates, seed)
-    place = DataFolder.open(folder, RequiredFile(("",), "you"), fit=fit)
+    place = DataFolder.open(folder, RequiredFile(("",), ""), fit=fit)
     path = first_existing(place.root, FILES)
     if path is None:
         names = " or ".join(FILES)
-        raise UserError(f"{place.root} has no {names}; write one row per image into it.")
+        raise UserError(
+            f"{place.root} has no {names}; write one row per image into it, or name another "
+            f"folder by {FOLDER_FIELD}."
+        )
     entries = read_entries(path)
 
     def load(split: str) -> Examples:
