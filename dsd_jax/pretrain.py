@@ -27,8 +27,10 @@ def main(argv: Sequence[str]) -> None:
     from dsd_jax.distributed.devices import check_devices
     from dsd_jax.distributed.sharding import simulate_cpu_devices
     from dsd_jax.errors import UserError
+    from dsd_jax.training.metrics_trackers import check_tracker
 
     config = flags.config
+    check_tracker(config.tracker)
     models = {"stable-diffusion": pretrain_stable_diffusion, "clip": pretrain_clip}
     simulate_cpu_devices(config.cpu_devices)
     processes.join()

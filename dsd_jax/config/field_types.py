@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
 
@@ -82,6 +82,16 @@ def _check_devices(count: int) -> int:
     return count
 
 
+def _check_steps(text: str) -> str:
+    """Return a part of a training, or raise ValueError where it is not START:STEPS."""
+    if text and not re.fullmatch(r"\d{1,9}:[1-9]\d{0,3}", text, re.ASCII):
+        raise ValueError(
+            f"is {shorten(text)}, expected START:STEPS, such as 10:3 for the 3 steps after the "
+            "first 10"
+        )
+    return text
+
+
 Count = Annotated[int, Field(ge=1, le=10_000_000)]  # of steps, items
 Size = Annotated[int, Field(ge=1, le=65_536)]  # of a dimension of an array
 Timesteps = Annotated[int, Field(ge=1, le=1000)]
@@ -96,4 +106,8 @@ PathText = Annotated[str, AfterValidator(_check_path)]  # a path, an id on the H
 Different = AfterValidator(_check_different)
 Part = Annotated[float, Field(ge=0, le=_MAX_ITEMS), AfterValidator(_check_part)]
 ShotCount = Annotated[int | float, PlainValidator(_check_shots)]
+Tracker = Literal["", "tensorboard", "wandb", "trackio"]
+TRACKER = 'what else gets the metrics of training: "tensorboard", "wandb", "trackio" or ""'
+ProfiledSteps = Annotated[str, AfterValidator(_check_steps)]
+PROFILE = 'steps of each training that JAX profiles into the workdir, as START:STEPS; "" for none'
 CPUDevices = Annotated[int, AfterValidator(_check_devices)]

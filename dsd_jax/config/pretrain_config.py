@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dsd_jax.config.field_types import Count, CPUDevices, PathText, Rate, Seed, Size
+from dsd_jax.config.field_types import (
+    PROFILE,
+    TRACKER,
+    Count,
+    CPUDevices,
+    PathText,
+    ProfiledSteps,
+    Rate,
+    Seed,
+    Size,
+    Tracker,
+)
 from dsd_jax.errors import UserError
 from dsd_jax.io.terminal import shorten
 from dsd_jax.io.validation import Checked, List, mistake
@@ -136,6 +147,8 @@ class PretrainConfig(Checked):
     unet: UNetFields
     denoiser: DenoiserFields
     save_seconds: Seconds = Field(description="seconds between checkpoints")
+    tracker: Tracker = Field("", description=TRACKER)
+    profile: ProfiledSteps = Field("", description=PROFILE)
 
     @model_validator(mode="after")
     def _check_levels(self) -> "PretrainConfig":
@@ -168,6 +181,8 @@ class ClipPretrainConfig(Checked):
     projection: Size = Field(description="dims of the space in which both towers meet")
     contrast: PoolFields
     save_seconds: Seconds = Field(description="seconds between checkpoints")
+    tracker: Tracker = Field("", description=TRACKER)
+    profile: ProfiledSteps = Field("", description=PROFILE)
 
 
 def _check_groups(channels: Sequence[int], groups: int) -> None:

@@ -7,15 +7,19 @@ from pydantic import Field, model_validator
 
 from dsd_jax.config.data_config import AnyData
 from dsd_jax.config.field_types import (
+    PROFILE,
+    TRACKER,
     CPUDevices,
     Different,
     Label,
     Name,
     PathText,
+    ProfiledSteps,
     ShotCount,
     Size,
     SomePath,
     Timesteps,
+    Tracker,
 )
 from dsd_jax.config.recipes import ClipRecipe, RecipeConfig
 from dsd_jax.config.score_spec import parse_all
@@ -90,6 +94,8 @@ class RunConfig(Checked):
     clip: PathText = Field(
         "", description='baseline CLIP: "tiny-clip", a folder, an id on the Hub; "" for none'
     )
+    tracker: Tracker = Field("", description=TRACKER)
+    profile: ProfiledSteps = Field("", description=PROFILE)
     data: AnyData = Field(description="the benchmark")
     learn: dict[Label, RecipeConfig] = Field({}, description="recipes of prompts, by name")
     tune: ClipRecipe = Field(

@@ -30,6 +30,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.experiment.workdir import Workdir, open_workdir
 from dsd_jax.matching.score_functions import chosen_layers
 from dsd_jax.models.components import UNET
+from dsd_jax.training.metrics_trackers import check_tracker
 from dsd_jax.weights.component_files import read_config
 from dsd_jax.weights.model_folder import find
 from dsd_jax.weights.model_loading import load
@@ -86,6 +87,7 @@ def open_run(
         command: "train" or "evaluate".
         inputs: JSON values that decide the report besides the config.
     """
+    check_tracker(config.tracker)
     simulate_cpu_devices(config.cpu_devices)
     processes.join()
     check_devices()

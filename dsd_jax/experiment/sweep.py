@@ -93,7 +93,13 @@ def _learn(
             shots,
             experiment.config.learn[label].on_layers(experiment.layers),
             metadata["seed"],
-            options=LoopOptions(name, checkpoints, folder / "metrics.jsonl"),
+            options=LoopOptions(
+                name,
+                checkpoints,
+                folder / "metrics.jsonl",
+                tracker=experiment.config.tracker,
+                profile=experiment.config.profile,
+            ),
         )
     if processes.is_main():
         with MetricsLog(folder / "metrics.jsonl") as log:

@@ -27,11 +27,11 @@ from dsd_jax.version import __version__
 
 REPORTS = ("report.json", "report.md", "report.html")
 _MARKER, _CONFIG, _LOG = "run.json", "config.json", "metrics.jsonl"
-_FOLDERS = ("checkpoints", "prompts", "scores", "evaluate")
+_FOLDERS = ("checkpoints", "prompts", "scores", "evaluate", "tensorboard", "profile")
 _FILES = (_MARKER, _CONFIG, _LOG, *REPORTS)
 _REMEDY = "name another --workdir"
 # Fields that say how a run is computed, not what: a stopped run may go on elsewhere.
-_HOW = ("cache", "cpu_devices", "fsdp")
+_HOW = ("cache", "cpu_devices", "fsdp", "tracker", "profile")
 
 
 class Marker(Checked):

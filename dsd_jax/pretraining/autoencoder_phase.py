@@ -150,7 +150,7 @@ def train_vae(config: PretrainConfig, workdir: Path) -> Any:
             stage("vae", settings.steps, settings.batch, True),
         ],
         identity=settings.model_dump(),
-        save_seconds=config.save_seconds,
+        config=config,
     )
     params = whiten(state.average["vae"], vae, sample)
     print(f"vae: {psnr(params, vae, sample[:512]):.1f} dB on seen artists")

@@ -141,7 +141,7 @@ def train_reader(config: PretrainConfig, workdir: Path, start: Any) -> Any:
         create_state(params, optimizer),
         [Stage("text", settings.steps, make_update(reading_gradients(text), optimizer), batch)],
         identity={"start": config.start, "text": settings.model_dump()},
-        save_seconds=config.save_seconds,
+        config=config,
     )
     return state.params
 

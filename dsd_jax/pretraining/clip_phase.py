@@ -102,6 +102,6 @@ def train_clip(config: ClipPretrainConfig, workdir: Path) -> Any:
         create_state(init_clip(network, config.seed), optimizer),
         [stage],
         identity=identity,
-        save_seconds=config.save_seconds,
+        config=config,
     )
     return state.average

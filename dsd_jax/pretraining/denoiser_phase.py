@@ -186,6 +186,6 @@ def train_denoiser(
             "start": config.start,
             "vae_weights": digest(vae_params),
         },
-        save_seconds=config.save_seconds,
+        config=config,
     )
     return {part: state.average[part] for part in ("text", "unet")}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig
 from dsd_jax.distributed import sharding
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.loop import LoopOptions, fit
@@ -103,7 +104,7 @@ def run_phase(
     stages: Sequence[Stage],
     *,
     identity: Mapping[str, Any],
-    save_seconds: float,
+    config: PretrainConfig | ClipPretrainConfig,
 ) -> PhaseState:
     """Train a phase, or resume it, over this host's devices.
 
@@ -112,7 +113,7 @@ def run_phase(
         state: before the first step.
         stages: run one after the other.
         identity: the config that a resumed run must share.
-        save_seconds: between two checkpoints.
+        config: of the run, which says how often it saves and who else looks on.
 
     Returns:
         The final state, on the host.
@@ -127,6 +128,13 @@ def run_phase(
                 stage.update,
                 lambda step, stage=stage: sharding.shard_rows(mesh, stage.batch(step)),
                 stage.steps,
-                options=LoopOptions(stage.name, checkpoints, log, save_seconds=save_seconds),
+                options=LoopOptions(
+                    stage.name,
+                    checkpoints,
+                    log,
+                    save_seconds=config.save_seconds,
+                    tracker=config.tracker,
+                    profile=config.profile,
+                ),
             )
     return jax.device_get(state)

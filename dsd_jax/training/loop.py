@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+from etils import epath
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
@@ -18,6 +19,8 @@ from dsd_jax.errors import Preempted, UserError
 from dsd_jax.training.checkpoint_digests import is_finite
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.metrics_log import MetricsLog
+from dsd_jax.training.metrics_trackers import Tracker
+from dsd_jax.training.step_profile import StepProfile
 
 State = TypeVar("State")
 Batch = TypeVar("Batch")
@@ -37,6 +40,8 @@ class LoopOptions:
         save_seconds: time between two checkpoints; a tenth of it where a check is the best so far.
         log_every: steps between two lines.
         progress: whether to show a bar.
+        tracker: what else gets the metrics; see `metrics_trackers.py`.
+        profile: "START:STEPS" that are traced into `profile/` beside the log; "" for none.
     """
 
     name: str = "training"
@@ -45,6 +50,8 @@ class LoopOptions:
     save_seconds: float = 300.0
     log_every: int = 50
     progress: bool = True
+    tracker: str = ""
+    profile: str = ""
 
 
 class CheckResult(NamedTuple):
@@ -104,6 +111,15 @@ class _Run:
         self._check, self._check_every = check, check_every
         self._saved = time.monotonic()
         self.log = MetricsLog(options.log if processes.is_main() else None)
+        folder = epath.Path(options.log).parent if options.log is not None else None
+        self.tracker = Tracker(options.tracker if processes.is_main() else "", folder, options.name)
+        self.profile = StepProfile(options.profile, folder and folder / "profile" / options.name)
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Keep the log, the tracker and the profile open."""
+        with self.log, self.tracker, self.profile:
+            yield
 
     def progress_bar(self, done: int) -> tqdm:
         """Return a bar that starts at the steps done, which do not count for its ETA."""
@@ -120,7 +136,10 @@ class _Run:
         """Run the check of this step, if there is one."""
         last = done == self._steps
         if self._check and done and (done % self._check_every == 0 or last):
-            return CheckResult(*self._check(done, state))
+            result = CheckResult(*self._check(done, state))
+            if result.metric is not None:
+                self.tracker.write(done, {"held_out": float(result.metric)})
+            return result
         return CheckResult(state, False, None)
 
     def show(self, bar: tqdm, done: int, metrics: Mapping[str, Any], last: bool) -> None:
@@ -131,6 +150,7 @@ class _Run:
             bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
             line = {"phase": self._options.name, "step": done, "time": time.time(), **values}
             self.log.write(line)
+            self.tracker.write(done, values)
 
     def is_due(self, done: int, metric: float | None) -> bool:
         """Return whether it is time to save; ten times as often at the lowest metric so far."""
@@ -204,11 +224,13 @@ def fit(
     done, state = (options.checkpoints and options.checkpoints.restore(state)) or (0, state)
     run = _Run(options, steps, check=check, check_every=check_every, batch_size=batch_size)
     state, stopped, _ = run.check(done, state)
-    with preemption_guard() as is_preempted, run.progress_bar(done) as bar, run.log:
+    with preemption_guard() as is_preempted, run.progress_bar(done) as bar, run.watch():
         next_batch: Any = batch(done) if done < steps else None
         while done < steps and not stopped:
+            run.profile.before(done)
             state, metrics = update(state, next_batch)
             done += 1
+            run.profile.after(done, state)
             next_batch = batch(done) if done < steps else None  # while the device is busy
             state, stopped, metric = run.check(done, state)
             last = stopped or done == steps
