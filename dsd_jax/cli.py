@@ -7,6 +7,7 @@ A command's module is a docstring (its purpose), a `make_parser()`, a `main(argv
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal

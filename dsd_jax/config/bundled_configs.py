@@ -1,6 +1,7 @@
 """The configs that come with the program: the folder `configs/`, which is `dsd_jax/configs`, too.
 
-In the repository that is a link, in an installed package a folder: the same path for both.
+In the repository that is a link, in an installed package a folder: the same path for both. Git
+without links (on Windows) makes a small file of it, beside which the folder still is.
 """
 
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 from dsd_jax.errors import UserError
 from dsd_jax.io.terminal import did_you_mean, shorten
 
-FOLDER = Path(__file__).parents[1] / "configs"
+_PACKAGE = Path(__file__).parents[1]
+_PLACES = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+FOLDER = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
 
 
 def config_names() -> list[str]:
