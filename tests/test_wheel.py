@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NEEDED = ("README.md", "LICENSE", "pyproject.toml", "tests/requirements.txt")
+LISTS = ("tests/requirements.txt", "docs/requirements.txt")
+NEEDED = ("README.md", "LICENSE", "pyproject.toml", *LISTS)
 
 
 @pytest.fixture(scope="module")
