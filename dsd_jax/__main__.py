@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "tells what a run takes on TPUs, without one",
     "convert": "converts prompts and models to and from PyTorch",
     "pretrain": "trains the bundled model from scratch",
+    "demo": "serves a page in the browser that ranks captions and learns from a few pairs",
     "env": "prints versions, devices and folders, for reports of bugs",
     "cache": "lists what the caches hold, and cleans them",
     "completion": "prints a script by which a shell completes commands and options",

@@ -1,7 +1,6 @@
 """Serves a page in the browser that ranks captions for a picture and learns from a few pairs."""
 
 import threading
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,12 @@ from dsd_jax.web.demo_server import (
 if TYPE_CHECKING:
     from dsd_jax import Prompts
 
-EXAMPLE = """python -m dsd_jax.demo
-  python -m dsd_jax.demo --prompts=runs/emoji/prompts --port=8000"""
+EXAMPLE = """dsd-jax demo
+  dsd-jax demo --prompts=runs/emoji/prompts --port=8000"""
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """Parse the command line."""
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser("demo", __doc__ or "", EXAMPLE)
     add = parser.add_argument
     add(
@@ -55,12 +54,12 @@ def parse(argv: Sequence[str]) -> Namespace:
         action="store_true",
         help="let Gradio's servers show the demo to whoever has the address it prints",
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    flags = parse(argv)
+    flags = make_parser().parse_args(argv)
     if flags.port is not None and not 1 <= flags.port <= 65535:
         raise UserError(f"--port={flags.port} should be from 1 to 65535.")
     options = ServerOptions(flags.host, flags.port, flags.share)

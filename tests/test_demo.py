@@ -15,7 +15,7 @@ from dsd_jax.web.demo_requests import prompt_folders
 
 
 def test_it_listens_on_this_machine_alone_and_shares_nothing_by_default():
-    flags = demo.parse([])
+    flags = demo.make_parser().parse_args([])
     assert (flags.host, flags.port, flags.share, flags.weights) == (
         "127.0.0.1",
         None,
@@ -26,8 +26,8 @@ def test_it_listens_on_this_machine_alone_and_shares_nothing_by_default():
 
 def test_help_needs_no_gradio_and_no_jax():
     code = (
-        "import sys; from dsd_jax.demo import parse\n"
-        "try: parse(['--help'])\n"
+        "import sys; from dsd_jax.demo import make_parser\n"
+        "try: make_parser().parse_args(['--help'])\n"
         "except SystemExit: assert not {'gradio', 'jax', 'matplotlib'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -33,5 +33,5 @@ def test_the_app_is_the_demo_where_a_space_looks_for_it(monkeypatch):
     runpy.run_path(str(SPACE / "app.py"))
     ((main, argv),) = called
     assert main is demo.main
-    flags = demo.parse(argv)
+    flags = demo.make_parser().parse_args(argv)
     assert (flags.host, flags.port, flags.share) == ("0.0.0.0", 7860, False)
