@@ -21,7 +21,7 @@ PROMPTS = "runs/emoji/prompts/adapted-256/seed-0"
 # Where a command's heavy work begins: what comes before has checked all arguments and the config.
 WORK = {
     "convert": "dsd_jax.conversion.conversion_source.find_source",
-    "demo": "dsd_jax.demo.serve",
+    "demo": "dsd_jax.weights.model_loading.load",
     "evaluate": "dsd_jax.experiment.setup.open_run",
     "plan": "dsd_jax.planning.topology.find_compiler",
     "pretrain": "dsd_jax.distributed.sharding.simulate_cpu_devices",
