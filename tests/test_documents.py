@@ -52,8 +52,10 @@ def workspace(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def at_readers_desk(workspace, monkeypatch):
-    """Tests run in the workspace, with one bundled model for all."""
+    """Tests run in the workspace, and leave nothing in the caches of whoever runs them."""
     monkeypatch.chdir(workspace)
+    monkeypatch.setenv("HOME", str(workspace / "home"))
+    monkeypatch.delenv("DSD_CACHE", raising=False)
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
