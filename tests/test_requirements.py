@@ -23,7 +23,6 @@ OURS = {"dsd_jax", "configs", "tests"}
 INDIRECT = {
     "array_record": "the file format of the benchmark, imported by tensorflow_datasets",
     "accelerate": "diffusers' loading",
-    "gradio": "an extra of the library's, for the demo's page",
     "pandas": "an extra of the library's, which imports it where it is asked for tables",
     "beartype": "conftest.py names it to jaxtyping",
     "pytest_xdist": "pytest finds it by itself",

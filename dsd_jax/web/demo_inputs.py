@@ -33,6 +33,8 @@ def read_upload(upload: Mapping[str, Any] | None) -> Image.Image:
         raise UserError("There is no picture; drop one into the box, or choose an example.")
     path = Path(upload["path"])
     name = f"The file {shorten(upload.get('orig_name') or path.name)}"
+    if not path.is_file():
+        raise UserError(f"{name} is deleted, as uploads are after an hour; give it again.")
     if path.stat().st_size > MOST_MEGABYTES * 1_000_000:
         raise UserError(f"{name} is larger than {MOST_MEGABYTES} MB; give a smaller one.")
     image = open_content(read_regular_file(path), name)

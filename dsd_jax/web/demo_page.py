@@ -120,10 +120,7 @@ def _rank_tab(handlers: DemoHandlers, learned: gr.State, first_answer: str) -> g
             go = gr.Button("Rank captions", variant="primary", elem_id="rank")
             gr.HTML(result_html.label_html("Examples"), elem_classes="dsd-label")
             with gr.Row(elem_classes="dsd-examples"):
-                buttons = [
-                    gr.Button(example.title, icon=icon, size="sm", min_width=80)
-                    for example, icon in zip(handlers.examples, handlers.icons(), strict=True)
-                ]
+                buttons = _example_buttons(handlers)
             settings = _settings(handlers)
         with gr.Column(scale=6, min_width=280, elem_classes="dsd-answer"):
             hint = result_html.hint_html("The ranking appears here.")
@@ -160,6 +157,16 @@ def _rank_tab(handlers: DemoHandlers, learned: gr.State, first_answer: str) -> g
         **_EVENT,
     )
     return prompts
+
+
+def _example_buttons(handlers: DemoHandlers) -> list[gr.Button]:
+    buttons = []
+    for example, icon in zip(handlers.examples, handlers.icons(), strict=True):
+        button = gr.Button(example.title, icon=icon, size="sm", min_width=80)
+        if button.icon:  # or it would be deleted with old uploads
+            button.keep_in_cache.add(button.icon["path"])
+        buttons.append(button)
+    return buttons
 
 
 def _picture_box(image: Any) -> gr.Image:

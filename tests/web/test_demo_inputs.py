@@ -52,6 +52,13 @@ def test_an_upload_that_is_too_large_is_not_read(upload, monkeypatch):
         read_upload(upload())
 
 
+def test_an_upload_that_is_deleted_is_asked_for_again(upload, tmp_path):
+    stored = upload()
+    (tmp_path / "photo.png").unlink()
+    with pytest.raises(UserError, match=r"'photo\.png' is deleted.*give it again"):
+        read_upload(stored)
+
+
 @pytest.mark.parametrize("count", [0, 3, 65])
 def test_pictures_to_learn_from_are_counted_before_they_are_read(count):
     with pytest.raises(UserError, match="give 4 to 64"):

@@ -11,15 +11,18 @@ import socket
 import warnings
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from gradio.route_utils import delete_files_created_by_app
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 import dsd_jax
 from dsd_jax.web import demo_handlers, demo_page
+from dsd_jax.web.demo_examples import examples
 from dsd_jax.web.demo_server import serving
 
 # Of Gradio: its queue keeps statistics in pandas as pandas no longer likes, and leaves loops open.
@@ -114,6 +117,16 @@ def teach(page):
     page.locator("#learn").click()
     expect(page.locator("#lesson h2")).to_be_visible(timeout=PATIENCE)
     return page.locator("#lesson")
+
+
+def test_pictures_of_the_page_itself_outlive_old_uploads(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    model = SimpleNamespace(name="other")
+    handlers = demo_handlers.DemoHandlers(model, {}, examples(), tmp_path)
+    page = demo_page.make_page(handlers)
+    before = sorted((tmp_path / "cache").rglob("*.png"))
+    delete_files_created_by_app(page, age=0)
+    assert len(before) == 4 and sorted((tmp_path / "cache").rglob("*.png")) == before
 
 
 def test_the_page_shows_what_it_does_before_anything_is_asked(visit):
