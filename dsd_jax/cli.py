@@ -215,6 +215,7 @@ class RunParser(ConfigParser):
             metavar="DIR",
             help="output folder, or gs://BUCKET/FOLDER; created if it does not exist",
         )
+        add_quiet(self)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         """Parse as `ConfigParser` does, and create the workdir or raise `UserError`."""
@@ -240,6 +241,15 @@ def no_empty_workdir(flags: argparse.Namespace) -> Iterator[None]:
             with contextlib.suppress(OSError):  # not empty, or in a bucket
                 os.rmdir(flags.workdir)
         raise
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add `--quiet`, by which a command shows neither what it is about to do nor how far it is."""
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="no banner and no progress on stderr; warnings and errors stay",
+    )
 
 
 def _join_others() -> None:

@@ -6,6 +6,7 @@ from etils import epath
 
 from dsd_jax.cli import RunParser, no_empty_workdir, run_command
 from dsd_jax.config.run_config import RunConfig
+from dsd_jax.io.progress import Stage
 
 
 def make_parser() -> RunParser:
@@ -38,10 +39,11 @@ def make_parser() -> RunParser:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     flags = make_parser().parse_args(argv)
-    # Heavy: imported after the arguments are known to be good.
-    from dsd_jax.experiment import evaluation, setup
-    from dsd_jax.experiment.given_prompts import add_prompts, read_uses
-    from dsd_jax.prompts.prompt_files import fingerprint
+    with Stage("starting", shown=not flags.quiet):
+        # Heavy: imported after the arguments are known to be good.
+        from dsd_jax.experiment import evaluation, run_plan, setup
+        from dsd_jax.experiment.given_prompts import add_prompts, read_uses
+        from dsd_jax.prompts.prompt_files import fingerprint
 
     uses = read_uses(flags.prompts, flags.config.methods)
     inputs = {"--prompts": {path: fingerprint(path) for path in uses}} if uses else {}
@@ -49,8 +51,9 @@ def main(argv: Sequence[str]) -> None:
     with no_empty_workdir(flags), run as workdir:
         if workdir.is_finished:
             return
-        experiment = setup.load_experiment(flags.config, workdir)
+        experiment = setup.load_experiment(flags.config, workdir, progress=not flags.quiet)
         experiment, prompts = add_prompts(experiment, uses, force=flags.force)
+        run_plan.show_plan(experiment, list(prompts))
         evaluation.evaluate(experiment, prompts, {}, command=flags.command)
 
 

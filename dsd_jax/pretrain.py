@@ -1,10 +1,12 @@
 """Trains a bundled model from scratch, or resumes in its workdir."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dsd_jax.cli import RunParser, run_command
 from dsd_jax.config.pretrain_config import ClipPretrainConfig, PretrainConfig, kind_of
+from dsd_jax.io.banner import show_banner
 from dsd_jax.io.storage import make_local_folder
 
 
@@ -37,7 +39,23 @@ def main(argv: Sequence[str]) -> None:
     check_devices()
     if processes.are_several():
         raise UserError("pretrain trains a small model on one host; start it on one alone.")
+    if not flags.quiet:
+        show_plan(config, workdir)
     models[config.model](config, workdir)
+
+
+def show_plan(config: PretrainConfig | ClipPretrainConfig, workdir: os.PathLike[str]) -> None:
+    """Print the banner: what is trained in which phases, and where the model goes."""
+    from dsd_jax.diffusion.model_facts import device_fact
+
+    names = ("vae", "text", "denoiser", "contrast")
+    steps = {name: getattr(getattr(config, name, None), "steps", 0) for name in names}
+    facts = {
+        "device": device_fact("float32"),
+        "steps": ", ".join(f"{name} {count:,}" for name, count in steps.items() if count),
+        "results": os.path.join(workdir, "model"),
+    }
+    show_banner(f"pretrain: {config.model}", facts)
 
 
 def pretrain_stable_diffusion(config: PretrainConfig, workdir: Path) -> None:

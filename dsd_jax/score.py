@@ -7,8 +7,10 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from dsd_jax.cli import Parser, check_text, run_command
+from dsd_jax.cli import Parser, add_quiet, check_text, run_command
 from dsd_jax.errors import UserError
+from dsd_jax.io.banner import count_of, show_banner
+from dsd_jax.io.progress import Stage
 from dsd_jax.io.terminal import shorten_path
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def make_parser() -> Parser:
         metavar="DIR",
         help="also write an attention map of each word for each image and caption",
     )
+    add_quiet(parser)
     return parser
 
 
@@ -98,12 +101,16 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     flags = make_parser().parse_args(argv)
     images = check(flags)
+    with Stage("starting", shown=not flags.quiet):
+        import numpy as np  # heavy: after the arguments are known to be good
 
-    import numpy as np  # heavy: after the arguments are known to be good
+        import dsd_jax
+        from dsd_jax.distributed.devices import check_devices
 
-    import dsd_jax
-
-    model = dsd_jax.load(flags.weights)
+        check_devices()
+    model = dsd_jax.load(flags.weights, progress=not flags.quiet)
+    if not flags.quiet:
+        show_plan(model, flags)
     scores = dsd_jax.match_scores(
         model,
         images,
@@ -112,6 +119,7 @@ def main(argv: Sequence[str]) -> None:
         timesteps=flags.timesteps,
         seed=flags.seed,
         prompts=flags.prompts,
+        progress=not flags.quiet,
         force=flags.force,
     )
     scores = np.asarray(scores)
@@ -163,6 +171,22 @@ def check(flags: Namespace) -> list["Image.Image"]:
     return [open_image(path) for path in flags.image]
 
 
+def show_plan(model: "Model", flags: Namespace) -> None:
+    """Print the banner: what is scored by what."""
+    from dsd_jax.diffusion.model_facts import device_fact, model_fact
+
+    images, captions = count_of(len(flags.image), "image"), count_of(len(flags.caption), "caption")
+    timesteps = count_of(flags.timesteps, "timestep")
+    facts = {
+        "model": model_fact(model),
+        "device": device_fact(model.dtype.name),
+        "prompts": flags.prompts or "",
+        "score": f"{images} x {captions} by {flags.method}, {timesteps}",
+        "maps": str(flags.heatmaps or ""),
+    }
+    show_banner("score", facts)
+
+
 def write_heatmaps(
     model: "Model", images: Sequence["Image.Image"], flags: Namespace, written: list[str]
 ) -> None:
@@ -170,20 +194,23 @@ def write_heatmaps(
     import dsd_jax
     from dsd_jax.matching.plot_heatmaps import draw_heatmaps, file_name, write_image
 
-    for i, image in enumerate(images):
-        for c, caption in enumerate(flags.caption):
-            words, maps = dsd_jax.explain(
-                model,
-                image,
-                caption,
-                timesteps=flags.timesteps,
-                seed=flags.seed,
-                prompts=flags.prompts,
-                force=flags.force,
-            )
-            path = flags.heatmaps / file_name(i + 1, Path(flags.image[i]).stem, c + 1)
-            write_image(path, draw_heatmaps(image, caption, words, maps))
-            written.append(str(path))
+    count = len(images) * len(flags.caption)
+    with Stage("heat maps", count, shown=not flags.quiet) as stage:
+        for i, image in enumerate(images):
+            for c, caption in enumerate(flags.caption):
+                words, maps = dsd_jax.explain(
+                    model,
+                    image,
+                    caption,
+                    timesteps=flags.timesteps,
+                    seed=flags.seed,
+                    prompts=flags.prompts,
+                    force=flags.force,
+                )
+                path = flags.heatmaps / file_name(i + 1, Path(flags.image[i]).stem, c + 1)
+                write_image(path, draw_heatmaps(image, caption, words, maps))
+                written.append(str(path))
+                stage.advance()
 
 
 def as_json(flags: Namespace, scores: "np.ndarray", files: Sequence[str]) -> str:

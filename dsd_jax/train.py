@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from dsd_jax.cli import RunParser, no_empty_workdir, run_command
 from dsd_jax.config.run_config import RunConfig
+from dsd_jax.io.progress import Stage
 
 
 def make_parser() -> RunParser:
@@ -20,14 +21,16 @@ def make_parser() -> RunParser:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     flags = make_parser().parse_args(argv)
-    # Heavy: imported after the arguments are known to be good.
-    from dsd_jax.experiment import clip_baseline, evaluation, setup, sweep
+    with Stage("starting", shown=not flags.quiet):
+        # Heavy: imported after the arguments are known to be good.
+        from dsd_jax.experiment import clip_baseline, evaluation, run_plan, setup, sweep
 
     run = setup.open_run(flags.config, flags.workdir, "train")
     with no_empty_workdir(flags), run as workdir:
         if workdir.is_finished:
             return
-        experiment = setup.load_experiment(flags.config, workdir)
+        experiment = setup.load_experiment(flags.config, workdir, progress=not flags.quiet)
+        run_plan.show_plan(experiment)
         learned = sweep.prompt_sweep(experiment)
         tuned = clip_baseline.clip_sweep(experiment)
         evaluation.evaluate(experiment, learned, tuned, command=flags.command)

@@ -47,7 +47,7 @@ def calls(monkeypatch) -> dict:
         words = caption.split()
         return words, np.linspace(0, 1, len(words) * 64 * 64).reshape(len(words), 64, 64)
 
-    monkeypatch.setattr(dsd_jax, "load", lambda weights: f"model {weights}", raising=False)
+    monkeypatch.setattr(dsd_jax, "load", lambda weights, **_: f"model {weights}", raising=False)
     monkeypatch.setattr(dsd_jax, "match_scores", match_scores, raising=False)
     monkeypatch.setattr(dsd_jax, "explain", explain, raising=False)
     return calls
@@ -55,7 +55,8 @@ def calls(monkeypatch) -> dict:
 
 def arguments(pictures, captions=CAPTIONS) -> list[str]:
     images = [part for path in pictures for part in ("--image", path)]
-    return [*images, *(part for caption in captions for part in ("--caption", caption))]
+    said = [part for caption in captions for part in ("--caption", caption)]
+    return ["--quiet", *images, *said]  # the model that is put in place has no facts to show
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess:
@@ -134,7 +135,8 @@ def test_json_holds_the_matrix_and_how_it_was_made(pictures, calls, capsys):
     assert model == "model other"
     assert [image.getpixel((0, 0)) for image in images] == [(255, 0, 0), (0, 0, 255)]
     assert captions == list(CAPTIONS)
-    assert options == {"method": "dsd", "timesteps": 4, "seed": 0, "prompts": None, "force": False}
+    said = {"method": "dsd", "timesteps": 4, "seed": 0, "prompts": None, "force": False}
+    assert options == {**said, "progress": False}
 
 
 def test_prompts_folder_is_handed_on(pictures, calls, tmp_path, capsys):

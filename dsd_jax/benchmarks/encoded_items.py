@@ -16,7 +16,8 @@ from dsd_jax.data.examples import Examples
 from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.distributed import processes
 from dsd_jax.io.host_arrays import stacked
-from dsd_jax.matching.batching import NoiseKeys, Pairs, ProgressFn, pair_terms
+from dsd_jax.io.progress import UNSEEN, Work
+from dsd_jax.matching.batching import NoiseKeys, Pairs, pair_terms
 from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import OutputSpec, Terms
 from dsd_jax.statistics.standard_errors import cluster_ids
@@ -79,15 +80,17 @@ def encode(
     indices: Sequence[int] | np.ndarray,
     *,
     split_over_hosts: bool = False,
+    work: Work = UNSEEN,
 ) -> EncodedItems:
     """Read and encode the items of a split at `indices`, each different image and caption once.
 
     With `split_over_hosts`, all hosts ask for the same items, and each encodes its part of them.
+    `work` is this, an image or caption a unit of its stage.
     """
     keys = [key for index in indices for key in examples.images[index]]
     captions = [caption for index in indices for caption in examples.captions[index]]
-    encode_images = partial(encoders.images, examples, split_over_hosts=split_over_hosts)
-    encode_captions = partial(encoders.captions, split_over_hosts=split_over_hosts)
+    encode_images = partial(encoders.images, examples, split_over_hosts=split_over_hosts, work=work)
+    encode_captions = partial(encoders.captions, split_over_hosts=split_over_hosts, work=work)
     latents, image_rows = _encode_distinct(keys, encode_images)
     texts, caption_rows = _encode_distinct(captions, encode_captions)
     return EncodedItems(
@@ -126,7 +129,7 @@ def item_outputs(
     *,
     prompts: Mapping[str, Any] | None = None,
     outputs: OutputSpec | None = None,
-    progress: ProgressFn = lambda share: None,
+    work: Work = UNSEEN,
 ) -> Terms:
     """Return the UNet outputs of all candidates at every timestep under the noise of every seed.
 
@@ -140,7 +143,7 @@ def item_outputs(
         seeds: of K noises.
         prompts: a prompts pytree.
         outputs: to compute; all by default.
-        progress: called with the share of the work that was done since the last call.
+        work: that these outputs are.
 
     Returns:
         Outputs with I = n * P, the images of an item side by side, C = J, and K * T timesteps, the
@@ -149,7 +152,7 @@ def item_outputs(
     seed_of, timestep_of = np.repeat(seeds, len(timesteps)), np.tile(timesteps, len(seeds))
     keys = NoiseKeys(seed_of, np.repeat(items.indices, items.images.shape[1]))
     pairs = Pairs(items.latents, items.images, items.texts, items.captions, keys, timestep_of)
-    return pair_terms(model, pairs, outputs, prompts=prompts, on_progress=progress)
+    return pair_terms(model, pairs, outputs, prompts=prompts, work=work)
 
 
 def gather_outputs(outputs: Terms, images: int, count: int) -> Terms:

@@ -11,6 +11,7 @@ from dsd_jax.data.examples import Examples
 from dsd_jax.diffusion.pipeline import EncodedCaptions, Model
 from dsd_jax.distributed import processes
 from dsd_jax.io.local_files import expand
+from dsd_jax.io.progress import UNSEEN, Work
 
 READ_TOGETHER = 64  # images that are in memory at a time
 
@@ -34,42 +35,48 @@ class Encoders:
             self._caption_files = EncodingCache(folder / "text", *model.text_identity())
 
     def images(
-        self, examples: Examples, keys: Sequence[Hashable], *, split_over_hosts: bool = False
+        self,
+        examples: Examples,
+        keys: Sequence[Hashable],
+        *,
+        split_over_hosts: bool = False,
+        work: Work = UNSEEN,
     ) -> np.ndarray:
         """Return the latents (k, h, w, channels) of k images of a split, in the order of `keys`.
 
         With `split_over_hosts`, all hosts ask for the same keys, and each encodes its part of them.
+        An image is a unit of `work`'s stage.
         """
 
         def encode(named: list) -> Rows:
-            return self._encode_images(examples, [key for _, key in named])
+            return self._encode_images(examples, [key for _, key in named], work)
 
         named = [(examples.read, key) for key in keys]  # a key means an image of its own split
         (latents,) = _rows(self._images, named, encode, split_over_hosts)
         return latents.reshape(-1, *self.model.latent_shape)
 
     def captions(
-        self, captions: Sequence[str], *, split_over_hosts: bool = False
+        self, captions: Sequence[str], *, split_over_hosts: bool = False, work: Work = UNSEEN
     ) -> EncodedCaptions:
         """Return the text states of captions, in their order; hosts share them as for `images`."""
-        return EncodedCaptions(
-            *_rows(self._captions, captions, self._encode_captions, split_over_hosts)
-        )
+        encode = partial(self._encode_captions, work)
+        return EncodedCaptions(*_rows(self._captions, captions, encode, split_over_hosts))
 
-    def _encode_images(self, examples: Examples, keys: list) -> Rows:
+    def _encode_images(self, examples: Examples, keys: list, work: Work) -> Rows:
         parts = []
         for start in range(0, len(keys), READ_TOGETHER):
-            pixels = examples.read_images(
-                keys[start : start + READ_TOGETHER], self.model.image_size
-            )
+            together = keys[start : start + READ_TOGETHER]
+            pixels = examples.read_images(together, self.model.image_size)
             contents = [image.tobytes() for image in pixels]
-            parts.append(_cached(self._image_files, contents, partial(self._latents, pixels)))
+            with work.waiting_for("the image encoder"):
+                parts.append(_cached(self._image_files, contents, partial(self._latents, pixels)))
+            work.advance(len(together))
         return (np.concatenate(parts),)
 
     def _latents(self, pixels: np.ndarray, rows: list[int]) -> np.ndarray:
         return np.asarray(self.model.latents(list(pixels[rows])))
 
-    def _encode_captions(self, captions: list[str]) -> Rows:
+    def _encode_captions(self, work: Work, captions: list[str]) -> Rows:
         length, width = self.model.tokenizer.model_max_length, self.model.unet.cross_attention_dim
 
         def compute(rows: list[int]) -> np.ndarray:
@@ -77,7 +84,9 @@ class Encoders:
             states = np.asarray(texts.states).reshape(len(rows), -1)
             return np.concatenate([states, np.asarray(texts.pooled)], axis=1)
 
-        both = _cached(self._caption_files, [caption.encode() for caption in captions], compute)
+        with work.waiting_for("the text encoder"):
+            both = _cached(self._caption_files, [caption.encode() for caption in captions], compute)
+        work.advance(len(captions))
         states, pooled = np.split(both, [length * width], axis=1)
         return states.reshape(-1, length, width), pooled
 

@@ -23,6 +23,7 @@ from dsd_jax.data.prepared_folder import build, open_records, prepared, read_pre
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import FITS, read_content
 from dsd_jax.io.local_files import expand
+from dsd_jax.io.progress import Stage, Work
 
 STAMP_FILE = "source.json"  # in a prepared folder
 _ANNOTATIONS = (".json", ".jsonl", ".csv", ".p", ".txt", ".parquet")
@@ -65,7 +66,10 @@ class PreparedCopy(NamedTuple):
             examples = self.benchmark.load(split)
             if not examples.count:
                 raise UserError(f"{name}'s split {split} is empty; check the settings.")
-            build(Records(examples, self.side, data_dir=temporary, file_format="array_record"))
+            count = len({key for images in examples.images for key in images})
+            with Stage(f"preparing {split}", count) as stage:
+                work, form = Work(stage, 1), "array_record"
+                build(Records(examples, self.side, work=work, data_dir=temporary, file_format=form))
             folder = temporary / Records.name / version
             (folder / STAMP_FILE).write_text(json.dumps(stamp))
             return folder

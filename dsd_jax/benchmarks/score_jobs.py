@@ -9,8 +9,8 @@ import numpy as np
 from dsd_jax.benchmarks.encoded_items import EncodedItems, item_outputs
 from dsd_jax.config.score_spec import ScoreSpec, method_named
 from dsd_jax.diffusion.pipeline import Array, Model
+from dsd_jax.io.progress import UNSEEN, Work
 from dsd_jax.matching import score_functions
-from dsd_jax.matching.batching import ProgressFn
 from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import OutputSpec, Terms, output_floats, with_uncond
 from dsd_jax.models.unet_config import UNetConfig
@@ -75,7 +75,7 @@ def per_timestep_scores(
     jobs: Sequence[ScoreJob],
     seed: int,
     *,
-    progress: ProgressFn = lambda share: None,
+    work: Work = UNSEEN,
 ) -> list[np.ndarray]:
     """Return the scores (n, P, J, T) float32 of every job.
 
@@ -88,7 +88,7 @@ def per_timestep_scores(
         items: n items of P images and J captions.
         jobs: whose scores are computed.
         seed: of the noise.
-        progress: called with the share of the work that was done since the last call.
+        work: that these scores are.
     """
     shape = (*items.images.shape, items.captions.shape[1])
     scores = [np.empty((*shape, len(job.timesteps)), np.float32) for job in jobs]
@@ -100,16 +100,11 @@ def per_timestep_scores(
             timesteps = group.timesteps[piece]
             share = len(piece) * _pass_count(group.jobs) / total
             forward = partial(item_outputs, model, items, timesteps, (seed,))
-            values = _run_jobs(model.unet, group.jobs, forward, progress=scaled(progress, share))
+            values = _run_jobs(model.unet, group.jobs, forward, work=work.part(share))
             for index, value in zip(group.members, values, strict=True):
                 columns = np.searchsorted(jobs[index].timesteps, timesteps)
                 scores[index][..., columns] = value.reshape(*shape, -1)
     return scores
-
-
-def scaled(progress: ProgressFn, share: float) -> ProgressFn:
-    """Return a progress function for a part of the work, which is a share of the whole."""
-    return lambda part: progress(part * share)
 
 
 class _Group(NamedTuple):
@@ -168,26 +163,26 @@ def _run_jobs(
     jobs: Sequence[ScoreJob],
     forward: Callable[..., Terms],
     *,
-    progress: ProgressFn,
+    work: Work,
 ) -> list[np.ndarray]:
     """Return the scores (I, C, T) of every job.
 
     Args:
         unet: of the model.
         jobs: that share all timesteps.
-        forward: from `outputs`, `prompts` and `progress` to UNet outputs at these timesteps.
-        progress: as for `per_timestep_scores`.
+        forward: from `outputs`, `prompts` and `work` to UNet outputs at these timesteps.
+        work: as for `per_timestep_scores`.
     """
-    progress = scaled(progress, 1 / _pass_count(jobs))
+    work = work.part(1 / _pass_count(jobs))
     scores: dict[int, np.ndarray] = {}
     frozen = None
     if specs := _frozen_outputs(jobs):
-        frozen = forward(outputs=score_functions.union(unet, specs), progress=progress)
+        frozen = forward(outputs=score_functions.union(unet, specs), work=work)
         scores |= {i: np.asarray(job.read(frozen)) for i, job in enumerate(jobs) if job.is_frozen}
     for prompts in _distinct_prompts(jobs):
         members = {i: job for i, job in enumerate(jobs) if job.prompts is prompts}
         spec = score_functions.union(unet, [job.outputs for job in members.values()])
-        terms = forward(prompts=prompts, outputs=spec._replace(uncond=False), progress=progress)
+        terms = forward(prompts=prompts, outputs=spec._replace(uncond=False), work=work)
         if frozen is not None:
             terms = with_uncond(terms, frozen)
         scores |= {i: np.asarray(job.read(terms)) for i, job in members.items()}

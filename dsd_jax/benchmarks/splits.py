@@ -9,7 +9,9 @@ import numpy as np
 from dsd_jax.benchmarks.encoded_items import EncodedItems, encode
 from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.data.examples import Benchmark, Examples
+from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
+from dsd_jax.io.progress import Stage, Work
 
 
 class Split(NamedTuple):
@@ -111,14 +113,21 @@ class ShotDraw(NamedTuple):
         return drawn
 
 
-def encode_shots(encoders: Encoders, benchmark: Benchmark, draw: ShotDraw) -> EncodedItems:
+def encode_shots(
+    encoders: Encoders, benchmark: Benchmark, draw: ShotDraw, *, progress: bool = False
+) -> EncodedItems:
     """Return the drawn items on all hosts, each of which reads and encodes its part.
 
     Raises:
         UserError: as `ShotDraw.indices`.
     """
     examples = load_shots_split(benchmark, draw.split)
-    return encode(encoders, examples, draw.indices(examples.kinds), split_over_hosts=True)
+    indices = draw.indices(examples.kinds)
+    images = {key for index in indices for key in examples.images[index]}
+    captions = {caption for index in indices for caption in examples.captions[index]}
+    total = sum(len(processes.local_range(len(x))) for x in (images, captions))  # of this host
+    with Stage(f"encoding {draw.count} shots", total, shown=progress) as stage:
+        return encode(encoders, examples, indices, split_over_hosts=True, work=Work(stage, 1))
 
 
 def check_shots(benchmark: Benchmark, name: str, requested: Sequence[float], seed: int) -> None:

@@ -12,12 +12,11 @@ from dsd_jax.benchmarks.score_jobs import (
     ScoreJob,
     compat_score_jobs,
     per_timestep_scores,
-    scaled,
     score_job,
 )
 from dsd_jax.config.score_spec import ScoreSpec
 from dsd_jax.diffusion.pipeline import Model
-from dsd_jax.matching.batching import ProgressFn
+from dsd_jax.io.progress import UNSEEN, Work
 from dsd_jax.matching.score_functions import check_finite, mean_over_timesteps
 from dsd_jax.prompts.prompt_compatibility import same_timesteps
 
@@ -114,7 +113,7 @@ class EvalPlan(NamedTuple):
 
 
 def candidate_scores(
-    model: Model, items: EncodedItems, plan: EvalPlan, progress: ProgressFn = lambda share: None
+    model: Model, items: EncodedItems, plan: EvalPlan, work: Work = UNSEEN
 ) -> dict[RowKey, np.ndarray]:
     """Return {row: scores (n, P, J) float32} of all that is planned.
 
@@ -124,13 +123,13 @@ def candidate_scores(
         model: frozen.
         items: n items of P images and J captions.
         plan: what to compute.
-        progress: called with the share of the work that was done since the last call.
+        work: that these scores are.
     """
     jobs = _first_jobs(model, plan)
     pruned = [spec for spec in plan.specs if len(spec.stages) > 1]
     share = 1 / (1 + len(pruned))
     per_job = per_timestep_scores(
-        model, items, list(jobs.values()), plan.seed, progress=scaled(progress, share)
+        model, items, list(jobs.values()), plan.seed, work=work.part(share)
     )
     per_timestep = dict(zip(jobs, per_job, strict=True))
     scores = {}
@@ -140,7 +139,7 @@ def candidate_scores(
     for spec in pruned:
         key = RowKey(spec.label)
         scores[key] = _prune(model, items, spec, plan, first=per_timestep[key])
-        progress(share)
+        work.advance(share)
     return scores
 
 

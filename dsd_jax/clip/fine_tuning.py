@@ -144,7 +144,8 @@ def fine_tune(
     if not early_stopping.can_tell(ids[held_out]):
         early_stopping.warn_too_few(options.name, len(ids))
         return TunedClip(clip, {}, 0)
-    task = _task(clip, _SplitItems(items, train, held_out, ids), recipe, seed)
+    with options.stage("losses of the zero-shot CLIP"):
+        task = _task(clip, _SplitItems(items, train, held_out, ids), recipe, seed)
     fit = fit_few_shot(task, recipe, options)
     if not fit.kept:
         return TunedClip(clip, fit.checks, 0, fit.verdict)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from dsd_jax.errors import UserError
+from dsd_jax.io.progress import Stage
 
 THREADS = 4  # that read and decode images
 MAX_KINDS = 40  # a table of more kinds would be unreadable: they become one
@@ -141,7 +142,6 @@ def skip_unreadable(examples: Examples, name: str) -> Examples:
 
 def _unreadable(examples: Examples, keys: list[Hashable], name: str) -> dict[Hashable, str]:
     """Return {key: what is wrong} of each image that cannot be read."""
-    from tqdm import tqdm
 
     def problem(key: Hashable) -> str | None:
         try:
@@ -151,6 +151,10 @@ def _unreadable(examples: Examples, keys: list[Hashable], name: str) -> dict[Has
         return None
 
     with ThreadPoolExecutor(THREADS) as pool:
-        problems = pool.map(problem, keys)
-        progress = tqdm(problems, f"{name}: looking at images", len(keys), leave=False)
-        return {key: reason for key, reason in zip(keys, progress, strict=True) if reason}
+        reasons = {}
+        with Stage(f"{name}: looking at images", len(keys)) as stage:
+            for key, reason in zip(keys, pool.map(problem, keys), strict=True):
+                stage.advance()
+                if reason:
+                    reasons[key] = reason
+        return reasons

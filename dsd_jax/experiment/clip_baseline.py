@@ -14,6 +14,8 @@ from dsd_jax.data.examples import Benchmark, Examples
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.setup import Experiment
 from dsd_jax.experiment.sweep import shot_draws
+from dsd_jax.io.progress import Stage
+from dsd_jax.io.terminal import say
 from dsd_jax.models.params import weights_digest
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.loop import LoopOptions
@@ -66,8 +68,15 @@ def clip_sweep(experiment: Experiment) -> dict[str, list[TunedClip]]:
                 config.tune,
                 draw.seed,
                 clusters=shots.clusters,
-                options=LoopOptions(name, checkpoints),
+                options=LoopOptions(
+                    name,
+                    checkpoints,
+                    progress=experiment.progress,
+                    title=f"fine-tuning CLIP on {draw.count}, seed {draw.seed}",
+                ),
             )
+        if experiment.progress and fitted.verdict:
+            say(f"CLIP, tuned-{draw.count}, seed {draw.seed}: {fitted.verdict}")
         tuned.setdefault(f"tuned-{draw.count}", []).append(fitted)
     return tuned
 
@@ -86,7 +95,7 @@ def read_clip_shots(clip: Clip, benchmark: Benchmark, draw: ShotDraw) -> ClipSho
 
 
 def clip_scores(
-    clip: Clip, tuned: Mapping[str, Sequence[Clip]], split: Split
+    clip: Clip, tuned: Mapping[str, Sequence[Clip]], split: Split, *, progress: bool = False
 ) -> dict[RowKey, np.ndarray]:
     """Return {row: scores (n, P, J) float32} of a CLIP and of those tuned from it, on all hosts.
 
@@ -94,6 +103,7 @@ def clip_scores(
         clip: zero-shot.
         tuned: by label, a CLIP per seed.
         split: whose items are scored.
+        progress: whether to show how far it is.
     """
     clips = {RowKey(NAME): clip}
     for label, of_seeds in tuned.items():
@@ -101,7 +111,11 @@ def clip_scores(
     indices = [split.indices[i] for i in processes.local_range(split.count)]
     size = max(1, READ_TOGETHER // split.shape[0])
     blocks = [indices[start : start + size] for start in range(0, len(indices), size)]
-    scores = [_block_scores(clips, split.examples, block) for block in blocks]
+    scores = []
+    with Stage(f"scoring {split.name} by CLIP", len(blocks), shown=progress) as stage:
+        for block in blocks:
+            scores.append(_block_scores(clips, split.examples, block))
+            stage.advance()
     local = {key: np.concatenate([block[key] for block in scores]) for key in clips}
     return processes.gather_each(local, split.count)
 

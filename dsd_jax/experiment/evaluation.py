@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from dsd_jax.benchmarks.encoded_items import encode
 from dsd_jax.benchmarks.encoding import Encoders
@@ -32,9 +31,11 @@ from dsd_jax.experiment.decision_choice import pick_decisions, with_maps
 from dsd_jax.experiment.run_record import details_of, header_of
 from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
 from dsd_jax.experiment.setup import Experiment
-from dsd_jax.io.terminal import BAR_FORMAT, advance
+from dsd_jax.experiment.workdir import Workdir
+from dsd_jax.io.progress import Stage, Work
+from dsd_jax.io.terminal import output_width
 from dsd_jax.matching.call_plan import even_ranges
-from dsd_jax.report import Decision, print_table, report_files
+from dsd_jax.report import Decision, best_rows, print_table, report_files
 from dsd_jax.statistics import metrics, results
 from dsd_jax.statistics.results import ItemGroups, Series
 
@@ -77,59 +78,68 @@ def evaluate(
     identity = scores_identity(experiment.model, plan, config.data.model_dump(mode="json"))
     cache = ScoreCache(experiment.folder / "scores", identity)
     clips = {label: [each.clip for each in of_seeds] for label, of_seeds in tuned.items()}
-    parts = []
+    parts, shown = [], experiment.progress
     for split in experiment.splits:
-        scores = score_split(experiment.encoders, split, plan, cache)
+        scores = score_split(experiment.encoders, split, plan, cache, progress=shown)
         if experiment.clip:
-            scores |= clip_scores(experiment.clip, clips, split)
-        parts.append(summarize_split(split, scores, plan, tuned))
+            scores |= clip_scores(experiment.clip, clips, split, progress=shown)
+        with Stage(f"standard errors of {split.name}", shown=shown):
+            parts.append(summarize_split(split, scores, plan, tuned))
     if not processes.is_main():
         return
     rows = [row for part in parts for row in part.rows]
     passes = {name: count for part in parts for name, count in part.passes.items()}
     decisions = [decision for part in parts for decision in part.decisions]
-    decisions = with_maps(
-        experiment.model, decisions, {name: x.prompts[0] for name, x in learned.items()}
-    )
-    contents = report_files(
-        header_of(experiment, command) | {"passes": passes},
-        rows,
-        decisions,
-        [row for part in parts for row in part.comparisons],
-        details=details_of(experiment, learned, tuned),
-    )
+    with Stage("report", shown=shown) as stage:
+        with stage.waiting_for("its heat maps"):
+            first_of = {name: x.prompts[0] for name, x in learned.items()}
+            decisions = with_maps(experiment.model, decisions, first_of)
+        contents = report_files(
+            header_of(experiment, command) | {"passes": passes},
+            rows,
+            decisions,
+            [row for part in parts for row in part.comparisons],
+            details=details_of(experiment, learned, tuned),
+        )
     try:
         experiment.workdir.write_reports(contents)
         cache.delete()
     finally:  # where the disk is full the terminal has the table, and the other way round
-        print_table(rows)
+        print_table(rows, output_width())
+    print_end(rows, experiment.workdir)
+
+
+def print_end(rows: Sequence[Mapping[str, Any]], workdir: Workdir) -> None:
+    """Print what one looks for at the end: the best rows, and where the report is."""
+    print(f"\n{best_rows(rows)}\n\nReport: {workdir.folder / 'report.html'}")
 
 
 def score_split(
-    encoders: Encoders, split: Split, plan: EvalPlan, cache: ScoreCache
+    encoders: Encoders, split: Split, plan: EvalPlan, cache: ScoreCache, *, progress: bool = False
 ) -> dict[RowKey, np.ndarray]:
     """Return {row: scores (n, P, J)} of all that is planned, on all hosts; each scores its part."""
     indices = [split.indices[i] for i in processes.local_range(split.count)]
     images, captions = split.shape
     timesteps = max(spec.stages[-1][1] for spec in plan.specs)
     blocks = even_ranges(len(indices), max(1, SCORED_TOGETHER // (images * captions * timesteps)))
-    total, hidden, scores = 100 * len(blocks), not processes.is_main(), []
-    with tqdm(total=total, desc=split.name, disable=hidden, bar_format=BAR_FORMAT) as bar:
+    scores = []
+    with Stage(f"scoring {split.name}", len(blocks), shown=progress) as stage:
+        work = Work(stage, 1)
         for block in blocks:
             chosen = [indices[i] for i in block]
-            compute = partial(_score_items, encoders, split.examples, chosen, plan=plan, bar=bar)
+            compute = partial(_score_items, encoders, split.examples, chosen, plan=plan, work=work)
             scores.append(cache.load_or_compute(_items_identity(split, chosen), compute))
-            advance(bar, 100 * len(scores) - bar.n)
+            stage.reach(len(scores))  # where the scores were in the cache, too
     # The last block is filled up to the size of the others.
     local = {key: np.concatenate([b[key] for b in scores])[: len(indices)] for key in scores[0]}
     return _average_compat(processes.gather_each(local, split.count), plan, split.kinds)
 
 
 def _score_items(
-    encoders: Encoders, examples: Examples, indices: Sequence[int], *, plan: EvalPlan, bar: "tqdm"
+    encoders: Encoders, examples: Examples, indices: Sequence[int], *, plan: EvalPlan, work: Work
 ) -> dict[RowKey, np.ndarray]:
-    items = encode(encoders, examples, indices)
-    return candidate_scores(encoders.model, items, plan, lambda share: advance(bar, 100 * share))
+    items = encode(encoders, examples, indices, work=work.part(0))
+    return candidate_scores(encoders.model, items, plan, work)
 
 
 def _items_identity(split: Split, indices: Sequence[int]) -> str:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from dsd_jax.distributed.devices import check_devices
 from dsd_jax.distributed.sharding import host_mesh, simulate_cpu_devices
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.workdir import Workdir, open_workdir
+from dsd_jax.io.progress import Stage
 from dsd_jax.matching.score_functions import chosen_layers
 from dsd_jax.models.components import UNET
 from dsd_jax.training.metrics_trackers import check_tracker
@@ -51,6 +51,7 @@ class Experiment:
         layers: whose attention scores are averaged.
         timesteps: (T,) that prompts are learned at.
         started: `time.monotonic()` at the start of the run, in seconds.
+        progress: whether this process shows how far the run is.
     """
 
     config: RunConfig
@@ -63,6 +64,7 @@ class Experiment:
     layers: tuple[str, ...]
     timesteps: np.ndarray
     started: float
+    progress: bool
 
     @property
     def model(self) -> Model:
@@ -102,13 +104,18 @@ def open_run(
         yield workdir
 
 
-def load_experiment(config: RunConfig, workdir: Workdir) -> Experiment:
+def load_experiment(config: RunConfig, workdir: Workdir, *, progress: bool = True) -> Experiment:
     """Check the names in a config, load its benchmark and models, then begin the workdir.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        progress: whether the main process shows how far the run is.
 
     Raises:
         UserError: a split or layer in the config is unknown, or data is missing.
     """
-    started = time.monotonic()
+    started, progress = time.monotonic(), progress and processes.is_main()
     specs = score_spec.parse_all(config.methods, config.timesteps)
     benchmark = open_benchmark(config.data)
     benchmark = benchmark._replace(load=lru_cache(benchmark.load))  # files are parsed once
@@ -119,10 +126,11 @@ def load_experiment(config: RunConfig, workdir: Workdir) -> Experiment:
         check_shots(benchmark, config.shots_from, config.shots, config.seed)
     if config.layers:  # before gigabytes are read
         chosen_layers(read_config(find(config.weights), UNET), config.layers)
-    model = load(config.weights, config.dtype, host_mesh(config.fsdp))
-    encoders = Encoders(model, config.cache)
+    model = load(config.weights, config.dtype, host_mesh(config.fsdp), progress=progress)
+    with Stage("checksums of the weights", shown=progress):
+        encoders = Encoders(model, config.cache)
+        _ = model.weights_digest  # which the model keeps: all that is written names it
     if processes.is_main():
-        _print_counts(splits)
         counts = {count for spec in specs for _, count in spec.stages}
         for count in sorted(counts | {config.timesteps}):
             score_spec.warn_of_count(count)
@@ -141,6 +149,7 @@ def load_experiment(config: RunConfig, workdir: Workdir) -> Experiment:
         layers=chosen_layers(model.unet, config.layers or None),
         timesteps=score_spec.timesteps(config.timesteps),
         started=started,
+        progress=progress,
     )
 
 
@@ -154,15 +163,3 @@ def _check_pruning(specs: Sequence[ScoreSpec], split: Split) -> None:
                 f"{images} images and {captions} captions, all of which are compared; name a "
                 "method without '>'."
             )
-
-
-def _print_counts(splits: Sequence[Split]) -> None:
-    """Print on stderr how many items of each kind will be scored."""
-    for split in splits:
-        counts = ", ".join(f"{count} {kind}" for kind, count in Counter(split.kinds).items())
-        images, captions = split.shape
-        print(
-            f"{split.name}: {split.count} items of {images} x {captions} images and captions "
-            f"({counts})",
-            file=sys.stderr,
-        )

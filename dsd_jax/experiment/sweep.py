@@ -16,6 +16,8 @@ from dsd_jax.few_shot.support_set import (
     cache_frozen_outputs,
     outputs_read_by,
 )
+from dsd_jax.io.progress import Stage, Work
+from dsd_jax.io.terminal import say
 from dsd_jax.prompts.prompt_files import is_complete, read_metadata, read_prompts, write_prompts
 from dsd_jax.training.checkpoint_digests import differences
 from dsd_jax.training.checkpoints import Checkpoints
@@ -64,22 +66,29 @@ def _learn_from_draw(experiment: Experiment, draw: ShotDraw) -> dict[str, dict[s
             prompts[label] = read_prompts(folder, model.unet)
             continue
         if shots is None:
-            items = encode_shots(experiment.encoders, experiment.benchmark, draw)
-            recipes = [config.learn[name].on_layers(experiment.layers) for name in config.recipes]
-            outputs = outputs_read_by(model.unet, recipes)
-            shots = cache_frozen_outputs(
-                model,
-                items,
-                experiment.timesteps,
-                draw.seed,
-                noises=config.noises,
-                outputs=outputs,
-            )
+            shots = _support_set(experiment, draw)
         learned = _learn(experiment, shots, label, metadata)
         if processes.is_main():
             write_prompts(folder, learned.prompts, {**metadata, **learned.record()})
         prompts[label] = learned.prompts
     return prompts
+
+
+def _support_set(experiment: Experiment, draw: ShotDraw) -> SupportSet:
+    """Return the drawn shots with the frozen model's outputs that the recipes read."""
+    config, model, shown = experiment.config, experiment.model, experiment.progress
+    items = encode_shots(experiment.encoders, experiment.benchmark, draw, progress=shown)
+    recipes = [config.learn[name].on_layers(experiment.layers) for name in config.recipes]
+    with Stage(f"frozen outputs of {draw.count} shots", 1, shown=shown) as stage:
+        return cache_frozen_outputs(
+            model,
+            items,
+            experiment.timesteps,
+            draw.seed,
+            noises=config.noises,
+            outputs=outputs_read_by(model.unet, recipes),
+            work=Work(stage, 1),
+        )
 
 
 def _learn(
@@ -99,11 +108,16 @@ def _learn(
                 folder / "metrics.jsonl",
                 tracker=experiment.config.tracker,
                 profile=experiment.config.profile,
+                progress=experiment.progress,
+                title=f"learning {label}-{metadata['shots']}, seed {metadata['seed']}",
             ),
         )
     if processes.is_main():
         with MetricsLog(folder / "metrics.jsonl") as log:
             log.write({"phase": name, "held_out": learned.checks, "kept_step": learned.kept})
+    if experiment.progress:
+        for verdict in learned.verdicts:
+            say(f"{label}-{metadata['shots']}, seed {metadata['seed']}: {verdict}")
     return learned
 
 

@@ -186,18 +186,24 @@ def train_prompts(
     score_weights: dict[str, Any] = {}
     verdicts: tuple[HeldOutVerdict, ...] = ()
     if "weights" in recipe.kinds:
-        by_method = {name: fit_weights(support, recipe, name, seed) for name in recipe.methods}
+        by_method = {}
+        with options.stage("score weights", len(recipe.methods)) as stage:
+            for name in recipe.methods:
+                with stage.waiting_for(f"the weights of {name}"):
+                    by_method[name] = fit_weights(support, recipe, name, seed)
+                stage.advance()
         score_weights = {name: fit.weights for name, fit in by_method.items()}
         verdicts = tuple(fit.verdict for fit in by_method.values())
     fitted = {"weights": score_weights} if score_weights else {}
     prompts = init_prompts(model.unet, recipe, seed)
     if not prompts:
         return TrainedPrompts(fitted, {}, 0, verdicts)
-    temperatures = {name: zero_shot_temperature(support, name, recipe) for name in recipe.methods}
-    held_out_loss = HeldOutLoss(support, held_out, recipe, LossParams(temperatures, score_weights))
-    mesh = pod_mesh(model.mesh)
-    sampler = BatchSampler(mesh, support, train, recipe, seed)
-    task = _task(model, prompts, sampler, held_out_loss, options)
+    with options.stage("losses of the frozen model"):
+        temperature = {n: zero_shot_temperature(support, n, recipe) for n in recipe.methods}
+        params = LossParams(temperature, score_weights)
+        held_out_loss = HeldOutLoss(support, held_out, recipe, params)
+        sampler = BatchSampler(pod_mesh(model.mesh), support, train, recipe, seed)
+        task = _task(model, prompts, sampler, held_out_loss, options)
     fit = fit_few_shot(task, recipe, options)
     trained = jax.tree.map(fetch, fit.params) if fit.kept else {}
     return TrainedPrompts({**trained, **fitted}, fit.checks, fit.kept, (*verdicts, fit.verdict))

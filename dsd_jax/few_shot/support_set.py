@@ -12,6 +12,7 @@ from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.distributed import processes
 from dsd_jax.errors import UserError
 from dsd_jax.io.host_arrays import stacked
+from dsd_jax.io.progress import UNSEEN, Work
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.call_plan import even_ranges
 from dsd_jax.matching.forward import NORMS, OutputSpec, Terms, all_outputs, output_floats
@@ -92,6 +93,7 @@ def cache_frozen_outputs(
     *,
     noises: int,
     outputs: OutputSpec | None = None,
+    work: Work = UNSEEN,
 ) -> SupportSet:
     """Run the frozen model once on all items, under each training noise.
 
@@ -102,6 +104,7 @@ def cache_frozen_outputs(
         seed: of the draw of items; the noises differ from evaluation's and other draws'.
         noises: K, how many.
         outputs: to keep, all by default; see `outputs_read_by`.
+        work: that this is.
 
     Raises:
         UserError: the items have several images and several captions each, or there is no room
@@ -117,12 +120,14 @@ def cache_frozen_outputs(
     seeds = np.arange(noises) + 1_000 * (seed + 1)  # evaluation's noise is that of `seed`
     floats = images * noises * len(timesteps) * output_floats(model.unet, outputs, captions)
 
+    ranges = even_ranges(count, max(1, TOGETHER // (4 * floats)))
+    part = work.part(1 / len(ranges))
+
     def outputs_of(indices: np.ndarray) -> Terms:
         local = items.take(indices[processes.local_range(len(indices))])
-        terms = item_outputs(model, local, timesteps, seeds, outputs=outputs)
+        terms = item_outputs(model, local, timesteps, seeds, outputs=outputs, work=part)
         return gather_outputs(terms, images, len(indices))
 
-    ranges = even_ranges(count, max(1, TOGETHER // (4 * floats)))
     cached = stacked((outputs_of(indices) for indices in ranges), count * images)
     return SupportSet(items, timesteps, seeds, cached)
 

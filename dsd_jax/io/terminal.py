@@ -5,18 +5,13 @@ import difflib
 import io
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from typing import Any, TextIO
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MAX_SHOWN = 60  # characters of a value in a message
-
-# tqdm's `bar_format` for progress bars, without the rate, which would mean nothing.
-BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class OutputError(Exception):
@@ -58,12 +53,32 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 def tell(kind: str, message: object) -> None:
     """Print one line `kind: message` on stderr, whatever line breaks the message has."""
     line = " ".join(part.strip() for part in str(message).split("\n"))
-    print(f"{kind}: {printable(line)}", file=sys.stderr, flush=True)
+    say(f"{kind}: {printable(line)}")
+
+
+def say(line: str) -> None:
+    """Print a line on stderr, above the progress bars there, if any."""
+    if "tqdm" not in sys.modules:
+        print(line, file=sys.stderr, flush=True)
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        print(line, file=sys.stderr, flush=True)
 
 
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Print a warning for a user, who has no use for the place in our code."""
     tell("warning", message)
+
+
+def output_width() -> int:
+    """Return how many letters a line of stdout may have: 80, or more in a wider terminal."""
+    try:
+        wide = bool(sys.stdout.isatty())
+    except (AttributeError, ValueError):  # no stdout, or a closed one
+        wide = False
+    return max(80, shutil.get_terminal_size().columns) if wide else 80
 
 
 def shows_progress(progress: bool | None = None) -> bool:
@@ -82,11 +97,6 @@ def in_notebook() -> bool:
     module = sys.modules.get("IPython")  # a notebook has imported it
     shell = module.get_ipython() if module else None
     return hasattr(shell, "kernel")
-
-
-def advance(bar: "tqdm", amount: float) -> None:
-    """Advance a bar, never beyond its total: fractions that add up to one may round to more."""
-    bar.update(max(0.0, min(amount, bar.total - bar.n)))
 
 
 @contextlib.contextmanager

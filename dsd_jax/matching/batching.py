@@ -14,7 +14,7 @@ timestep, keys and values once per caption and call. A pair's outputs do not dep
 in the batch. Everything runs on this host's devices: hosts divide items, not calls.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ from dsd_jax.diffusion.device_memory import (
 from dsd_jax.diffusion.pipeline import Array, EncodedCaptions, Model, without_pooled
 from dsd_jax.distributed.sharding import in_mesh, shard_rows
 from dsd_jax.errors import UserError
+from dsd_jax.io.progress import UNSEEN, Work
 from dsd_jax.matching.call_plan import PairCounts, plan_calls
 from dsd_jax.matching.forward import (
     ForwardConfig,
@@ -46,7 +47,6 @@ from dsd_jax.prompts.prompt_files import read_prompts
 from dsd_jax.prompts.prompt_metadata import GivenPrompts
 from dsd_jax.prompts.prompt_params import by_layer
 
-ProgressFn = Callable[[float], object]  # called with the share of all work that was just started
 _CALL = "a call of the UNet", "divide its weights by fsdp"
 
 
@@ -182,7 +182,7 @@ def pair_terms(
     *,
     prompts: Mapping[str, Any] | None = None,
     chunk: int | None = None,
-    on_progress: ProgressFn = lambda share: None,
+    work: Work = UNSEEN,
     prompt_empty_caption: bool = False,
 ) -> Terms:
     """Return the UNet's outputs for pairs; memory on devices does not grow with n, P, T or J.
@@ -198,7 +198,7 @@ def pair_terms(
         outputs: which outputs to compute; all by default.
         prompts: a prompts pytree; may be traced.
         chunk: rows per device and call of the UNet; by default what the devices' memory allows.
-        on_progress: called before every call of the UNet, with its share of all calls.
+        work: that these pairs are; counted as calls of the UNet are finished.
         prompt_empty_caption: whether prompts apply to the empty caption too.
 
     Returns:
@@ -208,9 +208,9 @@ def pair_terms(
     outputs = outputs or all_outputs(model.unet)
     changed = set(prompts or ()) & {"lora", "tokens"}
     if not outputs.uncond or not changed or prompt_empty_caption:
-        return _run_calls(model, pairs, outputs, prompts, chunk=chunk, on_progress=on_progress)
+        return _run_calls(model, pairs, outputs, prompts, chunk=chunk, work=work)
     captions_only = outputs._replace(uncond=False)
-    terms = _run_calls(model, pairs, captions_only, prompts, chunk=chunk, on_progress=on_progress)
+    terms = _run_calls(model, pairs, captions_only, prompts, chunk=chunk, work=work)
     return with_uncond(terms, _frozen_empty_caption(model, pairs, outputs, chunk))
 
 
@@ -235,14 +235,15 @@ def _run_calls(
     prompts: Mapping[str, Any] | None,
     *,
     chunk: int | None,
-    on_progress: ProgressFn = lambda share: None,
+    work: Work = UNSEEN,
 ) -> Terms:
     """Plan and run all calls of the UNet, under `prompts` for every caption, "" included."""
     counts = pairs.counts(outputs.uncond)
     plan = plan_calls(counts, chunk or rows_per_call(model), model.mesh.size)
     config, adapters = ForwardConfig.of(model, outputs), by_layer(prompts or {})
-    empty = model.encode_captions([""]) if outputs.uncond else None
-    blocks = []
+    with work.waiting_for("the text encoder"):
+        empty = model.encode_captions([""]) if outputs.uncond else None
+    blocks, one_call = [], work.part(1 / plan.calls)
     for images, items in zip(plan.images, plan.items, strict=True):
         columns = []
         for captions in plan.captions:
@@ -250,12 +251,17 @@ def _run_calls(
             texts = _texts(pairs, items, captions, None if columns else empty)
             texts, calls = shard_rows(model.mesh, texts), []
             for times in plan.timesteps:
-                on_progress(1 / plan.calls)
-                arrays = _latents_and_noise(model, pairs, images, times)
+                with work.waiting_for("the noise"):
+                    arrays = _latents_and_noise(model, pairs, images, times)
                 inputs = UNetInputs(*arrays, pairs.timesteps[times], texts)
+                rows = len(images) * len(times) * texts.states.shape[1]
                 with in_mesh(model.mesh), explain_out_of_memory(*_CALL):
-                    calls.append(forward_terms(config, model.params["unet"], adapters, inputs))
+                    with work.waiting_for(f"the UNet for {rows} rows"):
+                        calls.append(forward_terms(config, model.params["unet"], adapters, inputs))
+                    if len(calls) > 1:
+                        one_call.finish(calls[-2])  # while the device works on the last one
             columns.append(_join(calls, axis=1))
+            one_call.advance(1.0)
         blocks.append(_join(columns, axis=2))
     return _unpad(_join(blocks, axis=0), counts)
 

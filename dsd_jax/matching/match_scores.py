@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from dsd_jax.config import score_spec
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.diffusion.tokenization import check_captions
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import ImageInput, read_images
-from dsd_jax.io.terminal import BAR_FORMAT, advance
+from dsd_jax.io.progress import Stage, Work
 from dsd_jax.io.validation import check_seed
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import NoiseKeys, Pairs, pair_terms
@@ -106,9 +105,11 @@ def scores_with(
     progress: bool,
 ) -> np.ndarray:
     """Return the scores that `match_scores` describes, with settings that are checked."""
-    pairs = _match_matrix(model, images, check_captions(captions), settings)
-    with tqdm(total=100, desc="matching", bar_format=BAR_FORMAT, disable=not progress) as bar:
-        scores = _pair_scores(model, pairs, settings, chunk=chunk, bar=bar)
+    captions = check_captions(captions)
+    with Stage("scoring", 1, shown=progress) as stage:
+        with stage.waiting_for("the encoders"):
+            pairs = _match_matrix(model, images, captions, settings)
+        scores = _pair_scores(model, pairs, settings, chunk=chunk, work=Work(stage, 1))
     return score_functions.check_finite(scores, model.name)
 
 
@@ -164,7 +165,7 @@ def _match_matrix(
 
 
 def _pair_scores(
-    model: Model, pairs: Pairs, settings: MatchSettings, *, chunk: int | None, bar: tqdm
+    model: Model, pairs: Pairs, settings: MatchSettings, *, chunk: int | None, work: Work
 ) -> np.ndarray:
     """Return the scores of the pairs of a match matrix, (I, C), some timesteps at a time."""
     method, layers, weights = settings.method, settings.layers, settings.weights
@@ -174,14 +175,13 @@ def _pair_scores(
     together = max(1, min(MOST_TIMESTEPS, MOST_FLOATS // max(1, floats)))
     scores = np.empty((images, captions, count), np.float32)
     for times in even_ranges(count, together):
-        percent = 100 * len(times) / count
         terms = pair_terms(
             model,
             pairs.at_timesteps(times),
             outputs,
             prompts=settings.prompts,
             chunk=chunk,
-            on_progress=lambda share, percent=percent: advance(bar, share * percent),
+            work=work.part(len(times) / count),
         )
         scores[..., times] = score_functions.per_timestep_scores(terms, method, layers, weights)
     return np.asarray(score_functions.mean_over_timesteps(jnp.asarray(scores), weights))

@@ -5,9 +5,10 @@ details of the run enter; text leaves, and nothing is written here. `experiment`
 that imports this one.
 """
 
-from dsd_jax.report.report_files import format_table, print_table, report_files
+from dsd_jax.report.report_files import report_files
 from dsd_jax.report.run_details import HeldOutGain, LearningRun, RunDetails, Setting, Term
 from dsd_jax.report.shown_decision import Decision, WordMap
+from dsd_jax.report.text_table import best_rows, format_table, print_table
 
 __all__ = [
     "Decision",
@@ -17,6 +18,7 @@ __all__ = [
     "Setting",
     "Term",
     "WordMap",
+    "best_rows",
     "format_table",
     "print_table",
     "report_files",

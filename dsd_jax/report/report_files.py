@@ -1,4 +1,4 @@
-"""The files of a report, and its tables as text for terminals and as Markdown."""
+"""The files of a report, and its tables as Markdown."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -71,32 +71,6 @@ def _plain(row: ResultRow, fields: Sequence[str]) -> dict[str, Any]:
     if bad:
         raise ValueError(f"{bad[0]} of a row is not finite: {values}")
     return values
-
-
-def print_table(rows: Sequence[ResultRow]) -> None:
-    """Print `format_table(rows)`."""
-    print(format_table(rows))
-
-
-def format_table(rows: Sequence[ResultRow]) -> str:
-    """Return percent correct with standard errors, a block per split, each column's best marked."""
-    return "\n\n".join(map(_text_block, split_tables(rows)))
-
-
-def _text_block(table: SplitTable) -> str:
-    """Return the table of one split with aligned columns."""
-    grid = [["method", "prompts", *table.kinds]]
-    for line in table.lines:
-        cells = [f"{cell.text}{'*' if cell.best else ' '}" if cell else "- " for cell in line.cells]
-        grid.append([line.method, line.label, *cells])
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = []
-    for texts in grid:
-        padded = [text.ljust(width) for text, width in zip(texts[:2], widths[:2], strict=True)]
-        padded += [text.rjust(width) for text, width in zip(texts[2:], widths[2:], strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([f"{table.name}: {table.caption}; * best of its column", *lines])
 
 
 def format_markdown(

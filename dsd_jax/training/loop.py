@@ -6,16 +6,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from etils import epath
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from dsd_jax.distributed import processes
 from dsd_jax.errors import Preempted, UserError
+from dsd_jax.io.progress import Stage, Work
 from dsd_jax.training.checkpoint_digests import is_finite
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.metrics_log import MetricsLog
@@ -34,12 +34,13 @@ class LoopOptions:
     """The name of a run, and where and how often it saves and logs.
 
     Attributes:
-        name: shown before the progress bar and written to the log.
+        name: written to the log, and shown unless there is a title.
         checkpoints: where the state is saved, at the end and on SIGTERM too.
         log: file of JSON lines.
         save_seconds: time between two checkpoints; a tenth of it where a check is the best so far.
         log_every: steps between two lines.
-        progress: whether to show a bar.
+        progress: whether to show how far the run is.
+        title: shown beside that.
         tracker: what else gets the metrics; see `metrics_trackers.py`.
         profile: "START:STEPS" that are traced into `profile/` beside the log; "" for none.
     """
@@ -50,8 +51,15 @@ class LoopOptions:
     save_seconds: float = 300.0
     log_every: int = 50
     progress: bool = True
+    title: str = ""
     tracker: str = ""
     profile: str = ""
+
+    def stage(self, part: str, total: float | None = None, done: float = 0.0) -> Stage:
+        """Return a stage that shows a part of the run, or with an empty name the run itself."""
+        name = self.title or self.name
+        shown = self.progress and processes.is_main()
+        return Stage(f"{name}: {part}" if part else name, total, shown=shown, done=done)
 
 
 class CheckResult(NamedTuple):
@@ -96,7 +104,7 @@ def is_time_to_save(done: int, saved: float, seconds: float) -> bool:
 
 
 class _Run:
-    """A run's checks, its log, its progress bar and its checkpoints."""
+    """A run's checks, its log, its stage and its checkpoints."""
 
     def __init__(
         self,
@@ -121,17 +129,6 @@ class _Run:
         with self.log, self.tracker, self.profile:
             yield
 
-    def progress_bar(self, done: int) -> tqdm:
-        """Return a bar that starts at the steps done, which do not count for its ETA."""
-        return tqdm(
-            initial=done,
-            total=self._steps,
-            desc=self._options.name,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not (self._options.progress and processes.is_main()),
-        )
-
     def check(self, done: int, state: Any) -> CheckResult:
         """Run the check of this step, if there is one."""
         last = done == self._steps
@@ -142,12 +139,11 @@ class _Run:
             return result
         return CheckResult(state, False, None)
 
-    def show(self, bar: tqdm, done: int, metrics: Mapping[str, Any], last: bool) -> None:
-        """Advance the bar; show and log the metrics every `log_every` steps and at the end."""
-        bar.update()
+    def show(self, stage: Stage, done: int, metrics: Mapping[str, Any], last: bool) -> None:
+        """Show and log the metrics every `log_every` steps and at the end."""
         if done % self._options.log_every == 0 or last:
             values = self._finite(done, metrics)
-            bar.set_postfix({key: f"{value:.4g}" for key, value in values.items()})
+            stage.status = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
             line = {"phase": self._options.name, "step": done, "time": time.time(), **values}
             self.log.write(line)
             self.tracker.write(done, values)
@@ -224,17 +220,28 @@ def fit(
     done, state = (options.checkpoints and options.checkpoints.restore(state)) or (0, state)
     run = _Run(options, steps, check=check, check_every=check_every, batch_size=batch_size)
     state, stopped, _ = run.check(done, state)
-    with preemption_guard() as is_preempted, run.progress_bar(done) as bar, run.watch():
+    with ExitStack() as stack, options.stage("", steps, done) as stage, run.watch():
         next_batch: Any = batch(done) if done < steps else None
+        is_preempted, started, step = None, None, Work(stage, 1)
         while done < steps and not stopped:
             run.profile.before(done)
-            state, metrics = update(state, next_batch)
+            with stage.waiting_for("a training step"):
+                state, metrics = update(state, next_batch)
+            # Until here there was nothing to save: SIGTERM ends the process at once, even while a
+            # compiler works for minutes, in which Python could not hear of it.
+            is_preempted = is_preempted or stack.enter_context(preemption_guard())
             done += 1
             run.profile.after(done, state)
             next_batch = batch(done) if done < steps else None  # while the device is busy
-            state, stopped, metric = run.check(done, state)
+            if started is not None:
+                step.finish(started)  # the step before: the device has this one to go on with
+            started = metrics
+            with stage.waiting_for("the held-out check"):
+                state, stopped, metric = run.check(done, state)
             last = stopped or done == steps
-            run.show(bar, done, metrics, last)
+            if last:
+                step.finish(metrics)
+            run.show(stage, done, metrics, last)
             preempted = is_preempted(done)
             if preempted or last or run.is_due(done, metric):
                 run.save(done, state, metrics, metric)

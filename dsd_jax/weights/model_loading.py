@@ -1,5 +1,6 @@
 """Load a model's folder: fit every tensor to the configs, then convert the tensors one by one."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.distributed.devices import check_devices, fast_dtype
 from dsd_jax.distributed.sharding import host_mesh, place_weight
 from dsd_jax.errors import UserError
+from dsd_jax.io.progress import UNSEEN, Stage, Work
+from dsd_jax.io.terminal import shows_progress
 from dsd_jax.models.components import TEXT, TEXT_2, UNET, VAE, Component, components
 from dsd_jax.models.params import unflatten
 from dsd_jax.weights.component_files import read_config, read_headers
@@ -25,7 +28,13 @@ _MAX_SIDE = 4096  # pixels
 _PREFIXES = ("_orig_mod.", "module.", "model.", "ema_model.", "unet.", "vae.")
 
 
-def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None) -> Model:
+def load(
+    where: str | os.PathLike,
+    dtype: Any = jnp.float32,
+    mesh: Mesh | None = None,
+    *,
+    progress: bool | None = None,
+) -> Model:
     """Load a model of the Stable Diffusion 1.x, 2.x or XL families, turbo models too.
 
     Args:
@@ -38,6 +47,7 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
             the device: bfloat16, on older GPUs float16, on CPUs float32.
         mesh: of this host's devices, from `sharding.host_mesh`; by default every device has a whole
             copy.
+        progress: whether to show how far it is; by default in a terminal and in a notebook.
 
     Returns:
         The model, each parameter placed as `sharding.TABLE` says while the next is read.
@@ -51,21 +61,31 @@ def load(where: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None =
     if not isinstance(where, str | os.PathLike):
         raise UserError(f"model is {where!r}; expected a name, a folder or a model on the Hub.")
     dtype = float_type(fast_dtype() if isinstance(dtype, str) and dtype == "auto" else dtype)
+    with Stage(f"loading {where}", shown=shows_progress(progress)) as stage:
+        return _load(where, dtype, mesh or host_mesh(), stage)
+
+
+def _load(where: str | os.PathLike, dtype: np.dtype, mesh: Mesh, stage: Stage) -> Model:
+    """Load a model as `load` does; a number of its params is a unit of the stage."""
     folder = find(where)
     ours = components(subfolders(folder))
     configs: dict[str, Any] = {part.key: read_config(folder, part) for part in ours}
     schedule = read_schedule(folder)
-    tokenizers: dict[str, Any] = {
-        part.tokenizer: read_tokenizer(folder / part.tokenizer) for part in ours if part.tokenizer
-    }
+    with stage.waiting_for("its tokenizers"):
+        tokenizers: dict[str, Any] = {
+            part.tokenizer: read_tokenizer(folder / part.tokenizer)
+            for part in ours
+            if part.tokenizer
+        }
     _check_one_model(folder, configs, tokenizers)
     leaves = fitting(folder, {part: configs[part.key] for part in ours})
+    stage.total = sum(math.prod(leaf.shape) for part in leaves.values() for leaf in part)
     return Model(
         name=str(where),
         **configs,
         **tokenizers,
         schedule=schedule,
-        params=read_weights(folder, leaves, dtype, mesh or host_mesh()),
+        params=read_weights(folder, leaves, dtype, mesh, Work(stage, 1)),
         zero_empty=TEXT_2 in ours and bool(read_index(folder).force_zeros_for_empty_prompt),
         image_size=configs[UNET.key].sample_size * configs[VAE.key].downscale,
     )
@@ -156,7 +176,7 @@ def fitting(folder: Path, configs: Mapping[Component, Any]) -> dict[str, list[Le
 
 
 def read_weights(
-    folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype, mesh: Mesh
+    folder: Path, leaves: dict[str, list[Leaf]], dtype: np.dtype, mesh: Mesh, work: Work = UNSEEN
 ) -> dict[str, Any]:
     """Return params by component key, converted and placed tensor by tensor to save memory.
 
@@ -167,6 +187,7 @@ def read_weights(
         leaves: what `fitting` returned.
         dtype: float type of all other params.
         mesh: devices to place params on.
+        work: of whose stage a number is a unit.
 
     Raises:
         UserError: numbers are not finite in `dtype`.
@@ -179,6 +200,7 @@ def read_weights(
             if not np.isfinite(array).all():
                 broken.append(f"  {leaf.stored.file.path.parent.name}: {leaf.stored.name}")
             placed[leaf.path] = place_weight("/".join(leaf.path), array, mesh)
+            work.advance(array.size)
         params[key] = unflatten(placed)
     if broken:
         shown = "\n".join(broken[:20]) + ("\n  ..." if len(broken) > 20 else "")

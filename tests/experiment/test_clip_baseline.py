@@ -74,7 +74,9 @@ def test_every_draw_of_shots_is_tuned_on(clip, tmp_path, monkeypatch):
         recipes=("any",),
         learn={"any": RecipeConfig()},
     )
-    experiment = SimpleNamespace(config=config, folder=tmp_path, clip=clip, benchmark=BENCHMARK)
+    experiment = SimpleNamespace(
+        config=config, folder=tmp_path, clip=clip, benchmark=BENCHMARK, progress=False
+    )
     tuned = clip_baseline.clip_sweep(experiment)
     assert {label: len(clips) for label, clips in tuned.items()} == {"tuned-4": 2, "tuned-6": 2}
     assert [name for name, *_ in seen] == [

@@ -4,18 +4,7 @@ import io
 import sys
 from types import SimpleNamespace
 
-from tqdm import tqdm
-
-from dsd_jax.io.terminal import advance, shows_progress
-
-
-def test_a_bar_never_passes_its_total():
-    with tqdm(total=100, file=io.StringIO()) as bar:
-        for _ in range(3):
-            advance(bar, 33.4)
-        assert bar.n == 100
-        advance(bar, -1.0)
-        assert bar.n == 100
+from dsd_jax.io.terminal import shows_progress
 
 
 def test_progress_is_shown_where_somebody_watches(monkeypatch):

@@ -11,7 +11,6 @@ from dsd_jax.report import (
     RunDetails,
     Term,
     format_table,
-    print_table,
     report_files,
 )
 
@@ -51,35 +50,6 @@ COMPARISON = {
     "stderr": 0.004,
     "n": 1000,
 }
-
-
-def test_table_is_aligned_and_marks_the_best(capsys):
-    print_table(ROWS)
-    text = capsys.readouterr().out
-    assert text == format_table(ROWS) + "\n"
-    unseen, seen = text.split("\n\n")
-    title, head, rule, *lines = unseen.splitlines()
-    assert title == (
-        "unseen: accuracy in % ± standard error; n = 1000 for the mean over all items, "
-        "500 to 1500 a kind; "
-        "chance 50 %; * best of its column"
-    )
-    assert head.split() == ["method", "prompts", "subject", "relation", "mean"]
-    assert set(rule) == {"-"}
-    assert [line.split()[:2] for line in lines] == [
-        ["dsd", "zero-shot"],
-        ["dsd", "lora-256"],  # beside its method, wherever its rows came
-        ["noise", "zero-shot"],
-    ]
-    assert lines[0].split()[2:] == ["70.0", "±", "1.2", "90.2", "±", "1.2*", "80.1", "±", "1.2"]
-    assert lines[1].split()[2:] == ["77.7", "±", "1.2", "-", "-"]
-    assert lines[2].split()[2:] == ["84.9", "±", "1.2*", "-", "84.9", "±", "1.2*"]
-    assert len({line.rstrip(" *").rindex("±") for line in (lines[0], lines[2])}) == 1
-    assert "seen: accuracy" in seen
-
-
-def test_equal_best_values_are_both_marked():
-    assert format_table([row(), row("noise")]).count("75.0 ± 1.2*") == 2
 
 
 def test_markdown_has_the_same_numbers_and_the_paired_differences():

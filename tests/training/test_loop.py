@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from dsd_jax.errors import UserError
+from dsd_jax.io import progress
 from dsd_jax.training import loop
 from dsd_jax.training.checkpoints import Checkpoints
 from dsd_jax.training.loop import LoopOptions, Preempted, fit
@@ -145,11 +147,21 @@ def test_log(tmp_path):
     np.testing.assert_allclose(lines[-1]["loss"], run()["x"].sum())
 
 
-def test_progress_is_shown_if_wanted(capfd):
-    run()
+def test_progress_is_shown_if_wanted(capfd, monkeypatch):
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "SHORT_SECONDS", 0.0)
+
+    def slow(state, batch):
+        time.sleep(0.02)
+        return update(state, batch)
+
+    run(update=slow)
     assert capfd.readouterr() == ("", "")
-    run(progress=True)
-    assert "toy: 100%" in capfd.readouterr().err
+    run(update=slow, progress=True)
+    first, *_, last = capfd.readouterr().err.splitlines()
+    assert first.startswith("toy: ") and "% after 0 s" in first
+    loss = float(run()["x"].sum())
+    assert last == f"toy: done in 0 s; loss {loss:.4g}"
 
 
 def looks(stop_at: int | None, seen: list):

@@ -15,6 +15,7 @@ from dsd_jax.data.synthetic.triples import ARTISTS, IMAGES, SPLITS
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import FITS, read_content
 from dsd_jax.io.local_files import cache_folder, expand
+from dsd_jax.io.progress import Stage
 
 
 def benchmark() -> Benchmark:
@@ -55,7 +56,8 @@ def prepare(artists: str, data_dir: Path) -> Path:
             f"Preparing the emoji benchmark's {artists} in {data_dir / place}, once.",
             file=sys.stderr,
         )
-        build(Emoji(data_dir=temporary, config=artists, file_format="array_record"))
+        with Stage(f"preparing {artists}"):
+            build(Emoji(data_dir=temporary, config=artists, file_format="array_record"))
         return temporary / place
 
     return prepared(data_dir, place, write)

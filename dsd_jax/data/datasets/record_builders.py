@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from tqdm import tqdm
 
 from dsd_jax.data.examples import THREADS, Examples
 from dsd_jax.data.synthetic.scenes import SIDE, draw
 from dsd_jax.data.synthetic.sprites import load_sprites
 from dsd_jax.data.synthetic.triples import ARTISTS, IMAGES, KINDS, SPLITS, make_triples
+from dsd_jax.io.progress import UNSEEN, Work
 
 AT_ONCE = 64  # images that are read before the first of them is written
 
@@ -88,8 +88,8 @@ class Records(_RecordBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, examples: Examples, size: int, **options: Any):
-        self._examples, self._size = examples, size
+    def __init__(self, examples: Examples, size: int, *, work: Work = UNSEEN, **options: Any):
+        self._examples, self._size, self._work = examples, size, work
         keys = (key for images in examples.images for key in images)
         self._indices = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         clusters = dict.fromkeys(examples.clusters)
@@ -112,14 +112,12 @@ class Records(_RecordBuilder):
 
     def _images(self) -> Iterator[tuple[int, dict]]:
         keys = list(self._indices)
-        with (
-            ThreadPoolExecutor(THREADS) as pool,
-            tqdm(total=len(keys), desc="images", leave=False) as bar,
-        ):
+        with ThreadPoolExecutor(THREADS) as pool:
             for start in range(0, len(keys), AT_ONCE):
-                for png in pool.map(self._png, keys[start : start + AT_ONCE]):
-                    yield bar.n, {"picture": png, "item": ""}
-                    bar.update()
+                pngs = pool.map(self._png, keys[start : start + AT_ONCE])
+                for number, png in enumerate(pngs, start):
+                    yield number, {"picture": png, "item": ""}
+                    self._work.advance(1)
 
     def _png(self, key: Any) -> bytes:
         return encode_png(self._examples.read(key, self._size))
