@@ -246,7 +246,7 @@ def test_images_by_pattern_and_captions_in_a_file(pictures, calls, tmp_path, quo
     file = tmp_path / "captions.txt"
     file.write_text("\ufeffa red circle\n\n  a blue square \r\n", encoding="utf-8")
     images = [f"{tmp_path}/*.png"] if quoted else sorted(pictures)
-    main(["--image", *images, "--caption", "a dog", f"--captions={file}"])
+    main(["--quiet", "--image", *images, "--caption", "a dog", f"--captions={file}"])
     _, images, captions, _ = calls["match_scores"]
     assert [image.getpixel((0, 0)) for image in images] == [(0, 0, 255), (255, 0, 0)]
     assert captions == ["a dog", "a red circle", "a blue square"]
@@ -254,7 +254,7 @@ def test_images_by_pattern_and_captions_in_a_file(pictures, calls, tmp_path, quo
 
 def test_captions_from_stdin(pictures, calls, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a red circle\na dog\n")))
-    main(["--image", *pictures, "--captions=-"])
+    main(["--quiet", "--image", *pictures, "--captions=-"])
     assert calls["match_scores"][2] == ["a red circle", "a dog"]
 
 
