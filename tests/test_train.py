@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -129,7 +130,8 @@ def test_header(report, folder):
     assert report["benchmark"] == "emoji" and report["weights"] == str(folder)
     assert report["seed"] == 0 and report["seconds"] > 0 and "cpu" in report["device"]
     assert {"python", "jax", "flax", "optax"} <= set(report["versions"])
-    assert report["command"].startswith("python -m dsd_jax.train --config=configs/emoji.py ")
+    begin = r"(dsd-jax |python -m dsd_jax[ .])train --config=configs/emoji\.py "
+    assert re.match(begin, report["command"])
     assert "--config.seeds=2" in report["command"]
     assert datetime.datetime.fromisoformat(report["date"]).utcoffset() == datetime.timedelta()
 
