@@ -16,6 +16,7 @@ from dsd_jax.errors import UserError
 from dsd_jax.few_shot.prompt_training import train_prompts
 from dsd_jax.few_shot.support_set import cache_frozen_outputs, outputs_read_by
 from dsd_jax.io.images import ImageInput
+from dsd_jax.io.progress import Stage, Work
 from dsd_jax.matching.score_functions import chosen_layers
 from dsd_jax.prompts.learned_prompts import Prompts
 from dsd_jax.prompts.prompt_metadata import PromptMetadata
@@ -72,9 +73,13 @@ def learn(
     paths, columns = chosen_layers(model.unet, layers), score_spec.timesteps(timesteps)
     on_model = settings.on_layers(paths)
     examples = given_examples(images, captions, wrong, seed=seed)
-    items = encode(Encoders(model), examples, range(examples.count))
     outputs = outputs_read_by(model.unet, [on_model])
-    support = cache_frozen_outputs(model, items, columns, seed, noises=noises, outputs=outputs)
+    with Stage("looking at the pairs", 1, shown=bool(progress)) as stage:
+        with stage.waiting_for("the encoders"):
+            items = encode(Encoders(model), examples, range(examples.count))
+        support = cache_frozen_outputs(
+            model, items, columns, seed, noises=noises, outputs=outputs, work=Work(stage, 1)
+        )
     options = LoopOptions("learning", progress=bool(progress))
     trained = train_prompts(model, support, on_model, seed, options=options)
     about = {

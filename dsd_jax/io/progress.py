@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -67,7 +68,7 @@ class Stage:
         self._compiled = 0.0  # seconds of all compilations that have ended
         self._compilation = (-1.0, -1.0)  # the begin and the end of the last one that has ended
         self._owner = threading.get_ident()
-        self._display: _Bar | _Lines | None = None
+        self._display: _Bar | _Lines | _Elsewhere | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="progress")
 
@@ -76,7 +77,7 @@ class Stage:
         self._started = time.monotonic()
         if self.is_shown:
             _listen(self, True)
-            self._display = _Lines() if not (is_terminal() or in_notebook()) else _Bar()
+            self._display = _new_display()
             self._thread.start()
         return self
 
@@ -206,6 +207,44 @@ class Work:
 
 
 UNSEEN = Work()  # of which nothing is shown
+
+
+_ELSEWHERE: ContextVar[Callable[[Stage], None] | None] = ContextVar("elsewhere", default=None)
+
+
+@contextlib.contextmanager
+def stages_shown_by(show: Callable[[Stage], None]) -> Iterator[None]:
+    """Have stages that begin in this context shown by a function instead of a bar.
+
+    Args:
+        show: called with a stage about twice a second, from a thread of it, and at its end.
+    """
+    token = _ELSEWHERE.set(show)
+    try:
+        yield
+    finally:
+        _ELSEWHERE.reset(token)
+
+
+def _new_display() -> "_Bar | _Lines | _Elsewhere":
+    show = _ELSEWHERE.get()
+    if show is not None:
+        return _Elsewhere(show)
+    return _Bar() if is_terminal() or in_notebook() else _Lines()
+
+
+class _Elsewhere:
+    """The display of a stage in another program's window."""
+
+    def __init__(self, show: Callable[[Stage], None]) -> None:
+        self._show = show
+
+    def show(self, stage: Stage) -> None:
+        self._show(stage)
+
+    def close(self, stage: Stage, *, ended: bool) -> None:
+        if ended:
+            self._show(stage)
 
 
 class _Lines:

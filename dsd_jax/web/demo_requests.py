@@ -18,6 +18,7 @@ from dsd_jax.config import score_spec
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot.learning import learn
+from dsd_jax.io.progress import Stage
 from dsd_jax.matching.attention_maps import explain
 from dsd_jax.matching.match_result import MatchResult, match
 from dsd_jax.prompts.learned_prompts import Prompts
@@ -118,7 +119,7 @@ def rank_captions(
             timesteps=settings.timesteps,
             prompts=settings.prompts,
             chunk=ROWS,
-            progress=False,
+            progress=True,
         )
         shown = np.argsort(-result.scores[0], kind="stable")[: MAPS[settings.maps]]
         maps = _maps_of(model, image, captions, shown=shown.tolist(), settings=settings)
@@ -136,16 +137,18 @@ def _maps_of(
 ) -> dict[int, WordMaps]:
     """Return the maps of the captions with the indices `shown`."""
     maps = {}
-    for index in shown:
-        words, heat = explain(
-            model,
-            image,
-            captions[index],
-            timesteps=settings.timesteps,
-            prompts=settings.prompts,
-            force=True,  # maps are of all layers, whatever the prompts were learned for
-        )
-        maps[index] = WordMaps(tuple(words), heat)
+    with Stage("word maps", len(shown)) as stage:
+        for index in shown:
+            words, heat = explain(
+                model,
+                image,
+                captions[index],
+                timesteps=settings.timesteps,
+                prompts=settings.prompts,
+                force=True,  # maps are of all layers, whatever the prompts were learned for
+            )
+            maps[index] = WordMaps(tuple(words), heat)
+            stage.advance()
     return maps
 
 
@@ -176,7 +179,7 @@ def learn_pairs(
             method=kind.method,
             timesteps=timesteps,
             steps=steps,
-            progress=False,
+            progress=True,
         )
     return Lesson(prompts, len(images), time.monotonic() - began, tuple(notes))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from dsd_jax.io import progress
-from dsd_jax.io.progress import UNSEEN, Stage, Work, duration
+from dsd_jax.io.progress import UNSEEN, Stage, Work, duration, stages_shown_by
 from dsd_jax.io.terminal import tell
 from tests.silence import longest_silence
 
@@ -38,6 +38,22 @@ def test_a_log_gets_lines_with_share_and_end(quick, capfd):
     first, *_, last = capfd.readouterr().err.splitlines()
     assert first == "scoring: 75 % after 0 s; loss 0.5"
     assert last == "scoring: done in 0 s; loss 0.5"
+
+
+def test_another_window_is_told_instead_of_the_terminal(quick, capfd):
+    told = []
+    with stages_shown_by(lambda stage: told.append((stage.name, stage.share))):
+        with Stage("scoring", 4) as stage:
+            stage.advance(3)
+            time.sleep(0.1)
+            stage.advance()
+        with Stage("hidden", 1, shown=False):
+            time.sleep(0.1)
+    assert told[0] == ("scoring", 0.75) and told[-1] == ("scoring", 1.0)
+    assert capfd.readouterr() == ("", "")
+    with Stage("later", 1):
+        time.sleep(0.1)
+    assert "later" in capfd.readouterr().err
 
 
 def test_what_is_short_or_hidden_is_silent(capfd):

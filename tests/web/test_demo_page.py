@@ -227,6 +227,7 @@ def test_the_page_is_accessible_and_fits(visit, width, scheme):
     page = visit(width, scheme)
     for tab in ("Rank captions", "Teach it"):
         page.get_by_role("tab", name=tab).click()
+        page.get_by_role("button", name="Settings").locator("visible=true").click()
         found = Axe().run(page).response["violations"]
         serious = [each for each in found if each["impact"] in ("serious", "critical")]
         assert not [(each["id"], each["nodes"][0]["html"]) for each in serious]
