@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
     run = setup.open_run(flags.config, flags.workdir, "evaluate", inputs)
     with no_empty_workdir(flags), run as workdir:
         if workdir.is_finished:
+            evaluation.print_finished(workdir)
             return
         experiment = setup.load_experiment(flags.config, workdir, progress=not flags.quiet)
         experiment, prompts = add_prompts(experiment, uses, force=flags.force)

@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> None:
     run = setup.open_run(flags.config, flags.workdir, "train")
     with no_empty_workdir(flags), run as workdir:
         if workdir.is_finished:
+            evaluation.print_finished(workdir)
             return
         experiment = setup.load_experiment(flags.config, workdir, progress=not flags.quiet)
         run_plan.show_plan(experiment)

@@ -4,6 +4,7 @@ The data flow: an `EvalPlan` and a `Split` give {row: scores} in `score_split`; 
 turns them into rows, comparisons and decisions to show; `evaluate` writes the report.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -112,6 +113,14 @@ def evaluate(
 def print_end(rows: Sequence[Mapping[str, Any]], workdir: Workdir) -> None:
     """Print what one looks for at the end: the best rows, and where the report is."""
     print(f"\n{best_rows(rows)}\n\nReport: {workdir.folder / 'report.html'}")
+
+
+def print_finished(workdir: Workdir) -> None:
+    """Print the same of a run that has ended before, from its report."""
+    if not processes.is_main():
+        return
+    with contextlib.suppress(ValueError, LookupError, TypeError):  # somebody has changed it
+        print_end(json.loads((workdir.folder / "report.json").read_text())["results"], workdir)
 
 
 def score_split(

@@ -29,6 +29,7 @@ REPORTS = ("report.json", "report.md", "report.html")
 _MARKER, _CONFIG, _LOG = "run.json", "config.json", "metrics.jsonl"
 _FOLDERS = ("checkpoints", "prompts", "scores", "evaluate", "tensorboard", "profile")
 _FILES = (_MARKER, _CONFIG, _LOG, *REPORTS)
+_PROMPTS = "--prompts"  # among the settings: {folder: digest} of prompts that evaluate was given
 _REMEDY = "name another --workdir"
 # Fields that say how a run is computed, not what: a stopped run may go on elsewhere.
 _HOW = ("cache", "cpu_devices", "fsdp", "tracker", "profile")
@@ -59,6 +60,11 @@ class Marker(Checked):
             {name: value for name, value in values.items() if name not in _HOW}
             for values in (self.settings, settings)
         )
+        given = [values.pop(_PROMPTS, {}) for values in (own, other)]
+        if given[0] != given[1]:  # by name: nobody knows prompts by the digests that are kept
+            names = [list(folders) for folders in given]
+            changed = ["those of then", "changed ones"] if names[0] == names[1] else names
+            own[_PROMPTS], other[_PROMPTS] = changed
         return differences(own, other)
 
     def write(self, folder: epath.Path) -> None:

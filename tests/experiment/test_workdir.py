@@ -76,6 +76,18 @@ def test_another_config_is_refused_field_by_field(tmp_path, changes, message):
     assert_refused(tmp_path, message, settings=SETTINGS | changes)
 
 
+def test_other_prompts_are_refused_by_name_not_by_digest(tmp_path):
+    given = {**SETTINGS, "--prompts": {"runs/a": "6b86b273ff34fce1"}}
+    finish(tmp_path, "evaluate", given)
+    assert_refused(tmp_path, r"--prompts = \['runs/a'\], this one has \[\];", "evaluate")
+    other = {**SETTINGS, "--prompts": {"runs/b": "6b86b273ff34fce1"}}
+    assert_refused(tmp_path, r"= \['runs/a'\], this one has \['runs/b'\];", "evaluate", other)
+    changed = {**SETTINGS, "--prompts": {"runs/a": "d4735e3a265e16ee"}}
+    message = "--prompts = 'those of then', this one has 'changed ones';"
+    assert_refused(tmp_path, message, "evaluate", changed)
+    assert is_finished(tmp_path, "evaluate", given)
+
+
 def test_many_differences_are_cut_short(tmp_path):
     finish(tmp_path, settings={f"field-{i}": 0 for i in range(9)})
     assert_refused(tmp_path, "field-4 = 0, .* and 4 more differ;", settings={})

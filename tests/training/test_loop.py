@@ -4,6 +4,8 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -85,6 +87,27 @@ def test_sigterm_saves_and_the_next_run_goes_on(open_folder, expected, step):
         found = run(checkpoints, batch=lambda number: asked.append(number) or numbers(number))
     np.testing.assert_array_equal(found["x"], expected)
     assert asked == list(range(step, STEPS))
+
+
+COMPILING = """
+import signal, time
+import numpy as np
+from dsd_jax.training.loop import LoopOptions, fit
+
+def compile_for_minutes(state, batch):
+    print("compiling", flush=True)
+    time.sleep(60)
+
+fit({"x": np.zeros(3)}, compile_for_minutes, lambda step: step, 7, options=LoopOptions("toy"))
+"""
+
+
+def test_sigterm_ends_the_first_compilation_at_once():
+    command = [sys.executable, "-c", COMPILING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"compiling\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
 
 
 def test_an_exception_costs_no_more_than_the_steps_since_the_last_checkpoint(open_folder, expected):
