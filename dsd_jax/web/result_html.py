@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
+from matplotlib import colormaps
 from PIL import Image
 
 from dsd_jax.io.figures import png_bytes
-from dsd_jax.matching.plot_heatmaps import color
 from dsd_jax.matching.ranking import rankings_of
 from dsd_jax.web.demo_requests import Lesson, RankedCaptions, WordMaps
 
@@ -114,7 +114,8 @@ def _tile(image: Image.Image, word: str, heat: np.ndarray) -> Tile:
     size = 2 * width, 2 * height  # for sharp screens
     gray = np.asarray(image.convert("L").resize(size), np.float32)[..., None]
     heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size)).clip(0, 1)
-    pixels = (0.4 * gray + 0.6 * color(heat)).clip(0, 255).astype(np.uint8)
+    color = 255 * colormaps["inferno"](heat)[..., :3]
+    pixels = (0.4 * gray + 0.6 * color).clip(0, 255).astype(np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "WEBP", quality=85)
     return Tile(word, _data_url(content.getvalue(), "webp"), width, height)
