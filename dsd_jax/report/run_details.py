@@ -51,6 +51,8 @@ class HeldOutGain:
         """The gain with its error, to the second digit of the error."""
         if self.error is None:
             return "too few shots to tell"
+        if self.gain == self.error == 0:  # no step had a lower loss than the frozen model
+            return "nothing gained"
         digits = next((d for d in range(6) if self.error * 10**d >= 9.5), 6)
         return f"{self.gain:+.{digits}f} ± {self.error:.{digits}f}"
 

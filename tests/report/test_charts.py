@@ -58,6 +58,7 @@ def test_gains_by_which_is_kept():
     assert (kept.text, kept.verdict, kept.filled) == ("+0.051 ± 0.010", "kept", True)
     assert kept.ends == pytest.approx((0.0411, 0.0613))
     assert (refused.text, refused.verdict, refused.filled) == ("+0.004 ± 0.020", "refused", False)
+    assert HeldOutGain("LoRA", kept=False, gain=0.0, error=0.0).text == "nothing gained"
     assert refused.label == "LoRA"  # draws are named where there are several
 
 
