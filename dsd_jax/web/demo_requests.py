@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import dsd_jax
 from dsd_jax.config import score_spec
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot.learning import learn
 from dsd_jax.io.progress import Stage
-from dsd_jax.matching.attention_maps import explain
 from dsd_jax.matching.match_result import MatchResult, match
 from dsd_jax.prompts.learned_prompts import Prompts
 
@@ -139,7 +139,7 @@ def _maps_of(
     maps = {}
     with Stage("word maps", len(shown)) as stage:
         for index in shown:
-            words, heat = explain(
+            words, heat = dsd_jax.explain(
                 model,
                 image,
                 captions[index],
