@@ -117,7 +117,7 @@ class _Run:
     ):
         self._options, self._steps, self._batch_size = options, steps, batch_size
         self._check, self._check_every = check, check_every
-        self._saved = time.monotonic()
+        self._saved, self._shown = time.monotonic(), ""  # the last metrics that were logged
         self.log = MetricsLog(options.log if processes.is_main() else None)
         folder = epath.Path(options.log).parent if options.log is not None else None
         self.tracker = Tracker(options.tracker if processes.is_main() else "", folder, options.name)
@@ -143,10 +143,11 @@ class _Run:
         """Show and log the metrics every `log_every` steps and at the end."""
         if done % self._options.log_every == 0 or last:
             values = self._finite(done, metrics)
-            stage.status = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+            self._shown = "".join(f", {key} {value:.4g}" for key, value in values.items())
             line = {"phase": self._options.name, "step": done, "time": time.time(), **values}
             self.log.write(line)
             self.tracker.write(done, values)
+        stage.status = f"step {done} of {self._steps}{self._shown}"
 
     def is_due(self, done: int, metric: float | None) -> bool:
         """Return whether it is time to save; ten times as often at the lowest metric so far."""

@@ -204,13 +204,14 @@ def train(play: Play) -> None:
 def resume(play: Play) -> None:
     """Learn the same in another folder: preempted, killed after that checkpoint, then resumed."""
     words = play.command("train", "resumed")
-    step = r"authors-\S+: .*\| {}/\d+ \["
-    stop = Stop(step.format("[1-9]"), signal.SIGTERM)
+    step = r"learning authors-.*; step (?:{}) of \d+"
+    stop = Stop(step.format(r"[1-9]\d*"), signal.SIGTERM)
     with play.stage("preempted") as stage:
         done = stage.run(words, code=PREEMPTED, stop=stop)
         check("resume with the same command" in done.err, "it does not say how to resume")
         (at,) = re.findall(r"stopped at step (\d+)", done.err)
-        stop = Stop(step.format(int(at) + 1), signal.SIGKILL)
+        later = "|".join(str(number) for number in range(int(at) + 1, 1000))
+        stop = Stop(step.format(later), signal.SIGKILL)  # a log shows some of the steps
     with play.stage("killed") as stage:
         stage.run(words, code=-signal.SIGKILL, stop=stop)
     with play.stage("resumed") as stage:

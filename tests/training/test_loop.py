@@ -184,7 +184,7 @@ def test_progress_is_shown_if_wanted(capfd, monkeypatch):
     first, *_, last = capfd.readouterr().err.splitlines()
     assert first.startswith("toy: ") and "% after 0 s" in first
     loss = float(run()["x"].sum())
-    assert last == f"toy: done in 0 s; loss {loss:.4g}"
+    assert last == f"toy: done in 0 s; step {STEPS} of {STEPS}, loss {loss:.4g}"
 
 
 def looks(stop_at: int | None, seen: list):
