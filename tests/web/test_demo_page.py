@@ -33,6 +33,15 @@ pytestmark = [
 PATIENCE = 120_000  # milliseconds; machines that test are crowded
 
 
+@pytest.fixture(scope="module", autouse=True)
+def collected():
+    """Collect Gradio's open loops here, before their warnings are errors of other tests."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
@@ -60,9 +69,6 @@ def address(browser, quickly_compiled):
         )
         with serving(dsd_jax.load("tiny")) as address:
             yield address
-        with warnings.catch_warnings():  # its open loops, before other tests' warnings are errors
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
         elsewhere = [to for to in called if not str(to[0]).startswith(("127.", "::1", "localhost"))]
         assert not [to for to in elsewhere if isinstance(to, tuple)]  # nothing is told to anybody
 
