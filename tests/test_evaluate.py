@@ -118,7 +118,7 @@ def test_prompts_get_the_row_they_were_learned_for(folder, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"weights_digest": "0" * 64, "weights": "a model"}, "name the model that it was learned"),
+        ({"weights_digest": "0" * 64, "weights": "a model"}, "name the model they belong to"),
         ({"layers": ["mid_block.attentions.0"]}, "set layers to mid_block.attentions.0"),
     ],
 )
