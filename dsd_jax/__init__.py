@@ -12,10 +12,11 @@ from dsd_jax.errors import UserError
 from dsd_jax.version import __version__
 
 if TYPE_CHECKING:
+    from dsd_jax.config.catalog import list_benchmarks, list_methods, list_models
     from dsd_jax.diffusion.pipeline import Model
     from dsd_jax.few_shot.learning import learn
-    from dsd_jax.matching.attention_maps import explain
     from dsd_jax.matching.batching import match_terms
+    from dsd_jax.matching.explanation import Explanation, explain
     from dsd_jax.matching.forward import Terms
     from dsd_jax.matching.match_result import MatchResult, match
     from dsd_jax.matching.match_scores import match_scores
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dsd_jax.weights.model_loading import load
 
 __all__ = [
+    "Explanation",
     "MatchResult",
     "Model",
     "Prompts",
@@ -31,18 +33,25 @@ __all__ = [
     "__version__",
     "explain",
     "learn",
+    "list_benchmarks",
+    "list_methods",
+    "list_models",
     "load",
     "match",
     "match_scores",
     "match_terms",
 ]
 _MODULES = {
+    "Explanation": "matching.explanation",
     "MatchResult": "matching.match_result",
     "Model": "diffusion.pipeline",
     "Prompts": "prompts.learned_prompts",
     "Terms": "matching.forward",
-    "explain": "matching.attention_maps",
     "learn": "few_shot.learning",
+    "explain": "matching.explanation",
+    "list_benchmarks": "config.catalog",
+    "list_methods": "config.catalog",
+    "list_models": "config.catalog",
     "load": "weights.model_loading",
     "match": "matching.match_result",
     "match_scores": "matching.match_scores",

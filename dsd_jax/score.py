@@ -192,13 +192,13 @@ def write_heatmaps(
 ) -> None:
     """Write a PNG for each image and caption; append each path to `written` once it is there."""
     import dsd_jax
-    from dsd_jax.matching.plot_heatmaps import draw_heatmaps, file_name, write_image
+    from dsd_jax.matching.plot_heatmaps import file_name
 
     count = len(images) * len(flags.caption)
     with Stage("heat maps", count, shown=not flags.quiet) as stage:
         for i, image in enumerate(images):
             for c, caption in enumerate(flags.caption):
-                words, maps = dsd_jax.explain(
+                explanation = dsd_jax.explain(
                     model,
                     image,
                     caption,
@@ -208,7 +208,7 @@ def write_heatmaps(
                     force=flags.force,
                 )
                 path = flags.heatmaps / file_name(i + 1, Path(flags.image[i]).stem, c + 1)
-                write_image(path, draw_heatmaps(image, caption, words, maps))
+                explanation.save(path)
                 written.append(str(path))
                 stage.advance()
 

@@ -76,7 +76,7 @@ METHODS: Mapping[str, Method] = {
         uncond=True,
     ),
     "relative": Method(
-        "the same as a fraction of the empty caption's error",
+        "noise error, as a fraction of the empty caption's",
         "As itm, as a share of the error with the empty caption, so that noisy and clean timesteps "
         "count alike.",
         uncond=True,

@@ -44,7 +44,7 @@ def without_pooled(states: Array) -> EncodedCaptions:
     return EncodedCaptions(states, np.zeros((*states.shape[:-2], 0), np.float32))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # of its params it would be a million letters
 class Model:
     """A frozen text-to-image model, made by `dsd_jax.load`.
 
@@ -70,6 +70,24 @@ class Model:
     text_2: TextConfig | None = None
     tokenizer_2: Any = None
     zero_empty: bool = False
+
+    def __repr__(self) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        devices = self.mesh.devices.ravel()
+        kind = devices[0].device_kind
+        where = kind if len(devices) == 1 else f"{len(devices)} x {kind}"
+        return (
+            f"<Model {self.name}: {self.family}, {_rounded(count)} parameters, images of "
+            f"{self.image_size}x{self.image_size}, {self.dtype.name} on {where}>"
+        )
+
+    @property
+    def family(self) -> str:
+        """The family of models that it is of, by its parts: their files do not say."""
+        if self.text_2 is not None:
+            return "Stable Diffusion XL"
+        width = self.text.hidden_size  # of CLIP ViT-L, and of OpenCLIP ViT-H
+        return "Stable Diffusion" + {768: " 1.x", 1024: " 2.x"}.get(width, "")
 
     @property
     def dtype(self) -> np.dtype:
@@ -177,6 +195,14 @@ class Model:
         weights = {key: self.params[key] for key in ("text", "text_2") if key in self.params}
         tokenizers = [tokenizer_digest(part) for part in (self.tokenizer, self.tokenizer_2) if part]
         return weights, f"{self.text!r} {self.text_2!r} {self.zero_empty} {tokenizers}"
+
+
+def _rounded(count: int) -> str:
+    """Return a number of parameters in words: 7.8 M, 866 M, 2.6 B."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            return f"{count / size:.{1 if count < 100 * size else 0}f} {letter}"
+    return str(count)
 
 
 def padded_chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:

@@ -25,8 +25,13 @@ def new_figure(width: float, height: float, **options: Any) -> NotebookFigure:
     return NotebookFigure(figsize=(width, height), **settings)
 
 
-def png_bytes(figure: Figure, dpi: float | None = None) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
     """Return a figure as the content of a PNG file."""
+    return figure_bytes(figure, "png")
+
+
+def figure_bytes(figure: Figure, format: str) -> bytes:
+    """Return a figure as the content of a file: "png", "pdf", "svg", "jpg" or "webp"."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi or figure.dpi)
+    figure.savefig(content, format=format, dpi=figure.dpi)
     return content.getvalue()

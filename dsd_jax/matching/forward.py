@@ -91,6 +91,15 @@ def cross_attention_layers(config: UNetConfig) -> tuple[str, ...]:
     )
 
 
+def finest_layers(config: UNetConfig) -> tuple[str, ...]:
+    """Return the cross-attention layers of the finest grid, in the order of the forward pass."""
+    levels = len(config.block_out_channels)
+    first = config.down_attention.index(True) if any(config.down_attention) else levels - 1
+    sides = f"down_blocks.{first}.", f"up_blocks.{levels - 1 - first}."
+    found = tuple(x for x in cross_attention_layers(config) if x.startswith(sides))
+    return found or cross_attention_layers(config)
+
+
 def all_outputs(config: UNetConfig) -> OutputSpec:
     """Return the spec of all outputs of all layers, without other norms."""
     return OutputSpec(cross_attention_layers(config))

@@ -145,7 +145,7 @@ def _maps_of(
                 captions[index],
                 timesteps=settings.timesteps,
                 prompts=settings.prompts,
-                force=True,  # maps are of all layers, whatever the prompts were learned for
+                force=True,  # maps are no scores, whatever the prompts were learned for
             )
             maps[index] = WordMaps(tuple(words), heat)
             stage.advance()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dsd_jax
 from dsd_jax.diffusion.pipeline import padded_chunks
 from dsd_jax.errors import UserError
 from dsd_jax.models.params import weights_digest
@@ -135,3 +136,11 @@ def test_identities_hold_the_configs(model, part, change):
 
 def test_identity_of_an_empty_caption_that_is_zeros(model):
     assert replace(model, zero_empty=True).text_identity()[1] != model.text_identity()[1]
+
+
+def test_a_model_shows_itself_in_one_line():
+    assert repr(dsd_jax.load("tiny")) == (
+        "<Model tiny: Stable Diffusion, 7.8 M parameters, images of 64x64, float32 on cpu>"
+    )
+    assert "<Model random: Stable Diffusion XL, " in repr(random_model(xl=True))
+    assert "K parameters" in repr(random_model())

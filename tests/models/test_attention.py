@@ -11,6 +11,7 @@ from dsd_jax.models.attention import (
     attend,
     attention_maps,
     mean_lse,
+    query_lse,
     repeat_rows,
     split_heads,
 )
@@ -73,14 +74,23 @@ def test_reductions():
     logits = numbers(2, HEADS, 5, 7)
     exact = np.asarray(logits, np.float64)
     np.testing.assert_allclose(mean_lse(logits), np.log(np.exp(exact).sum(-1)).mean(-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        query_lse(logits), np.log(np.exp(exact).sum(-1)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_attention_maps_count_every_head_alike():
+    logits = numbers(2, HEADS, 5, 7)
+    exact = np.exp(np.asarray(logits, np.float64))
+    shares = exact / exact.sum(-1, keepdims=True)
     maps = attention_maps(logits)
     assert maps.shape == (2, 7, 5)
-    np.testing.assert_allclose(maps.sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(
-        maps[1, 3],
-        (np.exp(exact) / np.exp(exact).sum(-1, keepdims=True))[1, :, :, 3].mean(0),
-        rtol=1e-5,
-    )
+    np.testing.assert_allclose(maps.mean(-1), shares.mean((1, 2)), rtol=1e-5)
+    contrasts = [shares[1, head, :, 3] / shares[1, head, :, 3].mean() for head in range(HEADS)]
+    found = maps[1, 3] / maps[1, 3].mean()
+    np.testing.assert_allclose(found, np.mean(contrasts, axis=0), rtol=1e-5)
+    far = logits.at[:, :, :, 0].add(-500)  # a token to which nothing attends
+    assert np.isfinite(attention_maps(far)).all()
 
 
 def test_rows_repeat_side_by_side():
