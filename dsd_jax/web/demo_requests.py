@@ -95,7 +95,7 @@ class LessonKind:
 
 LESSONS: Sequence[LessonKind] = (
     LessonKind("LoRA for the noise error: minutes on two cores", "adapted", "relative"),
-    LessonKind("weights for the attention score: seconds", "weights", "attention"),
+    LessonKind("weights for the attention score: under a minute", "weights", "attention"),
 )
 
 
