@@ -1,5 +1,6 @@
 """What the documents say works: files they name exist, snippets and commands run."""
 
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -28,9 +29,6 @@ WORK = {
     "score": "dsd_jax.weights.model_loading.load",
     "train": "dsd_jax.experiment.setup.open_run",
 }
-PROGRAM = importlib.util.find_spec("dsd_jax.__main__")
-READY = PROGRAM and {"Explanation", "learn"} <= set(importlib.import_module("dsd_jax").__all__)
-needs_program = pytest.mark.skipif(not READY, reason="what it shows is not there yet")
 NUMBER = re.compile(r"\d+\.\d ± \d+\.\d")
 
 
@@ -82,7 +80,6 @@ def test_most_blocks_are_run():
     assert len(runnable) > len([b for b in all_blocks("python") if b.not_run])
 
 
-@needs_program
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d, "python")])
 def test_python_blocks_run_in_order(document):
     names: dict = {}
@@ -102,7 +99,6 @@ def check_names(block: Block) -> None:
         assert hasattr(getattr(package, owner), member or "__doc__"), f"{block.place}: {name}"
 
 
-@needs_program
 @pytest.mark.parametrize("block", all_blocks("bash"), ids=lambda block: block.place)
 def test_commands_run_or_are_understood(block, monkeypatch):
     checked = subprocess.run(["bash", "-n", "-c", block.code], capture_output=True, text=True)
