@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,10 +13,11 @@ from dsd_jax.config.score_spec import METHODS
 from dsd_jax.diffusion import noising
 from dsd_jax.matching import score_functions
 from dsd_jax.matching.batching import match_terms
-from dsd_jax.matching.forward import NORMS, all_outputs
+from dsd_jax.matching.forward import NORMS, all_outputs, cross_attention_layers
 from dsd_jax.matching.match_scores import match_settings, pixel_key
 from dsd_jax.matching.score_functions import chosen_layers
 from dsd_jax.matching.score_maps import difference_map, spread
+from dsd_jax.prompts.prompt_params import init_lora, init_tokens
 from tests.random_model import random_model
 
 CAPTIONS = ("a cat to the left of an apple", "an apple to the left of a cat")
@@ -78,6 +81,28 @@ def test_against_the_empty_caption_it_adds_up_to_the_score(model, pixels, frozen
     heat = difference_map(model, pixels, (CAPTIONS[0], ""), settings_of(model, method))
     score = score_functions.score(frozen, method, chosen_layers(model.unet))[0, 0]
     assert abs(heat.sum() - score) < TOLERANCE
+
+
+def numbers(tree):
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape)), tree)
+
+
+def test_with_prompts_of_every_kind(model, pixels, outputs):
+    rng, layers = np.random.default_rng(2), cross_attention_layers(model.unet)
+    weights = {
+        "lse": {layer: jnp.asarray(rng.normal(size=2)) for layer in layers},
+        "lse_uncond": {layers[0]: jnp.ones(2)},
+        "timesteps": jnp.asarray([0.4, -0.1]),
+    }
+    learned = {"lora": init_lora(model.unet, jax.random.key(0), rank=2)}
+    learned = numbers(learned | {"tokens": init_tokens(model.unet, jax.random.key(0))})
+    terms = outputs(prompts=learned)
+    for method, more in (("attention", {}), ("dsd", {"error": jnp.asarray(0.7)}), ("relative", {})):
+        prompts = learned | {"weights": {method: weights | more}}
+        heat = difference_map(model, pixels, CAPTIONS, settings_of(model, method, prompts))
+        expected = difference(model, terms, method, weights | more)
+        assert abs(heat.sum() - expected) < TOLERANCE
 
 
 def test_explanations_have_maps_of_the_images_size(model):
