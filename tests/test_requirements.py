@@ -26,6 +26,7 @@ INDIRECT = {
     "pandas": "an extra of the library's, which imports it where it is asked for tables",
     "beartype": "conftest.py names it to jaxtyping",
     "pytest_xdist": "pytest finds it by itself",
+    "ipykernel": "the cells of the notebook in test_colab.py",
     "ruff": "launch/lint.sh",
     "import_linter": "launch/lint.sh",
     "basedpyright": "launch/lint.sh",
