@@ -12,15 +12,11 @@ from matplotlib import colormaps
 from PIL import Image
 
 from dsd_jax.io.figures import png_bytes
+from dsd_jax.matching.explanation import is_stop_word
 from dsd_jax.matching.ranking import rankings_of
 from dsd_jax.web.demo_requests import Lesson, RankedCaptions, WordMaps
 
 TILE = 112  # longest side of a map on the page, in pixels; files hold twice as many
-# Words that say nothing of a picture by themselves: there is no map of them.
-_SMALL_WORDS = frozenset(
-    ("a", "an", "and", "are", "as", "at", "by", "for", "from", "in", "is", "it", "its", "of")
-    + ("on", "or", "the", "to", "with")
-)
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def _tiles(image: Image.Image, maps: WordMaps) -> list[Tile]:
     It is the attention that a pixel gives to a word as a multiple of the word's average.
     """
     pairs = list(zip(maps.words, maps.maps, strict=True))
-    pairs = [(word, heat) for word, heat in pairs if word.lower() not in _SMALL_WORDS] or pairs
+    pairs = [(word, heat) for word, heat in pairs if not is_stop_word(word)] or pairs
     contrasts = [(word, heat / max(float(heat.mean()), 1e-12)) for word, heat in pairs]
     high = max(float(heat.max()) for _, heat in contrasts)
     return [_tile(image, word, heat / (high or 1.0)) for word, heat in contrasts]
