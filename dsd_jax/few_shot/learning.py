@@ -13,10 +13,12 @@ from dsd_jax.config.recipes import RecipeConfig
 from dsd_jax.data.given_pairs import given_examples
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
+from dsd_jax.few_shot.live_curve import LiveCurve
 from dsd_jax.few_shot.prompt_training import train_prompts
 from dsd_jax.few_shot.support_set import cache_frozen_outputs, outputs_read_by
 from dsd_jax.io.images import ImageInput
 from dsd_jax.io.progress import Stage, Work
+from dsd_jax.io.terminal import in_notebook, say, shows_progress
 from dsd_jax.matching.score_functions import chosen_layers
 from dsd_jax.prompts.learned_prompts import Prompts
 from dsd_jax.prompts.prompt_metadata import PromptMetadata
@@ -74,13 +76,15 @@ def learn(
     on_model = settings.on_layers(paths)
     examples = given_examples(images, captions, wrong, seed=seed)
     outputs = outputs_read_by(model.unet, [on_model])
-    with Stage("looking at the pairs", 1, shown=bool(progress)) as stage:
+    shown = shows_progress(progress)
+    with Stage("looking at the pairs", 1, shown=shown) as stage:
         with stage.waiting_for("the encoders"):
             items = encode(Encoders(model), examples, range(examples.count))
         support = cache_frozen_outputs(
             model, items, columns, seed, noises=noises, outputs=outputs, work=Work(stage, 1)
         )
-    options = LoopOptions("learning", progress=bool(progress))
+    curve = LiveCurve(settings.steps, shown=shown and in_notebook())
+    options = LoopOptions("learning", progress=shown, log_every=10, on_check=curve.add)
     trained = train_prompts(model, support, on_model, seed, options=options)
     about = {
         "weights": model.name,
@@ -94,7 +98,11 @@ def learn(
         "shots": items.count,
         "seed": seed,
     }
-    return Prompts(trained.prompts, PromptMetadata.model_validate(about | trained.record()))
+    learned = Prompts(trained.prompts, PromptMetadata.model_validate(about | trained.record()))
+    curve.end(learned.history)
+    if shown:
+        say(f"learning: {learned.verdict}")
+    return learned
 
 
 def _check(

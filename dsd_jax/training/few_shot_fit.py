@@ -88,9 +88,13 @@ def fit_few_shot(task: FewShotTask, recipe: FewShotRecipe, options: LoopOptions)
         return state._replace(params=params, opt_state=opt_state), {"loss": loss}
 
     def check(step: int, state: TrainState) -> CheckResult:
-        losses = task.held_out_losses(state.params)
-        return early_stopping.update(state, step, losses, recipe)
+        result = early_stopping.update(state, step, task.held_out_losses(state.params), recipe)
+        if options.on_check and result.metric is not None:
+            options.on_check(step, result.metric)
+        return result
 
+    if options.on_check:
+        options.on_check(0, float(task.zero_shot_losses.mean()))
     state = fit(
         early_stopping.start(task.params, task.opt_state, task.zero_shot_losses, recipe),
         update,

@@ -43,6 +43,8 @@ class LoopOptions:
         title: shown beside that.
         tracker: what else gets the metrics; see `metrics_trackers.py`.
         profile: "START:STEPS" that are traced into `profile/` beside the log; "" for none.
+        on_check: called with the step and the metric of each check of few-shot training, and of
+            the frozen model as step 0.
     """
 
     name: str = "training"
@@ -54,6 +56,7 @@ class LoopOptions:
     title: str = ""
     tracker: str = ""
     profile: str = ""
+    on_check: Callable[[int, float], None] | None = None
 
     def stage(self, part: str, total: float | None = None, done: float = 0.0) -> Stage:
         """Return a stage that shows a part of the run, or with an empty name the run itself."""
