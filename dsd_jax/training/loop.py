@@ -121,6 +121,7 @@ class _Run:
         self._options, self._steps, self._batch_size = options, steps, batch_size
         self._check, self._check_every = check, check_every
         self._saved, self._shown = time.monotonic(), ""  # the last metrics that were logged
+        self._held_out: dict[str, float] = {}  # of the last check
         self.log = MetricsLog(options.log if processes.is_main() else None)
         folder = epath.Path(options.log).parent if options.log is not None else None
         self.tracker = Tracker(options.tracker if processes.is_main() else "", folder, options.name)
@@ -138,6 +139,7 @@ class _Run:
         if self._check and done and (done % self._check_every == 0 or last):
             result = CheckResult(*self._check(done, state))
             if result.metric is not None:
+                self._held_out = {"held out": float(result.metric)}
                 self.tracker.write(done, {"held_out": float(result.metric)})
             return result
         return CheckResult(state, False, None)
@@ -146,7 +148,8 @@ class _Run:
         """Show and log the metrics every `log_every` steps and at the end."""
         if done % self._options.log_every == 0 or last:
             values = self._finite(done, metrics)
-            self._shown = "".join(f", {key} {value:.4g}" for key, value in values.items())
+            told = {**values, **self._held_out}
+            self._shown = "".join(f", {key} {value:.4g}" for key, value in told.items())
             line = {"phase": self._options.name, "step": done, "time": time.time(), **values}
             self.log.write(line)
             self.tracker.write(done, values)
