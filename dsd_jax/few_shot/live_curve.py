@@ -1,5 +1,6 @@
 """The curve of held-out losses in a notebook, drawn anew at every check while learning goes on."""
 
+import importlib
 from typing import Any
 
 from dsd_jax.prompts.learning_history import LearningHistory
@@ -32,10 +33,9 @@ class LiveCurve:
     def _show(self, history: LearningHistory) -> None:
         if not self._shown:
             return
-        from IPython.display import HTML, display  # there is one where there is a notebook
-
-        content = HTML(history.html())
+        notebook = importlib.import_module("IPython.display")  # by which we are in one
+        content = notebook.HTML(history.html())
         if self._handle is None:
-            self._handle = display(content, display_id=True)
+            self._handle = notebook.display(content, display_id=True)
         else:
             self._handle.update(content)
