@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from dsd_jax.cli import Parser, add_quiet, check_text, run_command
+from dsd_jax.cli import Parser, check_text, run_command
 from dsd_jax.errors import UserError
 from dsd_jax.io.banner import count_of, show_banner
 from dsd_jax.io.progress import Stage
@@ -28,8 +28,26 @@ PATH_WIDTH = 48  # characters of a path in the title of a table
 def make_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser("score", __doc__ or "", EXAMPLE)
-    add = parser.add_argument
-    add(
+    add_inputs(parser)
+    add_settings(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="one table, however wide, instead of several that fit 80 columns",
+    )
+    parser.add_argument(
+        "--heatmaps",
+        type=Path,
+        metavar="DIR",
+        help="also write an attention map of each word for each image and caption",
+    )
+    return parser
+
+
+def add_inputs(parser: Parser) -> None:
+    """Add the options that name images and captions."""
+    parser.add_argument(
         "--image",
         action="extend",
         nargs="+",
@@ -37,7 +55,7 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="images, or patterns such as 'photos/*.jpg'; repeatable",
     )
-    add(
+    parser.add_argument(
         "--caption",
         action="extend",
         nargs="+",
@@ -45,11 +63,16 @@ def make_parser() -> Parser:
         metavar="TEXT",
         help="captions; repeatable",
     )
-    add(
+    parser.add_argument(
         "--captions",
         metavar="FILE",
         help="a text file with a caption in each line; - is stdin",
     )
+
+
+def add_settings(parser: Parser) -> None:
+    """Add the options that say by what model, prompts and method pairs are scored."""
+    add = parser.add_argument
     add(
         "--weights",
         default="tiny",
@@ -81,20 +104,6 @@ def make_parser() -> Parser:
         action="store_true",
         help="use prompts for a method, timesteps or weights that they were not learned for",
     )
-    add("--json", action="store_true", help="print JSON instead of a table")
-    add(
-        "--wide",
-        action="store_true",
-        help="one table, however wide, instead of several that fit 80 columns",
-    )
-    add(
-        "--heatmaps",
-        type=Path,
-        metavar="DIR",
-        help="also write an attention map of each word for each image and caption",
-    )
-    add_quiet(parser)
-    return parser
 
 
 def main(argv: Sequence[str]) -> None:

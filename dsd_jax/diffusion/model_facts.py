@@ -2,7 +2,7 @@
 
 import jax
 
-from dsd_jax.diffusion.pipeline import Model
+from dsd_jax.diffusion.pipeline import Model, rounded_count
 
 
 def model_fact(model: Model) -> str:
@@ -10,18 +10,9 @@ def model_fact(model: Model) -> str:
 
     Such as "tiny: Stable Diffusion, 11.4 M parameters, images of 64x64".
     """
-    count = sum(x.size for x in jax.tree.leaves(model.params))
-    size = f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+    count = rounded_count(sum(x.size for x in jax.tree.leaves(model.params)))
     side = model.image_size
-    return f"{model.name}: {family(model)}, {size} parameters, images of {side}x{side}"
-
-
-def family(model: Model) -> str:
-    """Return the family that a model is of, by its parts: its files do not say."""
-    if model.text_2 is not None:
-        return "Stable Diffusion XL"
-    width = model.text.hidden_size  # of CLIP ViT-L, and of OpenCLIP ViT-H
-    return "Stable Diffusion" + {768: " 1.x", 1024: " 2.x"}.get(width, "")
+    return f"{model.name}: {model.family}, {count} parameters, images of {side}x{side}"
 
 
 def device_fact(dtype: str) -> str:

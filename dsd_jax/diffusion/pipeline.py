@@ -77,7 +77,7 @@ class Model:
         kind = devices[0].device_kind
         where = kind if len(devices) == 1 else f"{len(devices)} x {kind}"
         return (
-            f"<Model {self.name}: {self.family}, {_rounded(count)} parameters, images of "
+            f"<Model {self.name}: {self.family}, {rounded_count(count)} parameters, images of "
             f"{self.image_size}x{self.image_size}, {self.dtype.name} on {where}>"
         )
 
@@ -197,7 +197,7 @@ class Model:
         return weights, f"{self.text!r} {self.text_2!r} {self.zero_empty} {tokenizers}"
 
 
-def _rounded(count: int) -> str:
+def rounded_count(count: int) -> str:
     """Return a number of parameters in words: 7.8 M, 866 M, 2.6 B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if count >= size:

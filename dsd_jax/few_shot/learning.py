@@ -1,6 +1,7 @@
 """Learning prompts from pairs of images and captions in memory, in one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,18 @@ from dsd_jax.benchmarks.encoding import Encoders
 from dsd_jax.config import score_spec
 from dsd_jax.config.named_recipes import named_recipe
 from dsd_jax.config.recipes import RecipeConfig
+from dsd_jax.data.examples import Examples
 from dsd_jax.data.given_pairs import given_examples
 from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
 from dsd_jax.few_shot.live_curve import LiveCurve
 from dsd_jax.few_shot.prompt_training import train_prompts
-from dsd_jax.few_shot.support_set import cache_frozen_outputs, outputs_read_by
+from dsd_jax.few_shot.support_set import (
+    Recipe,
+    SupportSet,
+    cache_frozen_outputs,
+    outputs_read_by,
+)
 from dsd_jax.io.images import ImageInput
 from dsd_jax.io.progress import Stage, Work
 from dsd_jax.io.terminal import in_notebook, say, shows_progress
@@ -73,29 +80,21 @@ def learn(
     chosen = {"methods": (method,)} | ({} if steps is None else {"steps": steps}) | changes
     settings = _check(model, recipe, chosen, noises=noises, seed=seed)
     paths, columns = chosen_layers(model.unet, layers), score_spec.timesteps(timesteps)
-    on_model = settings.on_layers(paths)
+    on_model, shown = settings.on_layers(paths), shows_progress(progress)
     examples = given_examples(images, captions, wrong, seed=seed)
-    outputs = outputs_read_by(model.unet, [on_model])
-    shown = shows_progress(progress)
-    with Stage("looking at the pairs", 1, shown=shown) as stage:
-        with stage.waiting_for("the encoders"):
-            items = encode(Encoders(model), examples, range(examples.count))
-        support = cache_frozen_outputs(
-            model, items, columns, seed, noises=noises, outputs=outputs, work=Work(stage, 1)
-        )
+    frozen = partial(cache_frozen_outputs, timesteps=columns, seed=seed, noises=noises)
+    support = _support_set(model, examples, on_model, frozen, shown=shown)
     curve = LiveCurve(settings.steps, shown=shown and in_notebook())
     options = LoopOptions("learning", progress=shown, log_every=10, on_check=curve.add)
     trained = train_prompts(model, support, on_model, seed, options=options)
     about = {
-        "weights": model.name,
-        "weights_digest": model.weights_digest,
-        "dtype": model.dtype.name,
+        **_identity(model),
         "recipe": settings.model_dump(mode="json"),
         "recipe_name": recipe,
         "layers": paths,
         "timesteps": columns.tolist(),
         "noises": noises,
-        "shots": items.count,
+        "shots": support.items.count,
         "seed": seed,
     }
     learned = Prompts(trained.prompts, PromptMetadata.model_validate(about | trained.record()))
@@ -103,6 +102,31 @@ def learn(
     if shown:
         say(f"learning: {learned.verdict}")
     return learned
+
+
+def _support_set(
+    model: Model,
+    examples: Examples,
+    recipe: Recipe,
+    frozen: Callable[..., SupportSet],
+    *,
+    shown: bool,
+) -> SupportSet:
+    """Encode the pairs and run the frozen model on them, by `frozen`."""
+    outputs = outputs_read_by(model.unet, [recipe])
+    with Stage("looking at the pairs", 1, shown=shown) as stage:
+        with stage.waiting_for("the encoders"):
+            items = encode(Encoders(model), examples, range(examples.count))
+        return frozen(model, items, outputs=outputs, work=Work(stage, 1))
+
+
+def _identity(model: Model) -> dict[str, str]:
+    """Return what prompts remember of the model that they are for."""
+    return {
+        "weights": model.name,
+        "weights_digest": model.weights_digest,
+        "dtype": model.dtype.name,
+    }
 
 
 def _check(

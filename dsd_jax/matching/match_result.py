@@ -13,7 +13,7 @@ from dsd_jax.diffusion.tokenization import check_captions
 from dsd_jax.errors import UserError
 from dsd_jax.io.images import ImageInput, check_images, open_image
 from dsd_jax.io.terminal import shows_progress
-from dsd_jax.matching.match_scores import match_settings, scores_with
+from dsd_jax.matching.match_scores import MatchSettings, match_settings, scores_with
 from dsd_jax.matching.ranking import Ranking, ranking_figure, ranking_html, rankings_of
 from dsd_jax.matching.score_table import score_blocks, short_names
 from dsd_jax.prompts.prompt_metadata import GivenPrompts
@@ -148,12 +148,23 @@ def match(
     settings = match_settings(
         model, prompts, method, timesteps, layers=layers, seed=seed, force=force
     )
+    shown = shows_progress(progress)
+    return _match(model, images, captions, settings, chunk=chunk, progress=shown)
+
+
+def _match(
+    model: Model,
+    images: Sequence[ImageInput] | np.ndarray,
+    captions: Sequence[str],
+    settings: MatchSettings,
+    *,
+    chunk: int | None,
+    progress: bool,
+) -> MatchResult:
     captions = check_captions(captions)
     check_images(images)
     opened = [open_image(image) for image in images]
-    scores = scores_with(
-        model, opened, captions, settings, chunk=chunk, progress=shows_progress(progress)
-    )
+    scores = scores_with(model, opened, captions, settings, chunk=chunk, progress=progress)
     return MatchResult(
         scores,
         tuple(opened),

@@ -215,8 +215,7 @@ def fit(
             same data. Called while the device works on the step before.
         steps: in total, those of earlier runs included.
         options: name, checkpoints, log.
-        check: every `check_every` steps and at the end; repeated on a restored state, so that a
-            run that it ended stays ended: it must be idempotent.
+        check: every `check_every` steps, at the end and on a restored state: it is idempotent.
         check_every: steps between checks.
         batch_size: items of a batch; checkpoints say how many were seen.
 

@@ -148,15 +148,19 @@ def _rank_tab(handlers: DemoHandlers, learned: gr.State, first_answer: str) -> g
         show_progress="hidden",
         **_EVENT,
     )
-    prompts = settings["prompts"]
-    prompts.change(
+    _follow_prompts(handlers, settings, learned)
+    return settings["prompts"]
+
+
+def _follow_prompts(handlers: DemoHandlers, settings: dict[str, Any], learned: gr.State) -> None:
+    """Set method and timesteps to those of the prompts that are chosen."""
+    settings["prompts"].change(
         lambda name, own: _follow(handlers, name, own),
-        inputs=[prompts, learned],
+        inputs=[settings["prompts"], learned],
         outputs=[settings["method"], settings["timesteps"]],
         show_progress="hidden",
         **_EVENT,
     )
-    return prompts
 
 
 def _example_buttons(handlers: DemoHandlers) -> list[gr.Button]:
