@@ -42,6 +42,7 @@ def make_parser() -> Parser:
         metavar="DIR",
         help="also write an attention map of each word for each image and caption",
     )
+    add_quiet(parser)
     return parser
 
 
