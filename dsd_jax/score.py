@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from dsd_jax.cli import Parser, check_text, run_command
+from dsd_jax.cli import Parser, add_quiet, check_text, run_command
 from dsd_jax.errors import UserError
 from dsd_jax.io.banner import count_of, show_banner
 from dsd_jax.io.progress import Stage
