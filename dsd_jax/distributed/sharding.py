@@ -28,13 +28,24 @@ TABLE = ((r"kernel$", ("fsdp",)), (r"embedding$", ("fsdp",)))
 
 
 def simulate_cpu_devices(count: int) -> None:
-    """Simulate `count` CPU devices; call it before JAX is first used. Accelerators ignore it.
+    """Simulate `count` CPU devices, before JAX is first used. Accelerators ignore it.
 
     Programs then run one after the other: the threads that carry the simulated devices are as many
     as there are cores, and two programs that wait for each other's threads wait for ever.
+
+    Raises:
+        UserError: JAX has started, as in a notebook, with another number of them.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:  # by which a launcher says how many
-        jax.config.update("jax_num_cpu_devices", count)
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError as error:
+            found = jax.local_device_count("cpu")
+            if found != count:
+                raise UserError(
+                    f"cpu_devices is {count}, but JAX has started with {found} in this process; "
+                    "restart the kernel, or leave cpu_devices as it is."
+                ) from error
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 

@@ -92,7 +92,7 @@ def _tensorboard(folder: epath.Path, name: str) -> Started:
 
 
 def _wandb(folder: epath.Path, name: str) -> Started:
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
 
     run = wandb.init(
         project=_PROJECT,
@@ -107,7 +107,7 @@ def _wandb(folder: epath.Path, name: str) -> Started:
 
 
 def _trackio(folder: epath.Path, name: str) -> Started:
-    import trackio
+    import trackio  # pyright: ignore[reportMissingImports]
 
     group = folder.name
     run: Any = trackio.init(

@@ -19,6 +19,7 @@ from dsd_jax.distributed.sharding import (
     pod_mesh,
     replicate,
     shard_rows,
+    simulate_cpu_devices,
 )
 from dsd_jax.errors import UserError
 
@@ -116,3 +117,14 @@ def test_table():
     )
     assert spec("conv_out/kernel", 3, 3, 8, 6) == PartitionSpec(None, None, None, None)
     assert spec("mid_block/resnets_0/conv1/bias", 16) == PartitionSpec()
+
+
+def test_where_jax_has_started_the_number_of_devices_stays():
+    before = jax.config.values["jax_cpu_enable_async_dispatch"]
+    found = jax.local_device_count("cpu")
+    try:
+        simulate_cpu_devices(found)
+        with pytest.raises(UserError, match=f"started with {found} in this process; restart"):
+            simulate_cpu_devices(found + 1)
+    finally:
+        jax.config.update("jax_cpu_enable_async_dispatch", before)
