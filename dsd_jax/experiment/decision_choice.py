@@ -14,6 +14,7 @@ from dsd_jax.diffusion.pipeline import Model
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.clip_baseline import NAME as CLIP
 from dsd_jax.io.images import OWN_SIZE
+from dsd_jax.matching.explanation import is_stop_word
 from dsd_jax.report import Decision, WordMap
 from dsd_jax.statistics.results import Series
 
@@ -22,6 +23,9 @@ SHOWN = 6  # right and wrong decisions each that a report shows
 MAP_SECONDS = 10.0  # after the first decision's maps, which compile, until none gets any more
 MAP_TIMESTEPS = 4
 WORDS = 4  # of a candidate whose maps are shown
+_PLACES_AND_SIZES = (
+    " left right above below under over behind front beside next near big small large "
+)
 
 
 def pick_decisions(split: Split, series: Series, scores: np.ndarray) -> list[Decision]:
@@ -137,35 +141,20 @@ def _with_maps(model: Model, decision: Decision, prompts: Any) -> Decision:
 
 def _word_maps(model: Model, pixels: np.ndarray, caption: str, prompts: Any) -> list[WordMap]:
     """Return maps of the first words that say something; none where the caption has no words."""
+    from dsd_jax.matching.plot_heatmaps import Scale, overlay  # matplotlib: half a second
+
     try:
         words, maps = explain(model, pixels, caption, timesteps=MAP_TIMESTEPS, prompts=prompts)
     except UserError:  # nothing in the caption is a word to the model
         return []
-    named = [i for i, word in enumerate(words) if f" {word.lower()} " not in _STOP_WORDS][:WORDS]
+    named = [i for i, word in enumerate(words) if _names_a_thing(word)][:WORDS]
     # What a pixel gives to a word, as a multiple of the word's mean: one scale for all words.
     heats = [maps[i] / max(float(maps[i].mean()), 1e-12) for i in named]
-    highest = max((float(heat.max()) for heat in heats), default=1.0)
-    pairs = zip(named, heats, strict=True)
-    return [WordMap(words[i], overlay(pixels, heat / highest)) for i, heat in pairs]
+    scale = Scale("", 0.0, max((float(heat.max()) for heat in heats), default=1.0))
+    image, pairs = Image.fromarray(pixels), zip(named, heats, strict=True)
+    return [WordMap(words[i], overlay(image, heat, scale)) for i, heat in pairs]
 
 
-def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return an image in gray with a map over it in color, dark to bright, uint8 (H, W, 3).
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        heat: (H, W), 0 to 1.
-    """
-    from matplotlib import colormaps  # takes half a second to import
-
-    gray = pixels.mean(axis=-1, keepdims=True)
-    colors = 255 * colormaps["inferno"](heat)[..., :3]
-    return (0.4 * gray + 0.6 * colors).clip(0, 255).astype(np.uint8)
-
-
-# Words that name no thing: maps of objects and what they are like say more.
-_STOP_WORDS = (
-    " a an the this that these those of to in on at and or as is are was were be with by for from "
-    "its it his her their there which who while left right above below under over behind front "
-    "beside next near big small large "
-)
+def _names_a_thing(word: str) -> bool:
+    """Return whether a word names a thing or what it is like, whose map says more than others'."""
+    return not is_stop_word(word) and f" {word.lower()} " not in _PLACES_AND_SIZES

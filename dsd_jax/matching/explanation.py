@@ -30,51 +30,9 @@ if TYPE_CHECKING:
 FINEST = "finest"  # layers whose queries are as many as any layer's; chosen in docs/findings.md
 FORMATS = (".png", ".pdf", ".svg", ".jpg", ".webp")
 # Words that name nothing: drawn small.
-STOP_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "this",
-        "that",
-        "these",
-        "those",
-        "its",
-        "his",
-        "her",
-        "their",
-        "my",
-        "your",
-        "our",
-        "some",
-        "of",
-        "to",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "from",
-        "with",
-        "and",
-        "or",
-        "as",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "it",
-        "he",
-        "she",
-        "they",
-        "there",
-        "which",
-        "who",
-        "while",
-    ]
+_STOP_WORDS = (
+    " a an the this that these those its his her their my your our some of to in on at by for "
+    "from with and or as is are was were be been being it he she they there which who while "
 )
 
 
@@ -267,7 +225,7 @@ class Explanation:
 
 def is_stop_word(word: str) -> bool:
     """Return whether a word names nothing, as "of" or a comma."""
-    return word.lower() in STOP_WORDS or not any(letter.isalnum() for letter in word)
+    return f" {word.lower()} " in _STOP_WORDS or not any(letter.isalnum() for letter in word)
 
 
 def explain(

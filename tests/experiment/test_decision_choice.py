@@ -105,12 +105,3 @@ def test_maps_are_for_wrong_and_right_ones_in_turn_while_there_is_time(decisions
     ]
     found = with_maps(few_model(), decisions, {"lora-8": {}}, seconds=1000)
     assert all(decision.positive_maps for decision in found)
-
-
-def test_a_map_is_bright_where_a_word_is_looked_for():
-    heat = np.zeros((8, 12))
-    heat[2, 3] = 1.0
-    drawn = decision_choice.overlay(np.full((8, 12, 3), 100, np.uint8), heat)
-    assert drawn.shape == (8, 12, 3)
-    brightness = drawn.sum(axis=-1)
-    assert brightness.argmax() == 2 * 12 + 3 and brightness[2, 3] > 3 * brightness[0, 0]
