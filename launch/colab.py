@@ -240,6 +240,7 @@ evaluate(
         "--config.methods=relative",
         "--config.splits=unseen-artist/test",
         f"--config.per_kind={PER_KIND}",
+        "--config.cpu_devices=1",  # as many as this kernel has
         "--prompts=my-prompts",
         f"--workdir={workdir}",
     ]
