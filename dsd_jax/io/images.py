@@ -1,6 +1,7 @@
 """Reading images: any file, PIL image or array becomes RGB uint8 of the size a model wants."""
 
 import io
+import re
 import sys
 import threading
 import warnings
@@ -23,6 +24,7 @@ ImageInput: TypeAlias = str | Path | Image.Image | np.ndarray
 OWN_SIZE = 0  # in place of a size: the image as it is
 FITS = ("stretch", "crop")  # how an image becomes square
 _MOST_BYTES = 2**30  # of an image's file
+_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 _LOCK = threading.Lock()
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
@@ -137,7 +139,8 @@ def open_content(content: bytes, name: str) -> Image.Image:
             image = _decode_content(bare, name, [])
         except UserError:
             raise error from error.__cause__
-        faults.append(str(error.__cause__))
+        # Pillow 12 names the object that holds the bytes, by an address that differs each time.
+        faults.append(_ADDRESS.sub("", str(error.__cause__)))
     if faults:
         _tell(f"{name} has broken metadata ({faults[0]}); it is read without them, not turned.")
     return image
