@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -27,9 +28,11 @@ from dsd_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
 from dsd_jax.models.transformer import Transformer
 from dsd_jax.models.unet_config import UNetConfig
 
+ArrayLike = Array | np.ndarray
+
 
 def sinusoidal_embedding(
-    timesteps: Int[Array, " R"], features: int
+    timesteps: Int[ArrayLike, " R"], features: int
 ) -> Float[Array, "R {features}"]:
     """Return sinusoids, cosines first (`flip_sin_to_cos`), float32."""
     half = features // 2
@@ -51,7 +54,7 @@ class _TimeEmbedding(nn.Module):
 
 
 def _add_sizes(
-    config: UNetConfig, pooled: Float[Array, "S J A"] | None, image_size: int
+    config: UNetConfig, pooled: Float[ArrayLike, "S J A"] | None, image_size: int
 ) -> Float[Array, "S J D"]:
     """Append the sinusoids of SDXL's six size numbers to the pooled text, float32.
 
@@ -208,11 +211,11 @@ class UNet2DCondition(nn.Module):
     @nn.compact
     def __call__(
         self,
-        latents: Float[Array, "R h w {self.config.in_channels}"],
-        timesteps: Int[Array, " R"],
-        states: Float[Array, "S J L {self.config.cross_attention_dim}"],
+        latents: Float[ArrayLike, "R h w {self.config.in_channels}"],
+        timesteps: Int[ArrayLike, " R"],
+        states: Float[ArrayLike, "S J L {self.config.cross_attention_dim}"],
         adapters: Mapping[str, AdapterParams] | None = None,
-        pooled: Float[Array, "S J A"] | None = None,
+        pooled: Float[ArrayLike, "S J A"] | None = None,
         *,
         image_size: int = 0,
     ) -> tuple[Float[Array, "R*J h w {self.config.out_channels}"], dict[str, Array]]:
@@ -238,13 +241,15 @@ class UNet2DCondition(nn.Module):
         """
         c = self.config
         rows = latents.shape[0] * states.shape[1]
-        text = Conditioning(states.astype(self.dtype), adapters or {}, rows)
+        text = Conditioning(jnp.asarray(states, self.dtype), adapters or {}, rows)
         time = sinusoidal_embedding(timesteps, c.block_out_channels[0])
         time = self._embed("time_embedding", time)
         if c.pooled_dim:
             added = self._embed("add_embedding", _add_sizes(c, pooled, image_size))
             time = repeat_rows(time, rows) + broadcast_to_rows(added, rows)
-        hidden = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(latents.astype(self.dtype))
+        hidden = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(
+            jnp.asarray(latents, self.dtype)
+        )
         hidden, scores = self._levels(hidden, time, text)
         # The last layers in float32: errors are differences of nearly equal numbers.
         hidden = nn.GroupNorm(
