@@ -223,7 +223,7 @@ def test_scores_that_are_not_finite(model, picture):
     ("change", "expected"),
     [
         ({"model": "tiny"}, "model is 'tiny'; expected what dsd_jax.load returns"),
-        ({"prompts": 3}, "prompts is 3; expected a folder or a pytree"),
+        ({"prompts": 3}, "prompts is 3; expected what dsd_jax.learn returns, a folder"),
         ({"timesteps": "3"}, "timesteps is '3'; expected a whole number"),
     ],
 )
