@@ -243,6 +243,17 @@ def no_empty_workdir(flags: argparse.Namespace) -> Iterator[None]:
         raise
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add `--weights`, which names a model; the bundled one by default."""
+    parser.add_argument(
+        "--weights",
+        default="tiny",
+        metavar="NAME",
+        help='"tiny" (the bundled model), a folder in the Hugging Face layout, or '
+        '"org/name[@revision]" on the Hub; default: %(default)s',
+    )
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Add `--quiet`, by which a command shows neither what it is about to do nor how far it is."""
     parser.add_argument(

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dsd_jax.cli import Parser, run_command
+from dsd_jax.cli import Parser, add_weights, run_command
 from dsd_jax.errors import UserError
 from dsd_jax.io.terminal import tell
 from dsd_jax.web.demo_server import (
@@ -25,14 +25,8 @@ EXAMPLE = """dsd-jax demo
 def make_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser("demo", __doc__ or "", EXAMPLE)
+    add_weights(parser)
     add = parser.add_argument
-    add(
-        "--weights",
-        default="tiny",
-        metavar="NAME",
-        help='"tiny" (the bundled model), a folder in the Hugging Face layout, or '
-        '"org/name[@revision]" on the Hub; default: %(default)s',
-    )
     add(
         "--prompts",
         action="append",

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from dsd_jax.cli import Parser, add_quiet, check_text, run_command
+from dsd_jax.cli import Parser, add_quiet, add_weights, check_text, run_command
 from dsd_jax.errors import UserError
 from dsd_jax.io.banner import count_of, show_banner
 from dsd_jax.io.progress import Stage
@@ -73,14 +73,8 @@ def add_inputs(parser: Parser) -> None:
 
 def add_settings(parser: Parser) -> None:
     """Add the options that say by what model, prompts and method pairs are scored."""
+    add_weights(parser)
     add = parser.add_argument
-    add(
-        "--weights",
-        default="tiny",
-        metavar="NAME",
-        help='"tiny" (the bundled model), a folder in the Hugging Face layout, or '
-        '"org/name[@revision]" on the Hub; default: %(default)s',
-    )
     add(
         "--prompts",
         metavar="DIR",

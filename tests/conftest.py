@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,22 @@ def quickly_compiled() -> Iterator[None]:
 
     with quick_compilation():
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, as Debian's package or `playwright install chromium` put it there."""
+    from playwright.sync_api import sync_playwright  # heavy: for tests of pages alone
+
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or playwright.chromium.executable_path
+        if not Path(path).exists():
+            pytest.skip(
+                "there is no chromium; install Debian's, or run playwright install chromium"
+            )
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

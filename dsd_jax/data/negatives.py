@@ -1,7 +1,7 @@
 """Wrong candidates of items, drawn by seed."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -85,16 +85,8 @@ class Negatives(NamedTuple):
         Raises:
             UserError: as `draw`.
         """
-        right, pool = set(pairs), [caption for _, caption in pairs]
-        return [
-            self.draw(
-                number,
-                pool,
-                lambda other, image=image: (image, other) not in right,
-                "other captions",
-            )
-            for number, (image, _) in enumerate(pairs)
-        ]
+        pool = [caption for _, caption in pairs]
+        return self._draw_each(pairs, pool, lambda pair, other: (pair[0], other), "other captions")
 
     def draw_images(self, pairs: Sequence[tuple[Image, str]]) -> list[list[Image]]:
         """Draw wrong images for each pair; an image with the same caption is no wrong one.
@@ -102,13 +94,24 @@ class Negatives(NamedTuple):
         Raises:
             UserError: as `draw`.
         """
-        right, pool = set(pairs), [image for image, _ in pairs]
+        pool = [image for image, _ in pairs]
+        return self._draw_each(pairs, pool, lambda pair, other: (other, pair[1]), "other images")
+
+    def _draw_each(
+        self,
+        pairs: Sequence[tuple[Any, Any]],
+        pool: Sequence[Any],
+        with_other: Callable[[tuple[Any, Any], Any], tuple[Any, Any]],
+        what: str,
+    ) -> list[list[Any]]:
+        """Draw for each pair from the pool what makes, put into it, no pair that is right."""
+        right = set(pairs)
         return [
             self.draw(
                 number,
                 pool,
-                lambda other, caption=caption: (other, caption) not in right,
-                "other images",
+                lambda other, pair=pair: with_other(pair, other) not in right,
+                what,
             )
-            for number, (_, caption) in enumerate(pairs)
+            for number, pair in enumerate(pairs)
         ]

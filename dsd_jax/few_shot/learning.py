@@ -87,17 +87,9 @@ def learn(
     curve = LiveCurve(settings.steps, shown=shown and in_notebook())
     options = LoopOptions("learning", progress=shown, log_every=10, on_check=curve.add)
     trained = train_prompts(model, support, on_model, seed, options=options)
-    about = {
-        **_identity(model),
-        "recipe": settings.model_dump(mode="json"),
-        "recipe_name": recipe,
-        "layers": paths,
-        "timesteps": columns.tolist(),
-        "noises": noises,
-        "shots": support.items.count,
-        "seed": seed,
-    }
-    learned = Prompts(trained.prompts, PromptMetadata.model_validate(about | trained.record()))
+    how = {"recipe_name": recipe, "layers": paths, "noises": noises, "seed": seed}
+    about = _about(model, support, settings) | how | trained.record()
+    learned = Prompts(trained.prompts, PromptMetadata.model_validate(about))
     curve.end(learned.history)
     if shown:
         say(f"learning: {learned.verdict}")
@@ -120,12 +112,15 @@ def _support_set(
         return frozen(model, items, outputs=outputs, work=Work(stage, 1))
 
 
-def _identity(model: Model) -> dict[str, str]:
-    """Return what prompts remember of the model that they are for."""
+def _about(model: Model, support: SupportSet, recipe: RecipeConfig) -> dict[str, Any]:
+    """Return what prompts remember of the model, the pairs and the recipe that they are from."""
     return {
         "weights": model.name,
         "weights_digest": model.weights_digest,
         "dtype": model.dtype.name,
+        "recipe": recipe.model_dump(mode="json"),
+        "timesteps": support.timesteps.tolist(),
+        "shots": support.items.count,
     }
 
 

@@ -277,13 +277,8 @@ def explain(
     settings = match_settings(
         model, prompts, method, timesteps, layers=layers, seed=seed, force=force, any_layers=True
     )
-    opened = open_image(image)
-    (pixels,) = read_images([opened], model.image_size)
-    maps = token_maps(model, pixels, caption, settings)
-    heats = [_enlarged(maps[start:end].sum(axis=0), opened.size) for start, end in spans]
-    last = spans[-1][1]
-    special = {"start": maps[0], "end": maps[last], "padding": maps[last + 1 :].sum(axis=0)}
-    decision = None
+    opened, decision = open_image(image), None
+    heats, special = _maps_of_words(model, opened, caption, spans=spans, settings=settings)
     if rather_than is not None:
         (other,) = check_texts([rather_than])
         scored = match_settings(
@@ -291,9 +286,23 @@ def explain(
         )
         decision = _decide(model, opened, (caption, other.strip() and other), scored)
     count = len(settings.timesteps)
-    return Explanation(
-        opened, caption, words, np.stack(heats), special, model.name, count, decision
-    )
+    return Explanation(opened, caption, words, heats, special, model.name, count, decision)
+
+
+def _maps_of_words(
+    model: Model,
+    image: Image.Image,
+    caption: str,
+    *,
+    spans: Sequence[tuple[int, int]],
+    settings: MatchSettings,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the words' maps at the image's size, (words, H, W), and those of special tokens."""
+    (pixels,) = read_images([image], model.image_size)
+    maps, last = token_maps(model, pixels, caption, settings), spans[-1][1]
+    heats = [_enlarged(maps[start:end].sum(axis=0), image.size) for start, end in spans]
+    special = {"start": maps[0], "end": maps[last], "padding": maps[last + 1 :].sum(axis=0)}
+    return np.stack(heats), special
 
 
 def _decide(

@@ -185,6 +185,11 @@ class _Run:
             self._refuse("the loss is not a number", done)
         return values
 
+    def preempted(self, done: int) -> Preempted:
+        """Return the error that ends a run that SIGTERM has stopped and that is saved."""
+        name = self._options.name
+        return Preempted(f"{name}: stopped at step {done}; resume with the same command.")
+
     def _refuse(self, reason: str, done: int) -> NoReturn:
         newest = self._options.checkpoints and self._options.checkpoints.newest()
         where = "the start, for there is no checkpoint" if newest is None else f"step {newest}"
@@ -252,6 +257,5 @@ def fit(
             if preempted or last or run.is_due(done, metric):
                 run.save(done, state, metrics, metric)
             if preempted:
-                name = options.name
-                raise Preempted(f"{name}: stopped at step {done}; resume with the same command.")
+                raise run.preempted(done)
     return state

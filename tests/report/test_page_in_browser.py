@@ -3,14 +3,11 @@
 Debian's chromium, or the one of `playwright install chromium`; skipped where there is none.
 """
 
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
 from dsd_jax.report import WordMap, report_files
 from tests.report.test_html_page import DETAILS, decision
@@ -43,19 +40,6 @@ def page_file(tmp_path_factory):
     file = tmp_path_factory.mktemp("page") / "report.html"
     file.write_text(files["report.html"], "utf-8")
     return file
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium") or playwright.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip(
-                "there is no chromium; install Debian's, or run playwright install chromium"
-            )
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

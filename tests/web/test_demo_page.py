@@ -6,11 +6,9 @@ server for all, with the bundled model at one timestep.
 
 import gc
 import re
-import shutil
 import socket
 import warnings
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +16,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from gradio.route_utils import delete_files_created_by_app
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 import dsd_jax
 from dsd_jax.web import demo_handlers, demo_page
@@ -40,19 +38,6 @@ def collected():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium") or playwright.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip(
-                "there is no chromium; install Debian's, or run playwright install chromium"
-            )
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
