@@ -44,7 +44,7 @@ _RENAMED = {
 }
 _NAME = re.compile(r"[\w-]+(:.*)?", re.DOTALL)  # of a config that comes with the program
 # {field: the commands whose configs alone have it}
-_COMMANDS_OF = {"data": "train, evaluate and plan", "model": "pretrain"}
+_COMMANDS_OF = {"data": "train, evaluate or plan", "model": "pretrain"}
 _MAX_BYTES = 2**20  # of a config file
 _MAX_REASON = 900  # characters of an error of the file itself
 Overrides = Sequence[tuple[str, str]]  # (dotted field, text) as typed
@@ -78,7 +78,8 @@ def _check_commands(kind: ConfigClass, config: ConfigDict, spec: str) -> None:
     for field, commands in _COMMANDS_OF.items():
         if wanted and field != wanted and field in config and wanted not in config:
             raise UserError(
-                f"{spec} is a config of {commands}; name one of {_COMMANDS_OF[wanted]}."
+                f"{spec} is a config of {commands}; give it to that command, or name a config of "
+                f"{_COMMANDS_OF[wanted]} here."
             )
 
 
