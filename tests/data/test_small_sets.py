@@ -39,8 +39,8 @@ def test_made_sets_are_the_same_each_time_and_small(name, tmp_path):
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_each_is_read_by_its_reader_in_every_split(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("DSD_CACHE", "XDG_CACHE_HOME"):  # which come first
-        monkeypatch.delenv(name, raising=False)
+    for variable in ("DSD_CACHE", "XDG_CACHE_HOME"):  # which come first
+        monkeypatch.delenv(variable, raising=False)
     benchmark = open_benchmark(DATA[SETTINGS[name]["name"]](**SETTINGS[name], made=True))
     counts = {}
     for split in benchmark.splits:

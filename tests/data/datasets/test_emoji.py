@@ -58,8 +58,8 @@ def test_second_load_prepares_nothing(prepared, monkeypatch, capfd):
 
 def test_default_folder_is_in_the_users_cache(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("DSD_CACHE", "XDG_CACHE_HOME"):  # which come first
-        monkeypatch.delenv(name, raising=False)
+    for variable in ("DSD_CACHE", "XDG_CACHE_HOME"):  # which come first
+        monkeypatch.delenv(variable, raising=False)
     load_items("seen-artists/validation")
     assert os.listdir(tmp_path / ".cache" / "dsd_jax") == ["emoji"]
     out, err = capfd.readouterr()
