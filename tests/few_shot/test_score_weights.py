@@ -147,7 +147,7 @@ def test_a_stronger_prior_stays_closer_to_zero_shot():
     sizes = [
         sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(weights))
         for ridge in (0.3, 30.0)
-        for weights in [
+        for weights, _ in [
             score_weights.fit_weights(
                 seen, RECIPE.model_copy(update={"ridges": (ridge,)}), "attention", 0
             )
