@@ -1,5 +1,6 @@
 """The notebook for Colab runs from its first cell to its last, on the bundled model."""
 
+import asyncio
 import os
 
 import nbclient
@@ -23,7 +24,7 @@ def test_it_runs(golden_folder, tmp_path, monkeypatch):
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     )
-    client.execute()
+    asyncio.run(client.async_execute())  # execute() would leave its loop open to later tests
     nbformat.write(notebook, os.environ.get("DSD_NOTEBOOK", tmp_path / "run.ipynb"))  # to look at
     pages = shown(notebook, "text/html")
     assert f"dsd_jax {dsd_jax.__version__}" in printed(notebook)
