@@ -24,6 +24,7 @@ KINDS = {
     "encoded": "images and captions that a model has encoded",
     "emoji": "the bundled benchmark, drawn",
     "made": "small generated data sets",
+    "times": "how long runs took, for the banner of the next one",
 }
 DAY = 86_400  # seconds
 

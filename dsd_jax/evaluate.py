@@ -47,12 +47,13 @@ def main(argv: Sequence[str]) -> None:
 
     uses = read_uses(flags.prompts, flags.config.methods)
     inputs = {"--prompts": {path: fingerprint(path) for path in uses}} if uses else {}
-    run = setup.open_run(flags.config, flags.workdir, "evaluate", inputs)
+    shown = not flags.quiet
+    run = setup.open_run(flags.config, flags.workdir, "evaluate", inputs, progress=shown)
     with no_empty_workdir(flags), run as workdir:
         if workdir.is_finished:
             evaluation.print_finished(workdir)
             return
-        experiment = setup.load_experiment(flags.config, workdir, progress=not flags.quiet)
+        experiment = setup.load_experiment(flags.config, workdir, progress=shown)
         experiment, prompts = add_prompts(experiment, uses, force=flags.force)
         run_plan.show_plan(experiment, list(prompts))
         evaluation.evaluate(experiment, prompts, {}, command=flags.command)

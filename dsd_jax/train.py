@@ -25,12 +25,13 @@ def main(argv: Sequence[str]) -> None:
         # Heavy: imported after the arguments are known to be good.
         from dsd_jax.experiment import clip_baseline, evaluation, run_plan, setup, sweep
 
-    run = setup.open_run(flags.config, flags.workdir, "train")
+    shown = not flags.quiet
+    run = setup.open_run(flags.config, flags.workdir, "train", progress=shown)
     with no_empty_workdir(flags), run as workdir:
         if workdir.is_finished:
             evaluation.print_finished(workdir)
             return
-        experiment = setup.load_experiment(flags.config, workdir, progress=not flags.quiet)
+        experiment = setup.load_experiment(flags.config, workdir, progress=shown)
         run_plan.show_plan(experiment)
         learned = sweep.prompt_sweep(experiment)
         tuned = clip_baseline.clip_sweep(experiment)

@@ -137,6 +137,14 @@ run_setup() {
     --accelerator) export DSD_ACCELERATOR="${2:-}" ;;
     *) fail "setup: unknown option '$1'; expected --accelerator cuda or --accelerator tpu." ;;
   esac
+  if [[ -n "$dry_run" ]]; then
+    local venv="${DSD_VENV:-$root/.venv}"
+    execute python -m venv "$venv"
+    execute "$venv/bin/python" -m pip install -r "$root/requirements.txt"
+    [[ -z "${DSD_ACCELERATOR:-}" ]] ||
+      execute "$venv/bin/python" -m pip install "jax[$DSD_ACCELERATOR]"
+    return
+  fi
   enter_environment
   echo "Ready: $python"
   echo "Commands: $(dirname "$python")/dsd-jax --help"

@@ -195,6 +195,9 @@ def test_dry_run_prints_what_would_run_and_runs_nothing(cluster):
         done = cluster.start("--dry-run", *place, *command)
         assert done.returncode == 0 and "dsd_jax.train" in done.stdout, done.stderr
         assert cluster.calls.read_text() == ""
+    done = cluster.start("--dry-run", "setup", "--accelerator", "cuda")
+    assert done.returncode == 0 and "-m venv" in done.stdout and "'jax[cuda]'" in done.stdout
+    assert cluster.calls.read_text() == ""
 
 
 def test_slurm_starts_a_process_per_gpu_and_requeues(cluster):

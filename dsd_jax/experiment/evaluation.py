@@ -6,6 +6,7 @@ turns them into rows, comparisons and decisions to show; `evaluate` writes the r
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,11 +26,13 @@ from dsd_jax.benchmarks.table_rows import (
 from dsd_jax.clip.fine_tuning import TunedClip
 from dsd_jax.config.score_spec import COMPAT
 from dsd_jax.data.examples import Examples
+from dsd_jax.diffusion.model_facts import device_fact
 from dsd_jax.distributed import processes
 from dsd_jax.experiment.clip_baseline import NAME as CLIP
 from dsd_jax.experiment.clip_baseline import clip_scores
 from dsd_jax.experiment.decision_choice import pick_decisions, with_maps
 from dsd_jax.experiment.run_record import details_of, header_of
+from dsd_jax.experiment.run_times import remember_seconds
 from dsd_jax.experiment.score_cache import ScoreCache, scores_identity
 from dsd_jax.experiment.setup import Experiment
 from dsd_jax.experiment.workdir import Workdir
@@ -105,9 +108,17 @@ def evaluate(
     try:
         experiment.workdir.write_reports(contents)
         cache.delete()
+        if not experiment.is_resumed:  # else some of the time was another start's
+            _remember_time(experiment)
     finally:  # where the disk is full the terminal has the table, and the other way round
         print_table(rows, output_width())
     print_end(rows, experiment.workdir)
+
+
+def _remember_time(experiment: Experiment) -> None:
+    workdir, device = experiment.workdir, device_fact(experiment.model.dtype.name)
+    seconds = time.monotonic() - experiment.started
+    remember_seconds(workdir.command, workdir.settings, device, seconds)
 
 
 def print_end(rows: Sequence[Mapping[str, Any]], workdir: Workdir) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from dsd_jax.benchmarks.splits import Split
 from dsd_jax.diffusion.model_facts import device_fact, model_fact
+from dsd_jax.experiment.run_times import earlier_seconds
 from dsd_jax.experiment.setup import Experiment
 from dsd_jax.experiment.sweep import shot_draws
 from dsd_jax.io.banner import count_of, show_banner
+from dsd_jax.io.progress import duration
 
 
 def show_plan(experiment: Experiment, prompts: Sequence[str] = ()) -> None:
@@ -20,18 +22,30 @@ def show_plan(experiment: Experiment, prompts: Sequence[str] = ()) -> None:
     if not experiment.progress:
         return
     config, command = experiment.config, experiment.workdir.command
+    device = device_fact(experiment.model.dtype.name)
     facts = {
         "model": model_fact(experiment.model),
-        "device": device_fact(experiment.model.dtype.name),
+        "device": device,
         "CLIP": experiment.clip.name if experiment.clip else "",
         "learn": _learning(experiment) if command == "train" else "",
         "prompts": ", ".join(prompts),
         "score": "; ".join(map(_split, experiment.splits)),
         "methods": ", ".join(spec.label for spec in experiment.specs)
         + f"; {count_of(config.timesteps, 'timestep')}",
+        "time": _time(experiment, device),
         "results": str(experiment.workdir.folder / "report.html"),
     }
     show_banner(f"{command}: {experiment.benchmark.name}", facts)
+
+
+def _time(experiment: Experiment, device: str) -> str:
+    """Return the time that the same job took here before, if it has run, in words."""
+    workdir = experiment.workdir
+    seconds = earlier_seconds(workdir.command, workdir.settings, device)
+    if seconds is None:
+        return "not known before its first run here; each stage tells what is left of it"
+    rest = "; some of it is done" if experiment.is_resumed else ""
+    return f"about {duration(seconds)}, as when it last ran here{rest}"
 
 
 def _learning(experiment: Experiment) -> str:

@@ -27,7 +27,7 @@ from dsd_jax.distributed.devices import check_devices
 from dsd_jax.distributed.sharding import host_mesh, simulate_cpu_devices
 from dsd_jax.errors import UserError
 from dsd_jax.experiment.workdir import Workdir, open_workdir
-from dsd_jax.io.progress import Stage
+from dsd_jax.io.progress import Stage, stages_hidden
 from dsd_jax.matching.score_functions import chosen_layers
 from dsd_jax.models.components import UNET
 from dsd_jax.training.metrics_trackers import check_tracker
@@ -51,6 +51,7 @@ class Experiment:
         layers: whose attention scores are averaged.
         timesteps: (T,) that prompts are learned at.
         started: `time.monotonic()` at the start of the run, in seconds.
+        is_resumed: whether an earlier start has begun the run.
         progress: whether this process shows how far the run is.
     """
 
@@ -64,6 +65,7 @@ class Experiment:
     layers: tuple[str, ...]
     timesteps: np.ndarray
     started: float
+    is_resumed: bool
     progress: bool
 
     @property
@@ -79,7 +81,12 @@ class Experiment:
 
 @contextmanager
 def open_run(
-    config: RunConfig, folder: epath.Path, command: str, inputs: Mapping[str, Any] | None = None
+    config: RunConfig,
+    folder: epath.Path,
+    command: str,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    progress: bool = True,
 ) -> Iterator[Workdir]:
     """Join the other hosts, then check and lock the workdir as `open_workdir` does.
 
@@ -88,13 +95,15 @@ def open_run(
         folder: its --workdir.
         command: "train" or "evaluate".
         inputs: JSON values that decide the report besides the config.
+        progress: whether the main process shows how far the run is.
     """
     check_tracker(config.tracker)
     simulate_cpu_devices(config.cpu_devices)
     processes.join()
     check_devices()
     settings = {**config.model_dump(mode="json"), **(inputs or {})}
-    with open_workdir(folder, command, settings) as workdir:
+    hidden = not progress or not processes.is_main()
+    with stages_hidden(hidden), open_workdir(folder, command, settings) as workdir:
         if workdir.is_finished and processes.is_main():
             print(
                 f"{workdir.folder} holds this very run, finished: its report is "
@@ -136,6 +145,7 @@ def load_experiment(config: RunConfig, workdir: Workdir, *, progress: bool = Tru
             score_spec.warn_of_count(count)
     clip = load_clip(config.clip, config.dtype, model.mesh) if config.clip else None
     check_prepared(config.data, model.image_size, clip.image_size if clip else 0)
+    is_resumed = workdir.is_begun
     if processes.is_main():
         workdir.begin(config.to_json(indent=2) + "\n")
     return Experiment(
@@ -149,6 +159,7 @@ def load_experiment(config: RunConfig, workdir: Workdir, *, progress: bool = Tru
         layers=chosen_layers(model.unet, config.layers or None),
         timesteps=score_spec.timesteps(config.timesteps),
         started=started,
+        is_resumed=is_resumed,
         progress=progress,
     )
 

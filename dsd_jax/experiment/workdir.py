@@ -88,6 +88,12 @@ class Workdir:
     settings: Mapping[str, Any]
     is_finished: bool
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether this very run was begun before."""
+        marker = _read_marker(self.folder)
+        return marker is not None and not marker.differences_from(self.settings)
+
     def begin(self, config: str) -> None:
         """Write the marker and `config.json` unless they are there; for the main process alone.
 

@@ -226,6 +226,13 @@ def stages_shown_by(show: Callable[[Stage], None]) -> Iterator[None]:
         _ELSEWHERE.reset(token)
 
 
+@contextlib.contextmanager
+def stages_hidden(hidden: bool = True) -> Iterator[None]:
+    """Show nothing of stages that begin in this context, unless `hidden` is False."""
+    with stages_shown_by(lambda stage: None) if hidden else contextlib.nullcontext():
+        yield
+
+
 def _new_display() -> "_Bar | _Lines | _Elsewhere":
     show = _ELSEWHERE.get()
     if show is not None:

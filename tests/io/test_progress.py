@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from dsd_jax.io import progress
-from dsd_jax.io.progress import UNSEEN, Stage, Work, duration, stages_shown_by
+from dsd_jax.io.progress import UNSEEN, Stage, Work, duration, stages_hidden, stages_shown_by
 from dsd_jax.io.terminal import tell
 from tests.silence import longest_silence
 
@@ -62,6 +62,13 @@ def test_what_is_short_or_hidden_is_silent(capfd):
     with Stage("hidden", shown=False) as stage, stage.waiting_for("nobody"):
         time.sleep(0.1)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_all_stages_of_a_quiet_run_are_silent(quick, capfd, hidden):
+    with stages_hidden(hidden), Stage("preparing", 4):
+        time.sleep(0.1)
+    assert ("preparing" in capfd.readouterr().err) is not hidden
 
 
 def test_time_left_is_that_of_the_work_without_compilations(monkeypatch):
