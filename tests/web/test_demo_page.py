@@ -4,6 +4,7 @@ Debian's chromium, or the one of `playwright install chromium`; skipped where th
 server for all, with the bundled model at one timestep.
 """
 
+import asyncio
 import gc
 import re
 import socket
@@ -37,6 +38,7 @@ def collected():
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.set_event_loop(None)  # the last of them is this thread's
         gc.collect()
 
 
