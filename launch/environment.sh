@@ -35,6 +35,22 @@ satisfies() {
   "$1/bin/python" -m pip install --isolated --no-index --dry-run --quiet -r "$2" &>/dev/null
 }
 
+# Runs a command that says nothing itself; says now and then that it goes on, until it or this script
+# has ended.
+patiently() {
+  local code=0 ticker
+  (
+    SECONDS=0
+    while sleep 8 &>/dev/null && kill -0 "$$" 2>/dev/null; do
+      echo "Still installing (after $SECONDS s)" >&2
+    done
+  ) &
+  ticker=$!
+  "$@" || code=$?
+  { kill "$ticker" && wait "$ticker"; } 2>/dev/null || true
+  return "$code"
+}
+
 create_venv() {
   local python
   python="$(find_python)" || exit
@@ -64,7 +80,7 @@ is_ready() {
 install_once() {
   if is_ready "$1" "$2"; then return; fi
   echo "Installing $2 into $1 (once; this can take some minutes)"
-  "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" ||
+  patiently "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" ||
     fail "could not install $2; pip says why above."
   cp "$2" "$(stamp "$1" "$2")"
   local kind python="$1/bin/python"
@@ -82,7 +98,7 @@ install_beside() {
   venv="$(dirname "$(dirname "$python")")"
   if is_installed "$venv" "$1"; then return; fi
   echo "Installing $1 into $venv/$2 (once; this can take some minutes)"
-  "$python" -m pip install --quiet --disable-pip-version-check --upgrade --target "$venv/$2" -r "$1" ||
+  patiently "$python" -m pip install --quiet --disable-pip-version-check --upgrade --target "$venv/$2" -r "$1" ||
     fail "could not install $1; pip says why above."
   cp "$1" "$(stamp "$venv" "$1")"
 }
@@ -100,7 +116,7 @@ install_accelerator() {
   if [[ -f "$venv/.installed-$kind" ]]; then return; fi
   echo "Installing ${packages[*]} into $venv (once; this can take some minutes)"
   # Constrained by what is there: the version of jax that the requirements chose stays.
-  "$python" -m pip install --quiet --disable-pip-version-check \
+  patiently "$python" -m pip install --quiet --disable-pip-version-check \
     --constraint <("$python" -m pip freeze --disable-pip-version-check) "${packages[@]}" ||
     fail "could not install ${packages[*]}; pip says why above."
   touch "$venv/.installed-$kind"

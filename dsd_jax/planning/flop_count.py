@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
 _CALLS += ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
@@ -171,7 +171,8 @@ def _inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
 
 
 def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, ClosedJaxpr | Jaxpr)
+    # Before JAX 0.11 one with its constants is a class of its own, which holds a Jaxpr.
+    return isinstance(getattr(value, "jaxpr", value), Jaxpr)
 
 
 def _all_flops(jaxpr: Jaxpr) -> int:
