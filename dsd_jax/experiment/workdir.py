@@ -90,7 +90,7 @@ class Workdir:
 
     @property
     def is_begun(self) -> bool:
-        """Whether this very run was begun before."""
+        """Return whether this very run was begun before."""
         marker = _read_marker(self.folder)
         return marker is not None and not marker.differences_from(self.settings)
 
