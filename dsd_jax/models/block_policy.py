@@ -32,11 +32,17 @@ class BlockPolicy(NamedTuple):
 
     def prepare(self, block: Block) -> Block:
         """Return the module class with the policy applied; its params keep their names."""
-        if self.gather:
-            block = nn.map_variables(block, "params", _all_gather)
+        block = self.gathered(block)
         if self.remat == "products":
             return nn.remat(block, policy=_keep_products)
         return nn.remat(block) if self.remat == "blocks" or self.gather else block
+
+    def gathered(self, block: Block) -> Block:
+        """Return the module class with its params gathered, for layers that are not recomputed.
+
+        Where a layer's params were left to the compiler, its outputs would be divided like these.
+        """
+        return nn.map_variables(block, "params", _all_gather) if self.gather else block
 
 
 def _all_gather(params: Any) -> Any:

@@ -68,6 +68,6 @@ class Upsample(nn.Module):
         return conv3x3(x.shape[-1], self.dtype, "conv")(x.repeat(2, axis=1).repeat(2, axis=2))
 
 
-def conv3x3(features: int, dtype: DTypeLike, name: str) -> nn.Conv:
+def conv3x3(features: int, dtype: DTypeLike, name: str, conv: type[nn.Conv] = nn.Conv) -> nn.Conv:
     """Build a 3x3 convolution that keeps the grid."""
-    return nn.Conv(features, (3, 3), padding=1, dtype=dtype, name=name)
+    return conv(features, (3, 3), padding=1, dtype=dtype, name=name)

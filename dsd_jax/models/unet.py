@@ -247,7 +247,8 @@ class UNet2DCondition(nn.Module):
         if c.pooled_dim:
             added = self._embed("add_embedding", _add_sizes(c, pooled, image_size))
             time = repeat_rows(time, rows) + broadcast_to_rows(added, rows)
-        hidden = conv3x3(c.block_out_channels[0], self.dtype, "conv_in")(
+        conv = self.policy.gathered(nn.Conv)
+        hidden = conv3x3(c.block_out_channels[0], self.dtype, "conv_in", conv)(
             jnp.asarray(latents, self.dtype)
         )
         hidden, scores = self._levels(hidden, time, text)
@@ -255,11 +256,13 @@ class UNet2DCondition(nn.Module):
         hidden = nn.GroupNorm(
             c.norm_num_groups, epsilon=c.norm_eps, dtype=jnp.float32, name="conv_norm_out"
         )(hidden)
-        return conv3x3(c.out_channels, jnp.float32, "conv_out")(jax.nn.silu(hidden)), scores
+        hidden = jax.nn.silu(hidden)
+        return conv3x3(c.out_channels, jnp.float32, "conv_out", conv)(hidden), scores
 
     def _embed(self, name: str, x: Float[Array, "*R D"]) -> Float[Array, "*R E"]:
         features = 4 * self.config.block_out_channels[0]
-        return _TimeEmbedding(features, self.dtype, name=name)(x.astype(self.dtype))
+        embed = self.policy.gathered(_TimeEmbedding)
+        return embed(features, self.dtype, name=name)(x.astype(self.dtype))
 
     def _levels(
         self, hidden: Float[Array, "R h w D"], time: Float[Array, "S T"], text: Conditioning
