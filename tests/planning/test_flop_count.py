@@ -110,6 +110,19 @@ def test_calls_are_looked_into_and_nothing_is_recomputed(wrap):
     assert least_training_flops(loss, 0, W, X) == 2 * ONE + 3 * ONE
 
 
+def test_a_map_within_what_is_recomputed():
+    @jax.checkpoint  # as self-attention in chunks within a block
+    def chunks(x, w):
+        return lax.map(jax.checkpoint(lambda row: jnp.tanh(row @ w) @ w), x)
+
+    def loss(w, x):
+        return jnp.sum(chunks(x, w))
+
+    assert forward_flops(loss, W, X) == 2 * ONE
+    assert least_training_flops(loss, 1, W, X) == 4 * ONE
+    assert forward_flops(jax.grad(loss, 1), W, X) == 3 * ONE  # the first again, both backwards
+
+
 def test_scan_multiplies_by_its_length():
     def run(ws, x):
         return jnp.sum(lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, ws)[0])
