@@ -42,6 +42,8 @@ def _time(experiment: Experiment, device: str) -> str:
     """Return the time that the same job took here before, if it has run, in words."""
     workdir = experiment.workdir
     seconds = earlier_seconds(workdir.command, workdir.settings, device)
+    if seconds is None and experiment.is_resumed:
+        return "not known; some of it is done, and it goes on from there"
     if seconds is None:
         return "not known before its first run here; each stage tells what is left of it"
     rest = "; some of it is done" if experiment.is_resumed else ""

@@ -57,6 +57,9 @@ def test_the_banner_says_it():
         workdir=SimpleNamespace(command="train", settings=SETTINGS), is_resumed=False
     )
     assert run_plan._time(experiment, "2 x cpu").startswith("not known before its first run here")
+    experiment.is_resumed = True
+    assert "it goes on from there" in run_plan._time(experiment, "2 x cpu")
+    experiment.is_resumed = False
     remember_seconds("train", SETTINGS, "2 x cpu", 500)
     assert run_plan._time(experiment, "2 x cpu") == "about 8 min 20 s, as when it last ran here"
     experiment.is_resumed = True
