@@ -103,15 +103,21 @@ install_beside() {
   cp "$1" "$(stamp "$venv" "$1")"
 }
 
-# jax[cuda], or jax[tpu] and what reads gs://, in the environment of `python`: the requirements are
-# for any machine.
-install_accelerator() {
-  local kind="$1" venv packages=("jax[$1]")
-  case "$kind" in
+# Sets the array `packages` to what the accelerator $1 needs: jax[cuda], or jax[tpu] and what reads
+# gs://. The requirements are for any machine.
+take_packages() {
+  packages=("jax[$1]")
+  case "$1" in
     cuda) ;;
     tpu) packages+=(gcsfs) ;;
-    *) fail "accelerator '$kind' is unknown; expected cuda or tpu." ;;
+    *) fail "accelerator '$1' is unknown; expected cuda or tpu." ;;
   esac
+}
+
+# What an accelerator needs, in the environment of `python`.
+install_accelerator() {
+  local kind="$1" venv packages
+  take_packages "$kind"
   venv="$(dirname "$(dirname "$python")")"
   if [[ -f "$venv/.installed-$kind" ]]; then return; fi
   echo "Installing ${packages[*]} into $venv (once; this can take some minutes)"

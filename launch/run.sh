@@ -138,11 +138,13 @@ run_setup() {
     *) fail "setup: unknown option '$1'; expected --accelerator cuda or --accelerator tpu." ;;
   esac
   if [[ -n "$dry_run" ]]; then
-    local venv="${DSD_VENV:-$root/.venv}"
+    local venv="${DSD_VENV:-$root/.venv}" wanted=(-r "$root/requirements.txt") packages
+    if [[ -n "${DSD_ACCELERATOR:-}" ]]; then
+      take_packages "$DSD_ACCELERATOR"
+      wanted+=("${packages[@]}")
+    fi
     execute python -m venv "$venv"
-    execute "$venv/bin/python" -m pip install -r "$root/requirements.txt"
-    [[ -z "${DSD_ACCELERATOR:-}" ]] ||
-      execute "$venv/bin/python" -m pip install "jax[$DSD_ACCELERATOR]"
+    execute "$venv/bin/python" -m pip install "${wanted[@]}"
     return
   fi
   enter_environment

@@ -197,6 +197,8 @@ def test_dry_run_prints_what_would_run_and_runs_nothing(cluster):
         assert cluster.calls.read_text() == ""
     done = cluster.start("--dry-run", "setup", "--accelerator", "cuda")
     assert done.returncode == 0 and "-m venv" in done.stdout and "'jax[cuda]'" in done.stdout
+    refused = cluster.start("--dry-run", "setup", "--accelerator", "abacus")
+    assert refused.returncode == 2 and "accelerator 'abacus' is unknown" in refused.stderr
     assert cluster.calls.read_text() == ""
 
 

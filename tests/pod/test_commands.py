@@ -70,7 +70,8 @@ def together(models, tmp_path_factory) -> Path:
     pod.communicate()
     resumed = run(2, 2, "dsd_jax.train", *options(models, workdir))
     bars = resumed.stdout
-    assert "learning" not in bars and "fine-tuning CLIP on 25, seed 0: 50 %" in bars
+    assert "learning authors-25" not in bars
+    assert "on 25, seed 0: 50 % after" in bars and "on 25, seed 0: 0 % after" not in bars
     return workdir
 
 
